@@ -1,0 +1,9 @@
+"""The one exception for what a user can mend."""
+
+
+class InputError(ValueError):
+    """A mistake in what the user gave: a file, an option, a name.
+
+    The message is one line that says what was asked, what was expected, what
+    was received and how to mend it; scripts print it without a traceback.
+    """
