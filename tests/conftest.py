@@ -1,0 +1,26 @@
+"""Each run of pytest has one Keras: see `make test`, which runs it once for each."""
+
+import pytest
+import tensorflow as tf
+from generation import IS_LEGACY, LEGACY_TEST_FILES, NAME
+from tensorflow import keras
+
+collect_ignore_glob = [] if IS_LEGACY else LEGACY_TEST_FILES
+
+
+def pytest_report_header():
+    return f"{NAME}, TensorFlow {tf.__version__}"
+
+
+def pytest_collection_modifyitems(items):
+    if IS_LEGACY:
+        return
+    skip = pytest.mark.skip(reason="needs bert4keras: set TF_USE_LEGACY_KERAS=1")
+    for item in items:
+        if "legacy_keras" in item.keywords:
+            item.add_marker(skip)
+
+
+@pytest.fixture(autouse=True)
+def _seed():
+    keras.utils.set_random_seed(0)

@@ -1,0 +1,150 @@
+"""Imports point downwards, and importing tiedbert changes nothing for a user."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from generation import IS_LEGACY
+
+ROOT = Path(__file__).parents[1]
+
+# Bottom up. A module imports from its own entry and from lower lines only.
+LAYERS = [
+    {"errors"},
+    {"_keras"},
+    {"graph"},
+    {"explicit_mask", "layers", "losses"},
+    {"surgery"},
+    {"bert", "text"},
+    {"adversarial", "pretraining"},
+    {"robustness"},
+]
+HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
+
+# What runs under both Kerases cannot stand on bert4keras.
+MAY_IMPORT_BERT = {"bert", "pretraining"}
+
+LIBRARY = sorted((ROOT / "tiedbert").rglob("*.py"))
+CODE = LIBRARY + [
+    path
+    for folder in ("scripts", "examples", "benchmarks", "tests")
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+
+
+def relative(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def imports(path):
+    """(absolute module, name or None) of every import in a file, nested ones too."""
+    package = path.relative_to(ROOT).with_suffix("").parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, None
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else ()
+            module = ".".join([*base, *filter(None, [node.module])])
+            for alias in node.names:
+                yield module, alias.name
+
+
+def imported_entries(path):
+    """Entries of HEIGHT (`graph`, `bert`, ...) that a file imports from tiedbert."""
+    for module, name in imports(path):
+        dotted = f"{module}.{name}" if module == "tiedbert" else module
+        package, _, rest = dotted.partition(".")
+        if package == "tiedbert" and rest and rest != "__version__":
+            yield rest.partition(".")[0]
+
+
+def entry(path):
+    return path.relative_to(ROOT / "tiedbert").parts[0].removesuffix(".py")
+
+
+def wrong_imports(path):
+    own = entry(path)
+    for target in imported_entries(path):
+        upwards = HEIGHT[target] >= HEIGHT[own] and target != own
+        if upwards or (target == "bert" and own not in MAY_IMPORT_BERT):
+            yield target
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=relative)
+def test_imports_point_downwards(path):
+    if path == ROOT / "tiedbert/__init__.py":
+        assert list(imports(path)) == []
+        return
+    assert entry(path) in HEIGHT, "a new module needs its place in LAYERS"
+    assert list(wrong_imports(path)) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("graph", "from tiedbert.surgery import split"),
+        ("graph", "from tiedbert import surgery"),
+        ("graph", "from .surgery import split"),
+        ("graph", "def late():\n    import tiedbert.surgery"),
+        ("adversarial", "import tiedbert.pretraining.job"),
+        ("robustness", "from . import bert"),
+    ],
+)
+def test_the_check_sees_an_upward_import(module, line, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "ROOT", tmp_path)
+    path = tmp_path / "tiedbert" / f"{module}.py"
+    path.parent.mkdir()
+    path.write_text(line)
+    assert len(list(wrong_imports(path))) == 1
+
+
+@pytest.mark.parametrize("path", LIBRARY, ids=relative)
+def test_library_imports_nothing_from_the_scripts(path):
+    outside = {"scripts", "examples", "benchmarks", "tests"}
+    assert outside.isdisjoint(module.partition(".")[0] for module, _ in imports(path))
+
+
+@pytest.mark.parametrize("path", CODE, ids=relative)
+def test_no_star_imports(path):
+    assert "*" not in {name for _, name in imports(path)}
+
+
+def run(code):
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_import_tiedbert_loads_no_keras_and_sets_no_variable():
+    run(
+        "import os, sys\n"
+        "before = dict(os.environ)\n"
+        "import tiedbert\n"
+        "assert dict(os.environ) == before\n"
+        "heavy = {'tensorflow', 'keras', 'tf_keras'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+
+
+def test_importing_the_library_leaves_the_users_keras(monkeypatch):
+    """TensorFlow's own switch decides, unset included, and only about tf.keras."""
+    for name in ("TF_USE_LEGACY_KERAS", "TF_KERAS"):
+        monkeypatch.delenv(name, raising=False)
+    if IS_LEGACY:
+        monkeypatch.setenv("TF_USE_LEGACY_KERAS", "1")
+    tf_keras, keras = run(
+        "import os\n"
+        "names = ('TF_USE_LEGACY_KERAS', 'TF_KERAS', 'KERAS_BACKEND')\n"
+        "before = [os.environ.get(name) for name in names]\n"
+        "import tiedbert.surgery, tiedbert.layers, tiedbert.adversarial\n"
+        "assert [os.environ.get(name) for name in names] == before\n"
+        "import keras\n"
+        "import tensorflow as tf\n"
+        "print(tf.keras.Model.__module__, keras.Model.__module__)\n"
+    ).split()
+    assert tf_keras.startswith("tf_keras." if IS_LEGACY else "keras.src.")
+    assert keras.startswith("keras.src.")

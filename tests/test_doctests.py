@@ -1,0 +1,25 @@
+"""The examples in the library's docstrings are true, under both Kerases."""
+
+import doctest
+import importlib
+from pathlib import Path
+
+import pytest
+from generation import importable
+
+LIBRARY = Path(__file__).parents[1] / "tiedbert"
+
+
+def modules_with_examples():
+    for path in sorted(LIBRARY.rglob("*.py")):
+        parts = path.relative_to(LIBRARY.parent).with_suffix("").parts
+        name = ".".join(parts).removesuffix(".__init__")
+        if ">>> " in path.read_text(encoding="utf-8") and importable(name):
+            yield name
+
+
+@pytest.mark.parametrize("name", list(modules_with_examples()))
+def test_examples_in_docstrings(name):
+    outcome = doctest.testmod(importlib.import_module(name))
+    assert outcome.attempted > 0
+    assert outcome.failed == 0, "the captured output shows what differs"

@@ -1,0 +1,63 @@
+"""The built wheel holds the library, all of it and nothing else."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from generation import importable
+
+ROOT = Path(__file__).parents[1]
+NOT_SOURCE = shutil.ignore_patterns(
+    ".*", "runs", "build", "dist", "*.egg-info", "__pycache__"
+)
+
+IMPORT_ALL = """
+import importlib, json, sys
+target, names = sys.argv[1], json.loads(sys.argv[2])
+sys.path.insert(0, target)
+for name in names:
+    assert importlib.import_module(name).__file__.startswith(target), name
+"""
+
+
+def run(*command, cwd):
+    done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory):
+    """A folder with the wheel's content, built from a copy of the sources.
+
+    A copy, because setuptools leaves a build folder whose old files would get into
+    the next wheel.
+    """
+    source, wheels, target = (tmp_path_factory.mktemp(n) for n in ("src", "whl", "lib"))
+    shutil.copytree(ROOT, source, ignore=NOT_SOURCE, dirs_exist_ok=True)
+    pip = (sys.executable, "-m", "pip", "--no-input", "--disable-pip-version-check")
+    offline = ("--no-deps", "--no-index")
+    build = ("wheel", "--no-build-isolation", "--wheel-dir", wheels)
+    run(*pip, *build, *offline, ".", cwd=source)
+    (wheel,) = wheels.glob("*.whl")
+    run(*pip, "install", *offline, "--target", target, wheel, cwd=wheels)
+    return target
+
+
+def test_wheel_holds_every_module_and_nothing_else(installed):
+    shipped = {p.relative_to(installed).as_posix() for p in installed.rglob("*.py")}
+    library = (ROOT / "tiedbert").rglob("*.py")
+    assert shipped == {path.relative_to(ROOT).as_posix() for path in library}
+    folders = {path.name for path in installed.iterdir() if path.suffix != ".dist-info"}
+    assert folders == {"tiedbert"}
+
+
+def test_wheel_imports_outside_the_tree(installed, tmp_path):
+    files = sorted((installed / "tiedbert").rglob("*.py"))
+    parts = [path.relative_to(installed).with_suffix("").parts for path in files]
+    names = [".".join(name).removesuffix(".__init__") for name in parts]
+    names = json.dumps([name for name in names if importable(name)])
+    # -I: neither the current folder nor PYTHONPATH is searched.
+    run(sys.executable, "-I", "-c", IMPORT_ALL, str(installed), names, cwd=tmp_path)
