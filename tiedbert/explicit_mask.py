@@ -1,0 +1,57 @@
+"""Implicit Keras masks as ordinary tensors, and back.
+
+Keras carries the padding mask of a tensor as an attribute that any arithmetic
+drops. :class:`ReadMask` and :class:`AttachMask` make it an edge of the graph, so
+that it survives a cut.
+"""
+
+import tensorflow as tf
+from tensorflow import keras
+
+from tiedbert import _keras
+
+
+@keras.utils.register_keras_serializable("tiedbert")
+class ReadMask(keras.layers.Layer):
+    """The implicit mask of a tensor, as a bool tensor ``[batch, time]``."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs, mask=None):
+        """Return the mask that Keras passes beside `inputs`."""
+        if mask is None:
+            raise ValueError(f"{self.name}: its input carries no mask")
+        return tf.identity(mask)
+
+    def compute_mask(self, inputs, mask=None):
+        """A mask has no mask of its own."""
+        return None
+
+
+@keras.utils.register_keras_serializable("tiedbert")
+class AttachMask(keras.layers.Layer):
+    """``[tensor, mask]`` -> the tensor, unchanged, with `mask` as its implicit mask."""
+
+    def __init__(self, **kwargs):
+        # Values pass as they are, whatever the precision policy.
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs):
+        """Return the tensor itself (the same bits in a new tensor)."""
+        # A new tensor: the mask must not stick to the one the caller holds.
+        return tf.identity(inputs[0])
+
+    def compute_mask(self, inputs, mask=None):
+        """The second input is the mask of the first."""
+        return inputs[1]
+
+
+def mask_of(tensor):
+    """The implicit mask of a symbolic tensor as a symbolic bool tensor, or None."""
+    mask = _keras.symbolic_mask(tensor)
+    if mask is None or _keras.is_symbolic(mask):
+        return mask
+    return ReadMask()(tensor)

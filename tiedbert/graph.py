@@ -1,0 +1,185 @@
+"""A read-only view of a functional model: calls, producers, crossing tensors."""
+
+import difflib
+from dataclasses import dataclass
+from functools import cached_property
+
+from tiedbert import _keras
+from tiedbert.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    """One use of a layer: the `index`-th of that layer in this model, from 0."""
+
+    layer: object
+    index: int
+    args: tuple
+    kwargs: dict
+    inputs: list
+    outputs: list
+
+
+class Graph:
+    """The calls of `model` in topological order, and who makes which tensor."""
+
+    def __init__(self, model):
+        model = _keras.functional(model)
+        self.name = model.name
+        self.inputs, self.outputs = _keras.structures(model)
+        self.calls = _numbered(_keras.calls(model))
+        self.producers = {id(t): call for call in self.calls for t in call.outputs}
+
+    @cached_property
+    def input_tensors(self) -> list:
+        """The model's inputs as a flat list."""
+        return _keras.flatten(self.inputs)
+
+    @cached_property
+    def output_tensors(self) -> list:
+        """The model's outputs as a flat list."""
+        return _keras.flatten(self.outputs)
+
+    @cached_property
+    def _by_name(self) -> dict:
+        """name -> the list of output lists of each call of that layer."""
+        table = {}
+        for tensor in self.input_tensors:
+            table.setdefault(_keras.maker(tensor).name, []).append([tensor])
+        for call in self.calls:
+            table.setdefault(call.layer.name, []).append(call.outputs)
+        return table
+
+    def resolve(self, at) -> list:
+        """The tensors that `at` names: a name, a tensor, or a list of these."""
+        points = at if isinstance(at, list | tuple) else [at]
+        if not points:
+            raise InputError("expected at least one cut point, received an empty list")
+        return [self._tensor_at(point) for point in points]
+
+    def _tensor_at(self, point):
+        if isinstance(point, str):
+            return self._tensor_named(point)
+        if not _keras.is_symbolic(point):
+            raise InputError(
+                "a cut point is a layer name or a symbolic tensor of the model, "
+                f"received {type(point).__name__}"
+            )
+        known = {id(t) for t in self.input_tensors} | self.producers.keys()
+        if id(point) not in known:
+            raise InputError(
+                f"the tensor {point.name!r} does not belong to model {self.name!r}: "
+                "give a tensor of this model, or a layer's name"
+            )
+        return point
+
+    def _tensor_named(self, point):
+        name, which = _split_name(point, self._by_name)
+        calls = self._by_name.get(name)
+        if calls is None:
+            raise InputError(self._no_such_layer(name))
+        if which is None and len(calls) > 1:
+            listed = ", ".join(
+                f'"{name}:{k}" {_shapes(outputs)}' for k, outputs in enumerate(calls)
+            )
+            raise InputError(
+                f'layer "{name}" is called {len(calls)} times in model '
+                f"{self.name!r}: say which of {listed}"
+            )
+        if (which or 0) >= len(calls):
+            raise InputError(
+                f'"{point}" asks for call {which} of layer "{name}", which is called '
+                f"{len(calls)} time(s) in model {self.name!r}, counted from 0"
+            )
+        outputs = calls[which or 0]
+        if len(outputs) != 1:
+            raise InputError(
+                f'layer "{name}" gives {len(outputs)} tensors {_shapes(outputs)}: '
+                "give the tensor itself instead of the name"
+            )
+        return outputs[0]
+
+    def _no_such_layer(self, name) -> str:
+        names = list(self._by_name)
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
+        return (
+            f'no layer "{name}" in model {self.name!r}: did you mean '
+            + ", ".join(f'"{n}"' for n in close)
+            + "?"
+        )
+
+    def downstream(self, cut) -> list:
+        """The calls that the outputs need and that depend on a tensor of `cut`.
+
+        The calls that make the cut tensors themselves are not among them.
+        """
+        made = {id(t) for t in cut}
+        needed = self._needed(cut)
+        calls = []
+        for call in self.calls:
+            makes_cut = any(id(t) in made for t in call.outputs)
+            depends = any(id(t) in made for t in call.inputs)
+            if makes_cut and depends:
+                raise InputError(_nested_cut(call))
+            if depends and id(call) in needed:
+                calls.append(call)
+            if depends:
+                made.update(id(t) for t in call.outputs)
+        return calls
+
+    def _needed(self, cut) -> set:
+        """ids of the calls that some output needs once the cut tensors are given."""
+        given = {id(t) for t in cut}
+        needed, wanted = set(), {id(t) for t in self.output_tensors} - given
+        for call in reversed(self.calls):
+            if any(id(t) in wanted for t in call.outputs):
+                needed.add(id(call))
+                wanted.update({id(t) for t in call.inputs} - given)
+        return needed
+
+    def context(self, cut) -> list:
+        """What the part after `cut` needs beside the cut tensors, without masks.
+
+        In the order of first use: inputs of downstream calls that are made upstream,
+        then outputs of the model that do not depend on the cut.
+        """
+        calls = self.downstream(cut)
+        known = {id(t) for t in cut}
+        known.update(id(t) for call in calls for t in call.outputs)
+        needed = [t for call in calls for t in call.inputs] + self.output_tensors
+        context = []
+        for tensor in needed:
+            if id(tensor) not in known:
+                known.add(id(tensor))
+                context.append(tensor)
+        return context
+
+
+def _numbered(raw_calls) -> list:
+    seen = {}
+    calls = []
+    for raw in raw_calls:
+        index = seen[id(raw.layer)] = seen.get(id(raw.layer), -1) + 1
+        calls.append(
+            Call(raw.layer, index, raw.args, raw.kwargs, raw.inputs, raw.outputs)
+        )
+    return calls
+
+
+def _split_name(point, names) -> tuple:
+    """``"name:2"`` -> ``("name", 2)``; a layer whose own name has a colon wins."""
+    name, colon, which = point.rpartition(":")
+    if point in names or not colon or not which.isdigit():
+        return point, None
+    return name, int(which)
+
+
+def _shapes(tensors) -> str:
+    return " ".join(str(tuple(t.shape)).replace("None", "?") for t in tensors)
+
+
+def _nested_cut(call) -> str:
+    return (
+        f'cut point "{call.layer.name}" lies downstream of another cut point: '
+        "cut points must not depend on each other; split twice instead"
+    )

@@ -1,0 +1,165 @@
+"""Edits of functional models: new models that share the weights of the old one."""
+
+import tensorflow as tf
+from tensorflow import keras
+
+from tiedbert import _keras
+from tiedbert.errors import InputError
+from tiedbert.explicit_mask import AttachMask, mask_of
+from tiedbert.graph import Graph
+
+
+@keras.utils.register_keras_serializable("tiedbert")
+class Front(keras.Model):
+    """The part before a cut: a functional model that gives a list, even of one.
+
+    Keras unpacks a list of one; ``hidden, *context = front(x)`` must not depend on
+    how many tensors cross a cut.
+    """
+
+    def call(self, inputs, training=None, mask=None):
+        """Return the crossing tensors as a list."""
+        outputs = super().call(inputs, training=training, mask=mask)
+        # New tensors, free of implicit masks: those cross as tensors of their own.
+        return [tf.identity(tensor) for tensor in _keras.flatten(outputs)]
+
+
+def split(model, at):
+    """Cut a functional model in two: ``rest(front(x))`` is ``model(x)`` bit for bit.
+
+    Args:
+        model: a functional `keras.Model` of the running Keras; left as it is.
+        at: a cut point or a list of them: the name of a layer, ``"name:k"`` for the
+            k-th call (from 0) of a layer that is called several times, or a symbolic
+            tensor of the model. Cut points must not depend on each other.
+
+    Returns:
+        ``(front, rest)``, both sharing the model's weights. `front` takes what the
+        model takes and gives the list of crossing tensors: first the cut tensors in
+        the order of `at`, then the context (skip connections, attention biases,
+        inputs, and last the implicit masks, bool ``[batch, time]``, made explicit).
+        `rest` takes that list and gives what the model gives.
+
+    Raises:
+        InputError: no such layer (the closest names are shown), a layer called
+            several times (the calls are shown), cut points that depend on each
+            other, or a model without a graph.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from tensorflow import keras
+        >>> x = keras.Input((4,))
+        >>> h = keras.layers.Dense(3, name="middle")(x)
+        >>> model = keras.Model(x, keras.layers.Dense(2)(h))
+        >>> front, rest = split(model, "middle")
+        >>> batch = tf.ones([5, 4])
+        >>> hidden, *context = front(batch)
+        >>> bool(tf.reduce_all(rest([hidden, *context]) == model(batch)))
+        True
+    """
+    graph = Graph(model)
+    crossing = _Crossing(graph, graph.resolve(at))
+    front = Front(graph.inputs, crossing.tensors, name=f"{model.name}_front")
+    inputs = crossing.inputs()
+    rest = keras.Model(inputs, crossing.outputs(inputs), name=f"{model.name}_rest")
+    return front, rest
+
+
+def get_outputs_of(model, start_tensors, input_layers=None):
+    """The part of a model after some of its tensors, as ``(inputs, outputs)``.
+
+    The function of Su Jianlin's 2019 post (kexue.fm/archives/6985), with its
+    signature: ``keras.Model(*get_outputs_of(model, tensor))`` is the rest of the model.
+
+    Args:
+        model: a functional model; left as it is.
+        start_tensors: cut points as in :func:`split`.
+        input_layers: symbolic tensors that take the place of the crossing tensors,
+            in the order in which the `front` of :func:`split` gives them. New Inputs
+            are made for those that are not given.
+
+    Returns:
+        ``(inputs, outputs)``: symbolic tensors. `inputs` is a single tensor when one
+        tensor crosses the cut, else a list; `outputs` has the model's own structure.
+
+    Raises:
+        InputError: as :func:`split`; or too many input layers.
+
+    Example:
+        >>> from tensorflow import keras
+        >>> x = keras.Input((4,))
+        >>> h = keras.layers.Dense(3)(x)
+        >>> model = keras.Model(x, keras.layers.Dense(2)(h))
+        >>> inputs, outputs = get_outputs_of(model, h)
+        >>> tuple(inputs.shape), tuple(outputs.shape)
+        ((None, 3), (None, 2))
+    """
+    graph = Graph(model)
+    crossing = _Crossing(graph, graph.resolve(start_tensors))
+    inputs = crossing.inputs(_as_list(input_layers))
+    outputs = crossing.outputs(inputs)
+    return (inputs[0] if len(inputs) == 1 else inputs), outputs
+
+
+class _Crossing:
+    """The tensors that cross a cut, and how to rebuild what lies after it."""
+
+    def __init__(self, graph, cut):
+        self._outputs = graph.outputs
+        self._calls = graph.downstream(cut)
+        self._values = cut + graph.context(cut)
+        self._masks = [mask_of(tensor) for tensor in self._values]
+        masks = [mask for mask in self._masks if mask is not None]
+        # Keras 3 hands masks to some layers as edges: those cross already.
+        self.tensors = list({id(t): t for t in self._values + masks}.values())
+
+    def inputs(self, given=()) -> list:
+        """The `given` tensors, then new Inputs for the other crossing tensors."""
+        if len(given) > len(self.tensors):
+            raise InputError(
+                f"{len(self.tensors)} tensors cross this cut, received "
+                f"{len(given)} input layers"
+            )
+        names = _unique_names(f"{_keras.maker(t).name}_crossing" for t in self.tensors)
+        made = [
+            _keras.input_like(tensor, name)
+            for tensor, name in list(zip(self.tensors, names, strict=True))[len(given) :]
+        ]
+        return [*given, *made]
+
+    def outputs(self, inputs):
+        """The model's outputs as functions of `inputs`, one per crossing tensor."""
+        new = {id(old): x for old, x in zip(self.tensors, inputs, strict=True)}
+        for value, mask in zip(self._values, self._masks, strict=True):
+            if mask is not None:
+                new[id(value)] = AttachMask()([new[id(value)], new[id(mask)]])
+        replay(self._calls, new)
+        return _keras.map_structure(lambda tensor: new[id(tensor)], self._outputs)
+
+
+def replay(calls, new):
+    """Call the layers of `calls` again; `new` maps old tensors' ids to new tensors."""
+
+    def mapped(value):
+        return new[id(value)] if _keras.is_symbolic(value) else value
+
+    for call in calls:
+        args = _keras.map_structure(mapped, call.args)
+        kwargs = _keras.map_structure(mapped, call.kwargs)
+        outputs = _keras.flatten(call.layer(*args, **kwargs))
+        new.update((id(t), y) for t, y in zip(call.outputs, outputs, strict=True))
+
+
+def _as_list(tensors) -> list:
+    if tensors is None:
+        return []
+    return list(tensors) if isinstance(tensors, list | tuple) else [tensors]
+
+
+def _unique_names(names) -> list:
+    seen = {}
+    unique = []
+    for name in names:
+        seen[name] = seen.get(name, 0) + 1
+        unique.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+    return unique
