@@ -49,4 +49,4 @@ lock:
 # runs/ stays: it holds results.
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
-	find tiedbert scripts examples tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find . -name __pycache__ -prune -exec rm -rf {} +
