@@ -137,3 +137,17 @@ def input_like(tensor, name):
     return keras.Input(
         shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, name=name
     )
+
+
+def ancestors(tensors):
+    """The layers that a symbolic tensor (or structure of them) comes from."""
+    pending = [t for t in flatten(tensors) if is_symbolic(t)]
+    seen = set()
+    while pending:
+        history = _internal(pending.pop(), "_keras_history")
+        layer, node_index = history[0], history[1]
+        if layer is None or (id(layer), node_index) in seen:
+            continue
+        seen.add((id(layer), node_index))
+        yield layer
+        pending.extend(_raw_call(layer._inbound_nodes[node_index]).inputs)

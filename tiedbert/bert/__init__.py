@@ -1,0 +1,25 @@
+"""bert4keras models, cured of their traps and open to surgery (legacy Keras).
+
+Import this before TensorFlow, or set ``TF_USE_LEGACY_KERAS=1``: bert4keras needs
+Keras 2. See :mod:`tiedbert.bert.environment`.
+"""
+
+from tiedbert.bert import environment
+
+environment.prepare()
+
+from tiedbert.bert.checkpoints import (  # noqa: E402
+    load_google_checkpoint,
+    save_google_checkpoint,
+)
+from tiedbert.bert.heads import classifier, masked_lm  # noqa: E402
+from tiedbert.bert.models import build_bert, build_bert_from  # noqa: E402
+
+__all__ = [
+    "build_bert",
+    "build_bert_from",
+    "classifier",
+    "load_google_checkpoint",
+    "masked_lm",
+    "save_google_checkpoint",
+]

@@ -1,0 +1,52 @@
+"""What bert4keras needs around it, checked before it is imported.
+
+bert4keras 0.11.5 wants Keras 2 and says so only through obscure errors: without
+``TF_KERAS=1`` it looks for `keras.engine`, without ``TF_USE_LEGACY_KERAS=1`` it
+recurses for ever.
+"""
+
+import importlib.util
+import os
+import sys
+import types
+
+SWITCHES = {"TF_KERAS": "1", "TF_USE_LEGACY_KERAS": "1"}
+INSTALL = "pip install --no-deps bert4keras==0.11.5"
+
+
+def prepare():
+    """Choose legacy Keras where it is still open; ImportError with the mend if not."""
+    if importlib.util.find_spec("bert4keras") is None:
+        raise ImportError(f"tiedbert.bert needs bert4keras: {INSTALL}")
+    if "tensorflow" not in sys.modules:
+        _set_switches()
+    from tensorflow import keras
+
+    if not keras.Model.__module__.startswith("tf_keras"):
+        raise ImportError(
+            "tiedbert.bert needs Keras 2 (tf_keras), but TensorFlow already runs with "
+            "Keras 3: import tiedbert.bert before tensorflow, or start with "
+            "TF_USE_LEGACY_KERAS=1 TF_KERAS=1 python ..."
+        )
+    os.environ["TF_KERAS"] = "1"  # bert4keras reads it when it is imported.
+    if importlib.util.find_spec("distutils") is None:
+        _stand_in_for_distutils()
+
+
+def _set_switches():
+    for name, value in SWITCHES.items():
+        if os.environ.get(name, value) != value:
+            raise ImportError(
+                f"tiedbert.bert needs {name}={value}, but the environment says "
+                f"{name}={os.environ[name]}: unset it, or start with {name}={value}"
+            )
+        os.environ[name] = value
+
+
+def _stand_in_for_distutils():
+    """bert4keras takes one function from distutils, which Python 3.12 dropped."""
+    util = types.ModuleType("distutils.util")
+    util.strtobool = lambda text: int(text.lower() in ("y", "yes", "t", "true", "on", "1"))
+    package = types.ModuleType("distutils")
+    package.util = util
+    sys.modules.update({"distutils": package, "distutils.util": util})

@@ -1,0 +1,76 @@
+"""The kinds of model that bert4keras builds, with weights that start apart."""
+
+import functools
+
+from bert4keras import models
+from tensorflow import keras
+
+from tiedbert.errors import InputError
+
+_T5 = {
+    "": models.T5,
+    "_encoder": models.T5_Encoder,
+    "_decoder": models.T5_Decoder,
+}
+KINDS = {
+    "bert": models.BERT,
+    "roberta": models.BERT,
+    "albert": models.ALBERT,
+    "albert_unshared": models.ALBERT_Unshared,
+    "nezha": models.NEZHA,
+    "roformer": models.RoFormer,
+    "roformer_v2": models.RoFormerV2,
+    "electra": models.ELECTRA,
+    "gpt": models.GPT,
+    "gpt2": models.GPT2,
+    "gpt2_ml": models.GPT2_ML,
+    **{
+        version + part: transformer
+        for version in ("t5", "t5.1.0", "t5.1.1", "mt5.1.1")
+        for part, transformer in _T5.items()
+    },
+}
+
+
+@keras.utils.register_keras_serializable("tiedbert")
+class FreshTruncatedNormal(keras.initializers.Initializer):
+    """Truncated normal that draws anew at each call.
+
+    bert4keras gives one initializer object to the query, key, value and output
+    kernels of a layer, and tf_keras draws the same values from the same object: all
+    four would start identical, and so would every pair of feed-forward kernels.
+    """
+
+    def __init__(self, stddev=0.02):
+        self.stddev = stddev
+
+    def __call__(self, shape, dtype=None, **kwargs):
+        """Draw with an initializer of this call's own."""
+        fresh = keras.initializers.TruncatedNormal(stddev=self.stddev)
+        return fresh(shape, dtype=dtype, **kwargs)
+
+    def get_config(self):
+        """The standard deviation."""
+        return {"stddev": self.stddev}
+
+
+class _FreshInitializers:
+    initializer = property(lambda self: FreshTruncatedNormal())
+
+
+def kind(name):
+    """The bert4keras class for `name`, with the initializer trap cured."""
+    transformer = KINDS.get(name.lower())
+    if transformer is None:
+        raise InputError(
+            f"no model kind {name!r}: expected one of {', '.join(sorted(KINDS))}"
+        )
+    return _cured(transformer)
+
+
+@functools.cache
+def _cured(transformer):
+    # RoFormer v2 has an initializer of its own, which draws anew already.
+    if transformer.initializer is not models.Transformer.initializer:
+        return transformer
+    return type(transformer.__name__, (_FreshInitializers, transformer), {})

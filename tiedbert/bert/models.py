@@ -1,0 +1,123 @@
+"""Building bert4keras models from a configuration, whole or from a cut point on."""
+
+import json
+from pathlib import Path
+
+from bert4keras.models import build_transformer_model
+
+from tiedbert.bert.checkpoints import load_transformer
+from tiedbert.bert.kinds import kind
+from tiedbert.errors import InputError
+from tiedbert.surgery import split
+
+
+def build_bert(
+    config_path,
+    checkpoint_path=None,
+    model="bert",
+    application="encoder",
+    **bert4keras_options,
+):
+    """Build a bert4keras model, its kernels initialized apart from each other.
+
+    Args:
+        config_path: ``bert_config.json`` in Google's format.
+        checkpoint_path: prefix of a Google checkpoint (``.../bert_model.ckpt``);
+            every name and shape is checked.
+        model: the kind, a key of :data:`tiedbert.bert.kinds.KINDS`.
+        application: ``"encoder"``, ``"lm"`` or ``"unilm"``.
+        **bert4keras_options: passed to bert4keras, over the configuration.
+
+    Returns:
+        A functional `keras.Model`; for BERT ``[token_ids, segment_ids]``
+        ``[batch, time]`` -> hidden ``[batch, time, width]``.
+
+    Raises:
+        InputError: a file that is missing or not JSON, an unknown kind, a checkpoint
+            that lacks a variable or whose shapes (the vocabulary's size first of
+            all) differ from the configuration.
+
+    Example:
+        >>> import json, tempfile, os
+        >>> config = dict(vocab_size=30, hidden_size=8, num_hidden_layers=1,
+        ...     num_attention_heads=2, intermediate_size=16, hidden_act="gelu",
+        ...     max_position_embeddings=16, type_vocab_size=2)
+        >>> path = os.path.join(tempfile.mkdtemp(), "bert_config.json")
+        >>> with open(path, "w") as file:
+        ...     json.dump(config, file)
+        >>> build_bert(path).output_shape
+        (None, None, 8)
+    """
+    version = {"version": model.lower().split("_")[0]} if "t5.1.1" in model else {}
+    transformer = build_transformer_model(
+        model=kind(model),
+        application=_application(application, model),
+        return_keras_model=False,
+        **{**read_config(config_path), **version, **bert4keras_options},
+    )
+    if checkpoint_path is not None:
+        load_transformer(transformer, checkpoint_path)
+    return transformer.model
+
+
+def build_bert_from(
+    start,
+    config_path,
+    checkpoint_path=None,
+    model="bert",
+    application="encoder",
+    **bert4keras_options,
+):
+    """Build the part of a BERT after a cut point, e.g. from ``"Embedding-Norm"`` on.
+
+    The `rest` of :func:`tiedbert.surgery.split`; the other arguments are those of
+    :func:`build_bert`.
+
+    Returns:
+        A functional `keras.Model` of the crossing tensors: for BERT and
+        ``"Embedding-Norm"``, ``[hidden, mask]``, float ``[batch, time, width]`` and
+        bool ``[batch, time]``.
+
+    Raises:
+        InputError: as :func:`build_bert`, or no such cut point.
+
+    Example:
+        >>> import json, tempfile, os
+        >>> config = dict(vocab_size=30, hidden_size=8, num_hidden_layers=1,
+        ...     num_attention_heads=2, intermediate_size=16, hidden_act="gelu",
+        ...     max_position_embeddings=16, type_vocab_size=2)
+        >>> path = os.path.join(tempfile.mkdtemp(), "bert_config.json")
+        >>> with open(path, "w") as file:
+        ...     json.dump(config, file)
+        >>> build_bert_from("Embedding-Norm", path).input_shape
+        [(None, None, 8), (None, None)]
+    """
+    whole = build_bert(
+        config_path, checkpoint_path, model, application, **bert4keras_options
+    )
+    return split(whole, start)[1]
+
+
+def read_config(config_path) -> dict:
+    """The settings in a ``bert_config.json``; InputError when it is not one."""
+    try:
+        config = json.loads(Path(config_path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no BERT configuration at {config_path}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{config_path} is not a JSON file: {error}") from None
+    if not isinstance(config, dict) or "hidden_size" not in config:
+        raise InputError(
+            f"{config_path}: expected a BERT configuration (a JSON object with "
+            "hidden_size, vocab_size, ...)"
+        )
+    return config
+
+
+def _application(application, model) -> str:
+    """`application`, unless this kind of model has none."""
+    if application != "encoder" and model.lower().startswith(("electra", "t5", "mt5")):
+        raise InputError(
+            f'a {model!r} model has no application {application!r}: use "encoder"'
+        )
+    return application
