@@ -1,0 +1,122 @@
+"""Run directories: one folder holds the settings, the metrics and the model of a run.
+
+    config.json     the resolved configuration
+    metrics.jsonl   one JSON object a line
+    ...             what the run makes: checkpoints/, model/, plots
+"""
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+from tiedbert.errors import InputError
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+MODEL = "model"
+_MARK = "tiedbert_run"
+_NOT_COMPARED = {"overwrite", "resume", "output_dir"}
+
+
+def open_run(job, options, inputs=()) -> Path:
+    """Make the run directory ``options["output_dir"]`` and save the configuration.
+
+    Call it after the inputs were read: a mistake in them must not cost an old run.
+
+    Args:
+        job: name of the script, kept with the configuration.
+        options: the resolved options, JSON values; ``"output_dir"`` names the
+            folder, ``"overwrite"`` replaces an earlier run in it and ``"resume"``
+            (where the job has it) goes on with one.
+        inputs: paths that the job reads; none may lie in a run to be replaced.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: the folder is not empty and neither was asked for; it is not a
+            run, or not this job's; it was made with other options; it holds an input.
+    """
+    folder = Path(options["output_dir"])
+    options = {name: _plain(value) for name, value in options.items()}
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"--output_dir {folder} is a file: name a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        if options.get("resume"):
+            _check_same(folder, job, options)
+            return folder
+        _clear(folder, options, inputs)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / CONFIG, {_MARK: job, **options})
+    return folder
+
+
+def read_run(folder, job=None) -> dict:
+    """The configuration of a run; InputError when the folder is not one (of `job`)."""
+    path = Path(folder) / CONFIG
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{folder} is not a run directory: it has no {CONFIG}") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    found = config.get(_MARK) if isinstance(config, dict) else None
+    if found is None or (job is not None and found != job):
+        expected = "a tiedbert run" if job is None else f"a run of {job}"
+        raise InputError(f"{folder}: expected {expected}, found {found or 'another file'}")
+    return config
+
+
+def append_metrics(folder, values):
+    """Add one line to the metrics of a run."""
+    with open(Path(folder) / METRICS, "a", encoding="utf-8") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def read_metrics(folder) -> list:
+    """The metrics of a run, a dict a line."""
+    text = (Path(folder) / METRICS).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def write_json(path, value):
+    """Write JSON under a temporary name, then rename: the file is whole or absent."""
+    draft = Path(f"{path}.part")
+    draft.write_text(
+        json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+    )
+    os.replace(draft, path)
+
+
+def _plain(value):
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _check_same(folder, job, options):
+    config = read_run(folder, job)
+    changed = [
+        f"--{name} was {config.get(name)!r}, is {value!r}"
+        for name, value in options.items()
+        if name not in _NOT_COMPARED and config.get(name) != value
+    ]
+    if changed:
+        raise InputError(
+            f"cannot resume {folder} with other options: {'; '.join(changed)}"
+        )
+
+
+def _clear(folder, options, inputs):
+    if not options.get("overwrite"):
+        choices = "--resume or --overwrite" if "resume" in options else "--overwrite"
+        raise InputError(f"--output_dir {folder} is not empty: use {choices}")
+    read_run(folder)  # Only what a run of ours has written is ever removed.
+    for path in inputs:
+        if folder.resolve() in [Path(path).resolve(), *Path(path).resolve().parents]:
+            raise InputError(
+                f"--overwrite would remove {path}, which this run reads: "
+                "choose another --output_dir"
+            )
+    shutil.rmtree(folder)
