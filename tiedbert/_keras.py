@@ -93,7 +93,9 @@ def calls(model) -> list:
     only those of this model.
     """
     by_depth = _internal(model, "_nodes_by_depth")
-    nodes = [node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]]
+    nodes = [
+        node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]
+    ]
     return [_raw_call(node) for node in nodes if not node.is_input]
 
 
@@ -151,3 +153,8 @@ def ancestors(tensors):
         seen.add((id(layer), node_index))
         yield layer
         pending.extend(_raw_call(layer._inbound_nodes[node_index]).inputs)
+
+
+def is_compiled(model) -> bool:
+    """Whether `model.compile` was called."""
+    return _internal(model, "_is_compiled") if LEGACY else model.compiled

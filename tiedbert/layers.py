@@ -28,19 +28,17 @@ class EmbeddingDense(keras.layers.Layer):
         InputError: the layer has no table, or its width is not the input's.
 
     Example:
-        >>> import tensorflow as tf
+        >>> import numpy as np, tensorflow as tf
         >>> from tensorflow import keras
         >>> table = keras.layers.Embedding(3, 2, name="tokens")
         >>> head = EmbeddingDense(table, activation="linear", use_bias=False)
         >>> table.build((None,))
-        >>> table.set_weights([[[1.0, 0.0], [0.0, 1.0], [2.0, 3.0]]])
+        >>> table.set_weights([np.array([[1.0, 0.0], [0.0, 1.0], [2.0, 3.0]])])
         >>> head(tf.constant([[10.0, 1.0]])).numpy().tolist()
         [[10.0, 1.0, 23.0]]
     """
 
-    def __init__(
-        self, embedding_layer, activation="softmax", use_bias=True, **kwargs
-    ):
+    def __init__(self, embedding_layer, activation="softmax", use_bias=True, **kwargs):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.activation = keras.activations.get(activation)

@@ -1,8 +1,8 @@
 """Run directories: one folder holds the settings, the metrics and the model of a run.
 
-    config.json     the resolved configuration
-    metrics.jsonl   one JSON object a line
-    ...             what the run makes: checkpoints/, model/, plots
+config.json     the resolved configuration
+metrics.jsonl   one JSON object a line
+...             what the run makes: checkpoints/, model/, plots
 """
 
 import json
@@ -58,13 +58,17 @@ def read_run(folder, job=None) -> dict:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"{folder} is not a run directory: it has no {CONFIG}") from None
+        raise InputError(
+            f"{folder} is not a run directory: it has no {CONFIG}"
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     found = config.get(_MARK) if isinstance(config, dict) else None
     if found is None or (job is not None and found != job):
         expected = "a tiedbert run" if job is None else f"a run of {job}"
-        raise InputError(f"{folder}: expected {expected}, found {found or 'another file'}")
+        raise InputError(
+            f"{folder}: expected {expected}, found {found or 'another file'}"
+        )
     return config
 
 
@@ -92,7 +96,9 @@ def write_json(path, value):
 def _plain(value):
     if isinstance(value, Path):
         return str(value)
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    return (
+        [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+    )
 
 
 def _check_same(folder, job, options):

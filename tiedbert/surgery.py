@@ -57,12 +57,8 @@ def split(model, at):
         >>> bool(tf.reduce_all(rest([hidden, *context]) == model(batch)))
         True
     """
-    graph = Graph(model)
-    crossing = _Crossing(graph, graph.resolve(at))
-    front = Front(graph.inputs, crossing.tensors, name=f"{model.name}_front")
-    inputs = crossing.inputs()
-    rest = keras.Model(inputs, crossing.outputs(inputs), name=f"{model.name}_rest")
-    return front, rest
+    cut = Cut(model, at)
+    return cut.front(), cut.rest()
 
 
 def get_outputs_of(model, start_tensors, input_layers=None):
@@ -94,24 +90,47 @@ def get_outputs_of(model, start_tensors, input_layers=None):
         >>> tuple(inputs.shape), tuple(outputs.shape)
         ((None, 3), (None, 2))
     """
-    graph = Graph(model)
-    crossing = _Crossing(graph, graph.resolve(start_tensors))
-    inputs = crossing.inputs(_as_list(input_layers))
-    outputs = crossing.outputs(inputs)
+    cut = Cut(model, start_tensors)
+    inputs = cut.inputs(_as_list(input_layers))
+    outputs = cut.outputs(inputs)
     return (inputs[0] if len(inputs) == 1 else inputs), outputs
 
 
-class _Crossing:
-    """The tensors that cross a cut, and how to rebuild what lies after it."""
+class Cut:
+    """The tensors that cross a cut of `model`, and the models on its two sides.
 
-    def __init__(self, graph, cut):
-        self._outputs = graph.outputs
-        self._calls = graph.downstream(cut)
-        self._values = cut + graph.context(cut)
+    Attributes:
+        width: the number of cut tensors, which come first in `tensors`.
+        tensors: the crossing tensors of the model, in the order of `split`.
+        mask_index: for each cut tensor the index of its mask in `tensors`, or None.
+    """
+
+    def __init__(self, model, at):
+        self._graph = Graph(model)
+        cut = self._graph.resolve(at)
+        self._calls = self._graph.downstream(cut)
+        self._values = cut + self._graph.context(cut)
         self._masks = [mask_of(tensor) for tensor in self._values]
         masks = [mask for mask in self._masks if mask is not None]
         # Keras 3 hands masks to some layers as edges: those cross already.
         self.tensors = list({id(t): t for t in self._values + masks}.values())
+        self.width = len(cut)
+        ids = [id(tensor) for tensor in self.tensors]
+        self.mask_index = [
+            None if mask is None else ids.index(id(mask))
+            for mask in self._masks[: self.width]
+        ]
+
+    def front(self):
+        """The model's inputs -> the list of crossing tensors."""
+        name = f"{self._graph.name}_front"
+        return Front(self._graph.inputs, self.tensors, name=name)
+
+    def rest(self):
+        """The list of crossing tensors -> the model's outputs."""
+        inputs = self.inputs()
+        name = f"{self._graph.name}_rest"
+        return keras.Model(inputs, self.outputs(inputs), name=name)
 
     def inputs(self, given=()) -> list:
         """The `given` tensors, then new Inputs for the other crossing tensors."""
@@ -123,7 +142,9 @@ class _Crossing:
         names = _unique_names(f"{_keras.maker(t).name}_crossing" for t in self.tensors)
         made = [
             _keras.input_like(tensor, name)
-            for tensor, name in list(zip(self.tensors, names, strict=True))[len(given) :]
+            for tensor, name in list(zip(self.tensors, names, strict=True))[
+                len(given) :
+            ]
         ]
         return [*given, *made]
 
@@ -134,7 +155,7 @@ class _Crossing:
             if mask is not None:
                 new[id(value)] = AttachMask()([new[id(value)], new[id(mask)]])
         replay(self._calls, new)
-        return _keras.map_structure(lambda tensor: new[id(tensor)], self._outputs)
+        return _keras.map_structure(lambda tensor: new[id(tensor)], self._graph.outputs)
 
 
 def replay(calls, new):

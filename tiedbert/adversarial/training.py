@@ -1,0 +1,170 @@
+"""The one `fit` wrapper of all adversarial methods."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from tensorflow import keras
+
+from tiedbert.adversarial.cut_model import CutModel
+from tiedbert.adversarial.geometry import l2_norm
+
+
+class AdversarialTraining(keras.Model):
+    """Train `model` on perturbed activations: `compile`, `fit`, `evaluate` as usual.
+
+    The perturbation is added to the activation at the cut point, never to a weight:
+    a tied head does not move with it. The part before the cut runs once a step,
+    forward and backward. Validation and prediction are those of `model`, which is
+    trained in place; `save` saves it alone.
+
+    Args:
+        model: a functional `keras.Model`.
+        method: what perturbation, e.g. :class:`tiedbert.adversarial.FGM`.
+        at: where, a cut point of :func:`tiedbert.surgery.split`.
+        positions: function of the inputs -> bool ``[batch, time]``, where a
+            perturbation may be. By default: in a bert4keras model neither on padding
+            nor on ``[CLS]`` and ``[SEP]``; else not where the Keras mask of the cut
+            tensor is False.
+
+    Metrics beside those of `compile` (which see the unperturbed outputs): ``loss``
+    (what is minimized), ``clean_loss``, ``adversarial_loss`` and ``delta_norm`` (mean
+    L2 norm of the perturbation of an example).
+
+    Raises:
+        InputError: no such cut point, or not one of float activations.
+
+    Example:
+        >>> import numpy as np
+        >>> from tensorflow import keras
+        >>> from tiedbert.adversarial import FGM
+        >>> x = keras.Input((4,))
+        >>> hidden = keras.layers.Dense(3, name="hidden")(x)
+        >>> model = keras.Model(x, keras.layers.Dense(1)(hidden))
+        >>> training = AdversarialTraining(model, FGM(epsilon=0.5), at="hidden")
+        >>> training.compile("sgd", "mse")
+        >>> history = training.fit(np.ones((8, 4)), np.ones((8, 1)), verbose=0)
+        >>> round(history.history["delta_norm"][0], 4)
+        0.5
+    """
+
+    def __init__(self, model, method, at, positions=None, **kwargs):
+        super().__init__(**kwargs)
+        self.model = model
+        self.method = method
+        self._cut = CutModel(model, at, positions)
+        self._means = {
+            name: keras.metrics.Mean(name=name)
+            for name in ("loss", "clean_loss", "adversarial_loss", "delta_norm")
+        }
+
+    def call(self, inputs, training=None):
+        """The outputs of the wrapped model."""
+        return self.model(inputs, training=training)
+
+    def save(self, *args, **kwargs):
+        """Save the wrapped model."""
+        return self.model.save(*args, **kwargs)
+
+    def train_step(self, data):
+        """One step on the method's loss."""
+        data = _Batch(*keras.utils.unpack_x_y_sample_weight(data))
+        with tf.GradientTape() as front_tape:
+            crossing = self._cut.front(data.x, training=True)
+        weights = self.trainable_variables
+        share = 0.5 if self.method.clean else 1.0
+
+        clean = self._run(
+            crossing, None, data, weights if self.method.clean else [], share
+        )
+        delta = self.method.delta(
+            lambda delta: self._ascent(crossing, delta, data, clean),
+            crossing[0],
+            self._cut.positions(data.x, crossing),
+        )
+        delta = tf.stop_gradient(delta)
+        adversarial = self._run(crossing, delta, data, weights, share)
+
+        trained_on = [clean, adversarial] if self.method.clean else [adversarial]
+        through_front = _pull_back(front_tape, crossing, trained_on, weights)
+        gradients = _sum([run.weights for run in trained_on] + [through_front])
+        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        return self._logs(data, clean, adversarial, delta, trained_on)
+
+    def test_step(self, data):
+        """Evaluate the wrapped model, unperturbed."""
+        logs = super().test_step(data)
+        own = self._means.keys() - {"loss"}
+        return {name: value for name, value in logs.items() if name not in own}
+
+    def _run(self, crossing, delta, data, weights, share=1.0):
+        """Outputs, loss, and gradients of ``share * loss``, from the cut on."""
+        floats = _floats(crossing)
+        with tf.GradientTape() as tape:
+            tape.watch(floats)
+            outputs = self._cut.outputs(crossing, delta, training=True)
+            loss = self.compute_loss(data.x, data.y, outputs, data.sample_weight)
+            shared = share * loss
+        crossing_gradients, weight_gradients = tape.gradient(shared, (floats, weights))
+        return _Run(outputs, loss, crossing_gradients, weight_gradients)
+
+    def _ascent(self, crossing, delta, data, clean):
+        """The gradient of the loss with respect to a perturbation at `delta`."""
+        run = clean if delta is None else self._run(crossing, delta, data, [])
+        return run.crossing[0]
+
+    def _logs(self, data, clean, adversarial, delta, trained_on):
+        values = {
+            "loss": sum(run.loss for run in trained_on) / len(trained_on),
+            "clean_loss": clean.loss,
+            "adversarial_loss": adversarial.loss,
+            "delta_norm": tf.reduce_mean(l2_norm(delta)),
+        }
+        logs = self.compute_metrics(data.x, data.y, clean.outputs, data.sample_weight)
+        for name, value in values.items():
+            self._means[name].update_state(value)
+            logs[name] = self._means[name].result()
+        return logs
+
+
+class _Batch(NamedTuple):
+    x: Any
+    y: Any
+    sample_weight: Any
+
+
+class _Run(NamedTuple):
+    outputs: Any
+    loss: Any
+    crossing: list
+    weights: list
+
+
+def _floats(tensors) -> list:
+    return [tensor for tensor in tensors if tensor.dtype.is_floating]
+
+
+def _pull_back(front_tape, crossing, runs, weights):
+    """The gradients that reach the weights through the part before the cut."""
+    totals = _sum([run.crossing for run in runs])
+    pairs = [
+        pair
+        for pair in zip(_floats(crossing), totals, strict=True)
+        if pair[1] is not None
+    ]
+    tensors, gradients = zip(*pairs, strict=True)
+    return front_tape.gradient(list(tensors), weights, output_gradients=list(gradients))
+
+
+def _sum(gradient_lists) -> list:
+    """Add lists of gradients entry by entry; None counts as zero."""
+    return [
+        _sum_entries([entry for entry in entries if entry is not None])
+        for entries in zip(*gradient_lists, strict=True)
+    ]
+
+
+def _sum_entries(entries):
+    if len(entries) <= 1:
+        return entries[0] if entries else None
+    # A tied table has a sparse gradient from the input and a dense one from the head.
+    return tf.add_n([tf.convert_to_tensor(entry) for entry in entries])

@@ -1,0 +1,68 @@
+"""Keras callbacks that write into a run directory."""
+
+import time
+from pathlib import Path
+
+import tensorflow as tf
+from tensorflow import keras
+
+from tiedbert.runs import append_metrics
+
+_SCALAR = tf.compat.v1.SummaryMetadata(
+    plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+)
+
+
+class MetricsLog(keras.callbacks.Callback):
+    """One line of ``metrics.jsonl`` and the TensorBoard scalars of every epoch."""
+
+    def __init__(self, folder):
+        super().__init__()
+        self._folder = Path(folder)
+        self._writer = tf.summary.create_file_writer(str(self._folder / "events"))
+
+    def on_train_begin(self, logs=None):
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write the epoch's metrics."""
+        values = {name: float(value) for name, value in (logs or {}).items()}
+        step = int(self.model.optimizer.iterations.numpy())
+        seconds = round(time.perf_counter() - self._start, 3)
+        append_metrics(
+            self._folder,
+            {"epoch": epoch + 1, "step": step, "seconds": seconds, **values},
+        )
+        with self._writer.as_default():
+            for name, value in values.items():
+                # tf.summary.scalar needs TensorBoard installed; the format does not.
+                tf.summary.write(name, tf.constant(value), step, metadata=_SCALAR)
+        self._writer.flush()
+
+
+class TrainingState(keras.callbacks.Callback):
+    """Keep model, optimizer and epoch on disk, so that a killed run can go on.
+
+    `tf.train.CheckpointManager` restores the optimizer exactly, which ``.keras``
+    archives do not for every optimizer.
+    """
+
+    def __init__(self, folder, model, optimizer):
+        super().__init__()
+        self._epoch = tf.Variable(0, dtype=tf.int64)
+        self._manager = tf.train.CheckpointManager(
+            tf.train.Checkpoint(model=model, optimizer=optimizer, epoch=self._epoch),
+            str(Path(folder) / "checkpoints"),
+            max_to_keep=1,
+        )
+
+    def restore(self) -> int:
+        """Restore the newest state, if there is one; the number of epochs done."""
+        self._manager.restore_or_initialize()
+        return int(self._epoch.numpy())
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save."""
+        self._epoch.assign(epoch + 1)
+        self._manager.save()

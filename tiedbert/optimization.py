@@ -1,0 +1,35 @@
+"""The optimizer of BERT: AdamW with warm-up, matrices decayed and nothing else."""
+
+from tensorflow import keras
+
+
+def adamw(learning_rate, total_steps, warmup=0.1, weight_decay=0.01, clip_norm=1.0):
+    """AdamW with linear warm-up and cosine decay to zero.
+
+    Biases and normalization weights are not decayed, and gradients are clipped by
+    their global norm (Devlin et al., 2018, appendix A).
+
+    Args:
+        learning_rate: the peak, reached after the warm-up.
+        total_steps: optimizer steps in the whole training.
+        warmup: share of the steps in which the rate grows.
+        weight_decay: decoupled decay (Loshchilov and Hutter, 2019).
+        clip_norm: largest global norm of a gradient.
+
+    Example:
+        >>> optimizer = adamw(1e-3, total_steps=100)
+        >>> float(optimizer.weight_decay)
+        0.01
+    """
+    warmup_steps = max(1, int(warmup * total_steps))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        decay_steps=max(1, total_steps - warmup_steps),
+        warmup_target=learning_rate,
+        warmup_steps=warmup_steps,
+    )
+    optimizer = keras.optimizers.AdamW(
+        schedule, weight_decay=weight_decay, epsilon=1e-6, global_clipnorm=clip_norm
+    )
+    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    return optimizer

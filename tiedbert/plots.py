@@ -1,0 +1,49 @@
+"""Pictures of a run, as PNG: the loss of pretraining, accuracy under attack."""
+
+from tiedbert.errors import InputError
+
+
+def plot_losses(metrics, path):
+    """Training and held-out loss in nats against the optimizer step.
+
+    Args:
+        metrics: dicts with ``step``, ``loss`` and ``val_loss``, as in metrics.jsonl.
+        path: PNG file to write.
+    """
+    steps = [line["step"] for line in metrics]
+    figure, axes = _axes("optimizer step", "masked LM loss (nats)")
+    axes.plot(steps, [line["loss"] for line in metrics], label="training")
+    axes.plot(steps, [line["val_loss"] for line in metrics], label="held out")
+    _save(figure, axes, path)
+
+
+def plot_curves(curves, path):
+    """Accuracy against the radius of the attack, a line a model.
+
+    Args:
+        curves: dict name -> list of ``(epsilon, accuracy)``.
+        path: PNG file to write.
+    """
+    figure, axes = _axes("attack radius epsilon (L2 norm per text)", "accuracy")
+    for name, points in curves.items():
+        epsilons, accuracies = zip(*points, strict=True)
+        axes.plot(epsilons, accuracies, marker="o", label=name)
+    _save(figure, axes, path)
+
+
+def _axes(x_label, y_label):
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise InputError("plots need matplotlib: pip install matplotlib") from None
+    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.grid(alpha=0.3)
+    return figure, axes
+
+
+def _save(figure, axes, path):
+    axes.legend()
+    figure.savefig(path, dpi=120, metadata={"Software": None})
