@@ -93,9 +93,8 @@ def calls(model) -> list:
     only those of this model.
     """
     by_depth = _internal(model, "_nodes_by_depth")
-    nodes = [
-        node for depth in sorted(by_depth, reverse=True) for node in by_depth[depth]
-    ]
+    depths = sorted(by_depth, reverse=True)
+    nodes = [node for depth in depths for node in by_depth[depth]]
     return [_raw_call(node) for node in nodes if not node.is_input]
 
 

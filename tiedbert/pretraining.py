@@ -62,9 +62,8 @@ def compile_masked_lm(model, optimizer, **options):
 
 
 def _masked(numbered_batches, mask):
-    return numbered_batches.map(
-        mask, num_parallel_calls=2, deterministic=True
-    ).prefetch(tf.data.AUTOTUNE)
+    masked = numbered_batches.map(mask, num_parallel_calls=2, deterministic=True)
+    return masked.prefetch(tf.data.AUTOTUNE)
 
 
 def _masker(corpus_dir, tokenizer, rate, seed):

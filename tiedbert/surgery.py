@@ -140,13 +140,8 @@ class Cut:
                 f"{len(given)} input layers"
             )
         names = _unique_names(f"{_keras.maker(t).name}_crossing" for t in self.tensors)
-        made = [
-            _keras.input_like(tensor, name)
-            for tensor, name in list(zip(self.tensors, names, strict=True))[
-                len(given) :
-            ]
-        ]
-        return [*given, *made]
+        missing = list(zip(self.tensors, names, strict=True))[len(given) :]
+        return [*given, *(_keras.input_like(tensor, name) for tensor, name in missing)]
 
     def outputs(self, inputs):
         """The model's outputs as functions of `inputs`, one per crossing tensor."""

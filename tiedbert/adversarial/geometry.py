@@ -8,10 +8,9 @@ def restrict(delta, positions):
     if positions is None:
         return delta
     allowed = tf.cast(positions, delta.dtype)
-    return delta * tf.reshape(
-        allowed,
-        tf.concat([tf.shape(allowed), tf.ones([tf.rank(delta) - 2], tf.int32)], 0),
-    )
+    for _ in range(delta.shape.rank - 2):
+        allowed = allowed[..., None]
+    return delta * allowed
 
 
 def l2_norm(delta):

@@ -29,7 +29,8 @@ class FGM:
     Example:
         >>> import tensorflow as tf
         >>> gradient = lambda delta: tf.constant([[3.0, 4.0]])
-        >>> FGM(epsilon=10.0).delta(gradient, tf.zeros([1, 2])).numpy().round(3).tolist()
+        >>> delta = FGM(epsilon=10.0).delta(gradient, tf.zeros([1, 2]))
+        >>> delta.numpy().round(3).tolist()
         [[6.0, 8.0]]
     """
 

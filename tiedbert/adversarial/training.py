@@ -71,11 +71,10 @@ class AdversarialTraining(keras.Model):
         with tf.GradientTape() as front_tape:
             crossing = self._cut.front(data.x, training=True)
         weights = self.trainable_variables
-        share = 0.5 if self.method.clean else 1.0
+        both = self.method.clean
+        share = 0.5 if both else 1.0
 
-        clean = self._run(
-            crossing, None, data, weights if self.method.clean else [], share
-        )
+        clean = self._run(crossing, None, data, weights if both else [], share)
         delta = self.method.delta(
             lambda delta: self._ascent(crossing, delta, data, clean),
             crossing[0],
@@ -84,11 +83,11 @@ class AdversarialTraining(keras.Model):
         delta = tf.stop_gradient(delta)
         adversarial = self._run(crossing, delta, data, weights, share)
 
-        trained_on = [clean, adversarial] if self.method.clean else [adversarial]
-        through_front = _pull_back(front_tape, crossing, trained_on, weights)
-        gradients = _sum([run.weights for run in trained_on] + [through_front])
+        runs = [clean, adversarial] if both else [adversarial]
+        through_front = _pull_back(front_tape, crossing, runs, weights)
+        gradients = _sum([run.weights for run in runs] + [through_front])
         self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
-        return self._logs(data, clean, adversarial, delta, trained_on)
+        return self._logs(data, runs, clean, adversarial, delta)
 
     def test_step(self, data):
         """Evaluate the wrapped model, unperturbed."""
@@ -112,9 +111,9 @@ class AdversarialTraining(keras.Model):
         run = clean if delta is None else self._run(crossing, delta, data, [])
         return run.crossing[0]
 
-    def _logs(self, data, clean, adversarial, delta, trained_on):
+    def _logs(self, data, runs, clean, adversarial, delta):
         values = {
-            "loss": sum(run.loss for run in trained_on) / len(trained_on),
+            "loss": sum(run.loss for run in runs) / len(runs),
             "clean_loss": clean.loss,
             "adversarial_loss": adversarial.loss,
             "delta_norm": tf.reduce_mean(l2_norm(delta)),
@@ -146,13 +145,10 @@ def _floats(tensors) -> list:
 def _pull_back(front_tape, crossing, runs, weights):
     """The gradients that reach the weights through the part before the cut."""
     totals = _sum([run.crossing for run in runs])
-    pairs = [
-        pair
-        for pair in zip(_floats(crossing), totals, strict=True)
-        if pair[1] is not None
-    ]
-    tensors, gradients = zip(*pairs, strict=True)
-    return front_tape.gradient(list(tensors), weights, output_gradients=list(gradients))
+    pairs = zip(_floats(crossing), totals, strict=True)
+    reached = [(tensor, total) for tensor, total in pairs if total is not None]
+    tensors, gradients = map(list, zip(*reached, strict=True))
+    return front_tape.gradient(tensors, weights, output_gradients=gradients)
 
 
 def _sum(gradient_lists) -> list:

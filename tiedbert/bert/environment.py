@@ -46,9 +46,8 @@ def _set_switches():
 def _stand_in_for_distutils():
     """bert4keras takes one function from distutils, which Python 3.12 dropped."""
     util = types.ModuleType("distutils.util")
-    util.strtobool = lambda text: int(
-        text.lower() in ("y", "yes", "t", "true", "on", "1")
-    )
+    yes = {"y", "yes", "t", "true", "on", "1"}
+    util.strtobool = lambda text: int(text.lower() in yes)
     package = types.ModuleType("distutils")
     package.util = util
     sys.modules.update({"distutils": package, "distutils.util": util})
