@@ -1,0 +1,78 @@
+"""Plain text: one document a line."""
+
+import codecs
+from pathlib import Path
+
+from tiedbert.errors import InputError
+
+ENCODING_ERRORS = ("strict", "replace", "ignore")
+
+
+def read_documents(path, errors="strict"):
+    r"""Read the documents of a UTF-8 text file, one a line, as a stream.
+
+    Only a line feed ends a line: other separators of Unicode are part of the text.
+    Blank lines are skipped, a byte order mark too.
+
+    Args:
+        path: the file.
+        errors: what to do about bytes that are not UTF-8: "strict" raises,
+            "replace" puts U+FFFD in their place, "ignore" drops them.
+
+    Yields:
+        Each document, a `str` without the end of its line.
+
+    Raises:
+        InputError: the file is missing or a directory, is not UTF-8 (the message
+            has the line number), or has no document. Raised while reading, the
+            last one at the end.
+
+    >>> import tempfile
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     _ = file.write("一\r\n\ntwo words\n".encode())
+    ...     file.flush()
+    ...     list(read_documents(file.name))
+    ['一', 'two words']
+    """
+    empty = True
+    for _, line in read_lines(path, errors):
+        document = line.rstrip("\r\n")
+        if document.strip():
+            empty = False
+            yield document
+    if empty:
+        raise InputError(f"{path}: expected one document a line, found no text")
+
+
+def read_lines(path, errors="strict"):
+    """Yield (line number from 1, decoded line with its end) of a UTF-8 file."""
+    if errors not in ENCODING_ERRORS:
+        choices = ", ".join(ENCODING_ERRORS)
+        raise InputError(f"errors is {errors!r}: expected one of {choices}")
+    with _open(Path(path)) as file:
+        for number, line in enumerate(file, start=1):
+            if number == 1:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            yield number, _decode(line, errors, path, number)
+
+
+def _open(path):
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        found = "no such file"
+    except IsADirectoryError:
+        found = "a directory"
+    raise InputError(f"{path}: expected a text file, found {found}")
+
+
+def _decode(line, errors, path, number):
+    try:
+        return line.decode("utf-8", errors)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}, line {number}: expected UTF-8, found the byte "
+            f"0x{line[error.start]:02x} at position {error.start + 1}; convert the "
+            "file, or let --errors replace or --errors ignore pass over such bytes "
+            "(--errors strict, the default, stops)"
+        ) from None

@@ -1,0 +1,124 @@
+"""The masked language model's task, drawn anew for each batch."""
+
+import tensorflow as tf
+
+from tiedbert.errors import InputError
+
+
+def mask_tokens(
+    token_ids,
+    seed,
+    *,
+    vocab_size,
+    mask_id,
+    special_ids,
+    max_predictions,
+    rate=0.15,
+    first_ordinary_id=5,
+):
+    """Choose tokens to predict and disguise them (Devlin et al. 2018, section 3.1).
+
+    In each row min(max_predictions, max(1, round(rate * ordinary tokens))) distinct
+    positions are drawn among the ordinary tokens, those not in `special_ids`. Of the
+    tokens there 80 % become `mask_id`, 10 % a random ordinary id and 10 % stay. Works
+    on a batch, in `Dataset.map` and inside `tf.function`; shapes are static where
+    those of `token_ids` are.
+
+    Args:
+        token_ids: `int32 [B, T]`.
+        seed: `int [2]`; the same seed gives the same result, so change it each step.
+        vocab_size: ids run from 0 to vocab_size - 1.
+        mask_id: the id of `[MASK]`.
+        special_ids: ids never chosen, those of `[PAD]`, `[CLS]`, ... (`int` sequence).
+        max_predictions: P, the number of slots a row; at most T.
+        rate: share of the ordinary tokens to predict.
+        first_ordinary_id: random ids are drawn from first_ordinary_id up.
+
+    Returns:
+        dict of
+        `token_ids`: `int32 [B, T]`, disguised;
+        `positions`: `int32 [B, P]`, where to predict;
+        `labels`: `int32 [B, P]`, the original ids there;
+        `weights`: `float32 [B, P]`, 1 where in use; elsewhere all three are 0.
+
+    Raises:
+        InputError: `max_predictions` is not within 1 to T, where T is known.
+
+    >>> batch = mask_tokens(
+    ...     tf.constant([[2, 7, 7, 7, 7, 7, 7, 3, 0, 0]]), [0, 0], vocab_size=9,
+    ...     mask_id=4, special_ids=(0, 2, 3, 4), max_predictions=4, rate=0.5)
+    >>> batch["weights"].numpy(), batch["labels"].numpy()
+    (array([[1., 1., 1., 0.]], dtype=float32), array([[7, 7, 7, 0]], dtype=int32))
+    """
+    token_ids = tf.convert_to_tensor(token_ids, tf.int32)
+    _check_slots(max_predictions, token_ids.shape[1])
+    place_seed, fate_seed, id_seed = tf.unstack(tf.random.split(seed, 3))
+    ordinary = _ordinary(token_ids, special_ids)
+    counts = _counts(ordinary, rate, max_predictions)
+    positions = _draw_positions(ordinary, max_predictions, place_seed)
+    used = tf.range(max_predictions) < counts[:, None]
+    originals = tf.gather(token_ids, positions, batch_dims=1)
+    disguised = _disguise(
+        originals, fate_seed, id_seed, mask_id, first_ordinary_id, vocab_size
+    )
+    # Every slot has a position of its own, so no two writes collide; an unused
+    # slot writes back what is there.
+    written = tf.where(used, disguised, originals)
+    return {
+        "token_ids": _scatter(token_ids, positions, written),
+        "positions": tf.where(used, positions, 0),
+        "labels": tf.where(used, originals, 0),
+        "weights": tf.cast(used, tf.float32),
+    }
+
+
+def _check_slots(slots, length):
+    if slots < 1 or (length is not None and slots > length):
+        raise InputError(
+            f"max_predictions is {slots}: expected 1 to {length or 'the length'}, "
+            "the length of the sequences"
+        )
+
+
+def _ordinary(token_ids, special_ids):
+    """`bool [B, T]`; one comparison an id, as a table lookup is slower."""
+    special = tf.zeros_like(token_ids, tf.bool)
+    for special_id in special_ids:
+        special |= token_ids == special_id
+    return ~special
+
+
+def _counts(ordinary, rate, slots):
+    """How many tokens to predict, `int32 [B]`."""
+    found = tf.reduce_sum(tf.cast(ordinary, tf.int32), axis=1)
+    wanted = tf.cast(tf.round(rate * tf.cast(found, tf.float32)), tf.int32)
+    return tf.minimum(found, tf.clip_by_value(wanted, 1, slots))
+
+
+def _draw_positions(ordinary, slots, seed):
+    """Distinct positions in random order, the ordinary ones first: `int32 [B, P]`."""
+    draws = _uniform(tf.shape(ordinary), seed)
+    return tf.math.top_k(tf.where(ordinary, draws, -1.0), slots).indices
+
+
+def _disguise(originals, fate_seed, id_seed, mask_id, first_ordinary_id, vocab_size):
+    fate = _uniform(tf.shape(originals), fate_seed)
+    random_ids = _uniform(
+        tf.shape(originals), id_seed, first_ordinary_id, vocab_size, tf.int32
+    )
+    changed = tf.where(fate < 0.8, mask_id, random_ids)
+    return tf.where(fate < 0.9, changed, originals)
+
+
+def _uniform(shape, seed, low=0, high=1, dtype=tf.float32):
+    # One named generator: "auto" differs between devices and under XLA.
+    return tf.random.stateless_uniform(shape, seed, low, high, dtype, alg="philox")
+
+
+def _scatter(token_ids, positions, values):
+    rows = tf.broadcast_to(
+        tf.range(tf.shape(positions)[0])[:, None], tf.shape(positions)
+    )
+    return tf.tensor_scatter_nd_update(
+        token_ids, tf.stack([rows, positions], axis=-1), values
+    )
