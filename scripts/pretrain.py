@@ -123,6 +123,8 @@ def main():
     """Prepare the run directory, train, save."""
     args = options()
     started = time.perf_counter()
+    import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
+
     manifest, tokenizer = open_corpus(args.corpus)
     length = manifest["config"]["sequence_length"]
     config = bert_config(args, tokenizer.vocab_size, length)

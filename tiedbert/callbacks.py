@@ -66,3 +66,25 @@ class TrainingState(keras.callbacks.Callback):
         """Save."""
         self._epoch.assign(epoch + 1)
         self._manager.save()
+
+
+class BestEpoch(keras.callbacks.Callback):
+    """Save the model after each epoch that is better than all before it.
+
+    Args:
+        save: called without arguments.
+        metric: the name of the metric, larger is better.
+        earlier: values that the metric had before a resume.
+    """
+
+    def __init__(self, save, metric, earlier=()):
+        super().__init__()
+        self._save = save
+        self._metric = metric
+        self.best = max(earlier, default=float("-inf"))
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Save if the metric has grown."""
+        if logs[self._metric] > self.best:
+            self.best = float(logs[self._metric])
+            self._save()

@@ -79,9 +79,11 @@ def append_metrics(folder, values):
 
 
 def read_metrics(folder) -> list:
-    """The metrics of a run, a dict a line."""
-    text = (Path(folder) / METRICS).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    """The metrics of a run, a dict a line; none when nothing was written yet."""
+    path = Path(folder) / METRICS
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def write_json(path, value):

@@ -11,6 +11,11 @@ from tiedbert.bert.kinds import kind
 from tiedbert.errors import InputError
 from tiedbert.layers import EmbeddingDense
 
+# Where Google's run_classifier.py keeps the layer on top of BERT.
+_CLASSIFIER = {"Classifier": ["output_weights", "output_bias"]}
+# Google's BERT keeps the kernels of these two layers transposed.
+_TRANSPOSED = {"cls/seq_relationship/output_weights", "output_weights"}
+
 
 def load_google_checkpoint(model, checkpoint_path, model_kind="bert"):
     """Give the layers of `model` that a checkpoint knows their values.
@@ -39,8 +44,8 @@ def load_transformer(transformer, checkpoint_path):
 def save_google_checkpoint(model, checkpoint_path, model_kind="bert"):
     """Write the layers of `model` that Google's format knows, in that format.
 
-    Layers without a place in the format (a classifier on top) are left out. The files
-    appear under their names only when they are complete.
+    Layers without a place in the format are left out. The files appear under their
+    names only when they are complete.
 
     Args:
         model: a `keras.Model` whose layers have bert4keras' names.
@@ -67,12 +72,18 @@ def _load(transformer, layers, checkpoint_path):
                     f"{checkpoint_path}: expected a variable {name} for layer "
                     f'"{layer.name}", found none'
                 )
-            value = transformer.load_variable(str(checkpoint_path), name)
+            value = _loaded(transformer, checkpoint_path, name)
             if tuple(value.shape) != tuple(weight.shape):
                 raise InputError(_wrong_shape(checkpoint_path, name, weight, value))
             assignments.append((weight, value))
     for weight, value in assignments:
         weight.assign(value)
+
+
+def _loaded(transformer, checkpoint_path, name):
+    value = transformer.load_variable(str(checkpoint_path), name)
+    # bert4keras turns its own kernel round itself.
+    return value.T if name in _CLASSIFIER["Classifier"] else value
 
 
 def _stored_shapes(checkpoint_path) -> dict:
@@ -98,6 +109,7 @@ def _mapping(transformer, layers) -> list:
     """(layer, names in the checkpoint) for the layers that the format knows."""
     mapping = transformer.variable_mapping()
     named = {transformer.prefixed(name): stored for name, stored in mapping.items()}
+    named.update(_CLASSIFIER)
     return [(layers[name], stored) for name, stored in named.items() if name in layers]
 
 
@@ -122,8 +134,7 @@ def _namesake(model, model_kind):
 
 
 def _as_stored(name, value):
-    # Google's BERT keeps this one kernel transposed.
-    return value.T if name == "cls/seq_relationship/output_weights" else value
+    return value.T if name in _TRANSPOSED else value
 
 
 def _write(values, prefix):

@@ -1,0 +1,86 @@
+"""Clean and robust accuracy of fine-tuned classifiers, and a picture of them.
+
+    python scripts/evaluate.py runs/classifier --data test.tsv \\
+        --output_dir runs/evaluation
+
+Perturbs the activations at a cut point by the fast gradient method, within an L2
+radius per text, and counts right answers. Several runs are drawn into one picture.
+Writes into --output_dir: config.json, results.json and robustness.png.
+"""
+
+import time
+from pathlib import Path
+
+from tiedbert.command import non_negative_float, parser, positive_int, run
+from tiedbert.runs import open_run, write_json
+
+EPSILONS = [0.0, 2.0, 4.0, 8.0]
+
+
+def options():
+    """The command line."""
+    command = parser(__doc__)
+    add = command.add_argument
+    add("runs", nargs="+", type=Path, help="runs of scripts/finetune.py")
+    add("--data", required=True, type=Path, help="labelled text: TSV or CSV")
+    add("--output_dir", required=True, type=Path, help="folder to write")
+    add("--epsilons", nargs="+", type=non_negative_float, default=EPSILONS,
+        help="L2 radii per text; 0 is clean")  # fmt: skip
+    add("--at", default="Embedding-Norm", help="layer whose output is perturbed")
+    add("--batch_size", type=positive_int, default=64, help="texts a step")
+    add("--max_length", type=positive_int, default=128, help="tokens a text")
+    add("--errors", choices=["strict", "replace", "ignore"], default="strict",
+        help="what to do with bytes that are not UTF-8")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace what is in --output_dir")
+    return command.parse_args()
+
+
+def robustness_of(run_folder, texts, labels, args) -> list:
+    """``(epsilon, accuracy)`` of one run."""
+    from tensorflow import keras
+
+    from tiedbert import robustness
+    from tiedbert.adversarial import FGM
+    from tiedbert.classification import load_classifier
+    from tiedbert.text import labelled
+
+    model, names, tokenizer = load_classifier(run_folder)
+    model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    dataset = labelled.classification_dataset(
+        texts,
+        labelled.label_ids(labels, names),
+        tokenizer,
+        args.batch_size,
+        args.max_length,
+    )
+    return robustness.curve(model, dataset, args.at, FGM(), args.epsilons)
+
+
+def main():
+    """Evaluate every run, then write."""
+    args = options()
+    started = time.perf_counter()
+    import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
+    from tiedbert.plots import plot_curves
+    from tiedbert.text.labelled import read_labelled
+
+    texts, labels = read_labelled(args.data, args.errors)
+    curves = {}
+    for run_folder in args.runs:
+        curves[str(run_folder)] = robustness_of(run_folder, texts, labels, args)
+        print(
+            f"{run_folder}:",
+            ", ".join(
+                f"epsilon {e:g} accuracy {a:.4f}" for e, a in curves[str(run_folder)]
+            ),
+            flush=True,
+        )
+    folder = open_run("evaluate", vars(args), [*args.runs, args.data])
+    write_json(folder / "results.json", curves)
+    plot_curves({Path(name).name: points for name, points in curves.items()},
+                folder / "robustness.png")  # fmt: skip
+    print(f"{folder}: {len(texts)} texts, {time.perf_counter() - started:.0f} s")
+
+
+if __name__ == "__main__":
+    run(main)

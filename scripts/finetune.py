@@ -1,0 +1,137 @@
+"""Fine-tune a pretrained model as a text classifier, plainly or adversarially.
+
+    python scripts/finetune.py --pretrained runs/pretrain --train train.tsv \\
+        --validation validation.tsv --output_dir runs/classifier --adversary fgm
+
+Files are TSV or CSV with the columns `label` and `text`, UTF-8. Writes into
+--output_dir: config.json, metrics.jsonl, events/ for TensorBoard, checkpoints/ for
+--resume, and model/ with bert_config.json, a Google checkpoint, tokenizer.model and
+labels.json. The weights kept are those of the epoch with the best validation accuracy.
+"""
+
+import time
+from pathlib import Path
+
+from tiedbert.command import non_negative_float, parser, positive_int, run
+from tiedbert.runs import MODEL, open_run, read_metrics
+
+
+def options():
+    """The command line."""
+    command = parser(__doc__)
+    add = command.add_argument
+    add("--pretrained", required=True, type=Path, help="run of scripts/pretrain.py")
+    add("--random_init", action="store_true", help="take its shape, not its weights")
+    add("--train", required=True, type=Path, help="labelled text to train on")
+    add("--validation", required=True, type=Path, help="labelled text to choose by")
+    add("--output_dir", required=True, type=Path, help="run directory to write")
+    add("--adversary", choices=["none", "fgm"], default="none", help="perturbation")
+    add("--epsilon", type=non_negative_float, default=1.0, help="L2 radius per text")
+    add("--at", default="Embedding-Norm", help="layer whose output is perturbed")
+    add("--epochs", type=positive_int, default=3, help="passes over the training file")
+    add("--batch_size", type=positive_int, default=32, help="texts a step")
+    add("--learning_rate", type=non_negative_float, default=3e-4, help="peak rate")
+    add("--dropout", type=non_negative_float, default=0.1, help="rate everywhere")
+    add("--max_length", type=positive_int, default=128, help="tokens a text")
+    add("--errors", choices=["strict", "replace", "ignore"], default="strict",
+        help="what to do with bytes that are not UTF-8")  # fmt: skip
+    add("--seed", type=int, default=0, help="of weights, order and dropout")
+    add("--resume", action="store_true", help="go on with the run in --output_dir")
+    add("--overwrite", action="store_true", help="replace the run in --output_dir")
+    return command.parse_args()
+
+
+def read_data(args, tokenizer):
+    """Label names, and the datasets for training and validation."""
+    from tiedbert.text import labelled
+
+    files = {path: labelled.read_labelled(path, args.errors)
+             for path in (args.train, args.validation)}  # fmt: skip
+    labelled.check_same_labels({path: labels for path, (_, labels) in files.items()})
+    names = labelled.label_names(files[args.train][1])
+    datasets = [
+        labelled.classification_dataset(
+            texts,
+            labelled.label_ids(labels, names),
+            tokenizer,
+            args.batch_size,
+            args.max_length,
+            shuffle_seed=args.seed if path == args.train else None,
+        )
+        for path, (texts, labels) in files.items()
+    ]
+    return names, *datasets
+
+
+def build(args, pretrained, num_labels):
+    """The classifier, and what `fit` is called on."""
+    from tensorflow import keras
+
+    from tiedbert.adversarial import FGM, AdversarialTraining
+    from tiedbert.bert import build_bert, classifier
+
+    keras.utils.set_random_seed(args.seed)
+    bert = build_bert(
+        pretrained.config,
+        None if args.random_init else pretrained.checkpoint,
+        dropout_rate=args.dropout,
+        attention_dropout_rate=args.dropout,
+    )
+    model = classifier(bert, num_labels, args.dropout)
+    if args.adversary == "none":
+        return model, model
+    return model, AdversarialTraining(model, FGM(args.epsilon), at=args.at)
+
+
+def fit(model, trained, data, args, folder, save):
+    """Train; `save` is called after each epoch that is the best so far."""
+    from tensorflow import keras
+
+    from tiedbert.callbacks import BestEpoch, MetricsLog, TrainingState
+    from tiedbert.optimization import adamw
+
+    train, validation = data
+    optimizer = adamw(args.learning_rate, args.epochs * len(train))
+    trained.compile(
+        optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    state = TrainingState(folder, model, optimizer)
+    done = state.restore()
+    earlier = [line["val_accuracy"] for line in read_metrics(folder)[:done]]
+    best = BestEpoch(save, "val_accuracy", earlier)
+    trained.fit(
+        train,
+        validation_data=validation,
+        initial_epoch=done,
+        epochs=args.epochs,
+        callbacks=[MetricsLog(folder), best, state],
+        verbose=2,
+    )
+    return best.best
+
+
+def main():
+    """Read everything, then train and save."""
+    args = options()
+    started = time.perf_counter()
+    import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
+    from tiedbert.classification import open_pretrained, save_classifier
+
+    pretrained = open_pretrained(args.pretrained)
+    names, *data = read_data(args, pretrained.tokenizer)
+    model, trained = build(args, pretrained, len(names))
+    inputs = [args.pretrained, args.train, args.validation]
+    folder = open_run("finetune", vars(args), inputs)
+
+    def save():
+        save_classifier(model, names, pretrained, folder / MODEL)
+
+    best = fit(model, trained, data, args, folder, save)
+    seconds = time.perf_counter() - started
+    print(f"{folder}: best validation accuracy {best:.4f}, {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,89 @@
+"""Models of a run on disk: the pretrained encoder, and the classifier made from it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from tiedbert.bert import (
+    build_bert,
+    classifier,
+    load_google_checkpoint,
+    save_google_checkpoint,
+)
+from tiedbert.bert.models import read_config
+from tiedbert.errors import InputError
+from tiedbert.runs import MODEL, read_run, write_json
+from tiedbert.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """The ``model`` folder of a run: configuration, checkpoint and tokenizer."""
+
+    config: Path
+    checkpoint: Path
+    tokenizer: Tokenizer
+
+
+def open_pretrained(run_folder) -> SavedModel:
+    """The model of a run of any job that saves one.
+
+    Raises:
+        InputError: not a run, no model in it, or a vocabulary of another size than
+            the configuration says.
+    """
+    read_run(run_folder)
+    folder = Path(run_folder) / MODEL
+    config = folder / "bert_config.json"
+    tokenizer = Tokenizer(folder / "tokenizer.model")
+    expected = read_config(config)["vocab_size"]
+    if tokenizer.vocab_size != expected:
+        raise InputError(
+            f"{tokenizer.model_file}: the vocabulary does not belong to this model: "
+            f"expected {expected} tokens, found {tokenizer.vocab_size}"
+        )
+    return SavedModel(config, folder / "bert_model.ckpt", tokenizer)
+
+
+def save_classifier(model, label_names, pretrained, folder):
+    """Write a classifier in open formats, with the tokenizer of its encoder.
+
+    Args:
+        model: of :func:`tiedbert.bert.classifier`.
+        label_names: list of str, in the order of the logits.
+        pretrained: what :func:`open_pretrained` gave for its encoder.
+        folder: the folder to write; made if missing.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "bert_config.json", read_config(pretrained.config))
+    write_json(folder / "labels.json", label_names)
+    pretrained.tokenizer.save(folder / "tokenizer.model")
+    save_google_checkpoint(model, folder / "bert_model.ckpt")
+
+
+def load_classifier(run_folder) -> tuple:
+    """The classifier of a run of ``scripts/finetune.py``.
+
+    Returns:
+        ``(model, label_names, tokenizer)``.
+
+    Raises:
+        InputError: not such a run, or a file of it is missing or damaged.
+    """
+    read_run(run_folder, "finetune")
+    saved = open_pretrained(run_folder)
+    names = _label_names(Path(run_folder) / MODEL / "labels.json")
+    model = classifier(build_bert(saved.config), len(names))
+    load_google_checkpoint(model, saved.checkpoint)
+    return model, names, saved.tokenizer
+
+
+def _label_names(path) -> list:
+    try:
+        names = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
+    if not isinstance(names, list) or not all(isinstance(n, str) for n in names):
+        raise InputError(f"{path}: expected a JSON list of label names")
+    return names
