@@ -41,7 +41,7 @@ def robustness_of(run_folder, texts, labels, args) -> list:
 
     from tiedbert import robustness
     from tiedbert.adversarial import FGM
-    from tiedbert.classification import load_classifier
+    from tiedbert.saved_models import load_classifier
     from tiedbert.text import labelled
 
     model, names, tokenizer = load_classifier(run_folder)

@@ -117,7 +117,7 @@ def main():
     args = options()
     started = time.perf_counter()
     import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
-    from tiedbert.classification import open_pretrained, save_classifier
+    from tiedbert.saved_models import open_pretrained, save_classifier
 
     pretrained = open_pretrained(args.pretrained)
     names, *data = read_data(args, pretrained.tokenizer)

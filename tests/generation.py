@@ -6,11 +6,11 @@ from tensorflow import keras
 IS_LEGACY = keras.Model.__module__.startswith("tf_keras")
 NAME = "Keras 2 (tf_keras)" if IS_LEGACY else "Keras 3"
 
-# This package needs bert4keras, and so do these test files.
-LEGACY_PACKAGE = "tiedbert.bert"
-LEGACY_TEST_FILES = ["test_bert*.py", "test_pretraining*.py"]
+# These modules need bert4keras, and so do these test files.
+LEGACY_MODULES = ("tiedbert.bert", "tiedbert.saved_models")
+LEGACY_TEST_FILES = ["test_bert*.py", "test_pretraining*.py", "test_saved_models*.py"]
 
 
 def importable(module):
     """Can this process import the tiedbert module of this name?"""
-    return IS_LEGACY or not f"{module}.".startswith(f"{LEGACY_PACKAGE}.")
+    return IS_LEGACY or not module.startswith(LEGACY_MODULES)

@@ -4,6 +4,9 @@ import tensorflow as tf
 
 from tiedbert.errors import InputError
 
+# Named, because the default differs between devices and under XLA.
+_GENERATOR = "philox"
+
 
 def mask_tokens(
     token_ids,
@@ -52,7 +55,9 @@ def mask_tokens(
     """
     token_ids = tf.convert_to_tensor(token_ids, tf.int32)
     _check_slots(max_predictions, token_ids.shape[1])
-    place_seed, fate_seed, id_seed = tf.unstack(tf.random.split(seed, 3))
+    place_seed, fate_seed, id_seed = tf.unstack(
+        tf.random.split(seed, 3, alg=_GENERATOR)
+    )
     ordinary = _ordinary(token_ids, special_ids)
     counts = _counts(ordinary, rate, max_predictions)
     positions = _draw_positions(ordinary, max_predictions, place_seed)
@@ -97,22 +102,21 @@ def _counts(ordinary, rate, slots):
 
 def _draw_positions(ordinary, slots, seed):
     """Distinct positions in random order, the ordinary ones first: `int32 [B, P]`."""
-    draws = _uniform(tf.shape(ordinary), seed)
-    return tf.math.top_k(tf.where(ordinary, draws, -1.0), slots).indices
+    draws = _random_integers(tf.shape(ordinary), seed, 0, tf.int32.max)
+    return tf.math.top_k(tf.where(ordinary, draws, -1), slots).indices
 
 
 def _disguise(originals, fate_seed, id_seed, mask_id, first_ordinary_id, vocab_size):
-    fate = _uniform(tf.shape(originals), fate_seed)
-    random_ids = _uniform(
-        tf.shape(originals), id_seed, first_ordinary_id, vocab_size, tf.int32
-    )
-    changed = tf.where(fate < 0.8, mask_id, random_ids)
-    return tf.where(fate < 0.9, changed, originals)
+    shape = tf.shape(originals)
+    fate = _random_integers(shape, fate_seed, 0, 10)
+    random_ids = _random_integers(shape, id_seed, first_ordinary_id, vocab_size)
+    changed = tf.where(fate < 8, mask_id, random_ids)
+    return tf.where(fate < 9, changed, originals)
 
 
-def _uniform(shape, seed, low=0, high=1, dtype=tf.float32):
-    # One named generator: "auto" differs between devices and under XLA.
-    return tf.random.stateless_uniform(shape, seed, low, high, dtype, alg="philox")
+def _random_integers(shape, seed, low, high):
+    # Integers, as XLA makes other floats of the same bits.
+    return tf.random.stateless_uniform(shape, seed, low, high, tf.int32, alg=_GENERATOR)
 
 
 def _scatter(token_ids, positions, values):
