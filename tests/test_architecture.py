@@ -21,12 +21,12 @@ LAYERS = [
     {"adversarial", "pretraining"},
     {"robustness"},
     {"command", "optimization", "plots", "runs"},  # what only scripts use
-    {"callbacks"},
+    {"callbacks", "saved_models"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 
 # What runs under both Kerases cannot stand on bert4keras.
-MAY_IMPORT_BERT = {"bert"}
+MAY_IMPORT_BERT = {"bert", "saved_models"}
 
 LIBRARY = sorted((ROOT / "tiedbert").rglob("*.py"))
 CODE = LIBRARY + [
