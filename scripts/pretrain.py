@@ -29,6 +29,8 @@ def options():
     add("--layers", type=positive_int, default=4, help="Transformer blocks")
     add("--hidden_size", type=positive_int, default=256, help="width of the model")
     add("--heads", type=positive_int, default=4, help="attention heads")
+    add("--initializer_range", type=non_negative_float, default=0.02,
+        help="standard deviation of the first weights")  # fmt: skip
     add("--dropout", type=non_negative_float, default=0.0, help="while pretraining")
     add("--mask_rate", type=non_negative_float, default=0.15, help="share of tokens")
     add("--held_out", type=positive_int, default=128, help="sequences to validate on")
@@ -57,7 +59,7 @@ def bert_config(args, vocab_size, sequence_length) -> dict:
         "attention_probs_dropout_prob": 0.1,
         "max_position_embeddings": max(128, sequence_length),
         "type_vocab_size": 2,
-        "initializer_range": 0.02,
+        "initializer_range": args.initializer_range,
     }
 
 

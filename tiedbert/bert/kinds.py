@@ -55,7 +55,15 @@ class FreshTruncatedNormal(keras.initializers.Initializer):
 
 
 class _FreshInitializers:
-    initializer = property(lambda self: FreshTruncatedNormal())
+    """Gives a bert4keras class its initializer, and heed to ``initializer_range``."""
+
+    def __init__(self, *args, initializer_range=0.02, **kwargs):
+        self._initializer_range = initializer_range
+        super().__init__(*args, **kwargs)
+
+    @property
+    def initializer(self):
+        return FreshTruncatedNormal(self._initializer_range)
 
 
 def kind(name):
