@@ -1,6 +1,6 @@
 """A layer called on two inputs is one variable that learns from both.
 
-    python examples/1_reuse_a_layer.py        (about 5 seconds)
+    python examples/1_reuse_a_layer.py        (about 6 seconds)
 
 Expected: one kernel, and its gradient is the sum of the gradients of both calls.
 """

@@ -1,6 +1,6 @@
 """A model is a layer too: call it twice and both calls share every weight.
 
-    python examples/2_reuse_a_model.py        (about 10 seconds)
+    python examples/2_reuse_a_model.py        (about 6 seconds)
 
 Expected: a siamese network with the weights of one encoder, symmetric in its two
 inputs to the last bit, before training and after.

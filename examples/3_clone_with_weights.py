@@ -1,6 +1,6 @@
 """A clone starts with the same numbers and goes its own way.
 
-    python examples/3_clone_with_weights.py        (about 8 seconds)
+    python examples/3_clone_with_weights.py        (about 6 seconds)
 
 Expected: equal outputs, no shared variable, and training the clone leaves the
 original as it was. (`clone_model` alone copies the architecture and draws new

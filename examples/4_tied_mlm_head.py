@@ -1,6 +1,6 @@
 """A masked-LM head that reads its kernel from the embedding, and stays tied.
 
-    python examples/4_tied_mlm_head.py        (about 8 seconds)
+    python examples/4_tied_mlm_head.py        (about 6 seconds)
 
 Expected: one table in the model. A token that is never an input still learns, from
 the head; the tie holds after saving, loading and more training.

@@ -1,6 +1,6 @@
 """Features from the middle of ResNet50, from a model that stops there.
 
-    python examples/5_features_of_resnet50.py        (about 12 seconds)
+    python examples/5_features_of_resnet50.py        (about 6 seconds)
 
 Expected: the features are what the whole network computes on its way, bit for bit,
 from a small part of its weights. The weights here are random; with

@@ -1,6 +1,6 @@
 """Cut ResNet50 anywhere: the two halves in a row are the whole.
 
-    python examples/6_cut_resnet50.py        (about 15 seconds)
+    python examples/6_cut_resnet50.py        (about 6 seconds)
 
 Expected: one tensor crosses between two residual blocks; two cross inside a block,
 the cut one and the shortcut. The difference is exactly 0.0 at both places.

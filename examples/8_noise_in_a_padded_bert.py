@@ -1,6 +1,6 @@
 """Noise at Embedding-Norm of a BERT whose batch has padding.
 
-    python examples/8_noise_in_a_padded_bert.py        (about 8 seconds)
+    python examples/8_noise_in_a_padded_bert.py        (about 6 seconds)
 
 Expected: a model cut out with `keras.Model(hidden, output)` forgets at `hidden + noise`
 which tokens are padding, and the outputs of the real tokens change by more than 0.1.
