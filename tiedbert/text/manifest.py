@@ -32,6 +32,17 @@ _KINDS = {
 }
 
 
+def check_sizes(sequence_length, shards):
+    """Raise InputError for sizes that no corpus can have."""
+    if sequence_length < 3:
+        raise InputError(
+            f"sequence_length is {sequence_length}: expected at least 3, "
+            "for [CLS], a token and [SEP]"
+        )
+    if not 1 <= shards <= 99_999:
+        raise InputError(f"shards is {shards}: expected 1 to 99999")
+
+
 def write_manifest(folder, fields):
     """Write the manifest, atomically, and return it as a `dict`."""
     manifest = {**FORMAT, **fields}

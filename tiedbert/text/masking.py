@@ -86,7 +86,7 @@ def _check_slots(slots, length):
 
 
 def _ordinary(token_ids, special_ids):
-    """`bool [B, T]`; one comparison an id, as a table lookup is slower."""
+    """Which tokens may be chosen: `bool [B, T]`."""
     special = tf.zeros_like(token_ids, tf.bool)
     for special_id in special_ids:
         special |= token_ids == special_id

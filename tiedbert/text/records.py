@@ -19,6 +19,7 @@ from tiedbert.errors import InputError
 from tiedbert.text.manifest import (
     MANIFEST,
     REPAIR,
+    check_sizes,
     load_manifest,
     read_manifest,
     write_manifest,
@@ -75,7 +76,7 @@ def write_corpus(
     >>> manifest["documents"], first.shape, int(first[0]) == tokenizer.cls_id
     (2, (16,), True)
     """
-    _check_sizes(sequence_length, shards)
+    check_sizes(sequence_length, shards)
     folder = Path(output_dir)
     if (folder / MANIFEST).exists():
         raise InputError(f"{folder} holds a corpus already: name another directory")
@@ -183,16 +184,6 @@ def _parse(records, length):
     padding = length - tf.shape(ids)[1]  # negative, and so an error, if too long
     ids = tf.pad(tf.cast(ids, tf.int32), [[0, 0], [0, padding]])
     return tf.ensure_shape(ids, [None, length])
-
-
-def _check_sizes(sequence_length, shards):
-    if sequence_length < 3:
-        raise InputError(
-            f"sequence_length is {sequence_length}: expected at least 3, "
-            "for [CLS], a token and [SEP]"
-        )
-    if not 1 <= shards <= 99_999:
-        raise InputError(f"shards is {shards}: expected 1 to 99999")
 
 
 def _describe(tokenizer):
