@@ -30,7 +30,7 @@ lint: $(INSTALLED)
 	exit $$failed
 
 bench: $(INSTALLED)
-	@for script in $(sort $(wildcard benchmarks/*.py)); do \
+	@for script in $(sort $(wildcard benchmarks/[a-z]*.py)); do \
 		echo "$$script"; $(BIN)/python $$script || exit 1; \
 	done
 

@@ -8,7 +8,7 @@ cores.
 
 import numpy as np
 import tensorflow as tf
-from interleaved import measure, print_table
+from _interleaved import measure, print_table
 from tensorflow import keras
 
 from tiedbert.surgery import split

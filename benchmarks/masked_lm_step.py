@@ -15,7 +15,7 @@ import tiedbert.bert as bert  # first: it chooses legacy Keras
 import numpy as np  # isort: skip
 import tensorflow as tf  # isort: skip
 from bert4keras.models import build_transformer_model  # isort: skip
-from interleaved import measure, print_table  # isort: skip
+from _interleaved import measure, print_table  # isort: skip
 from tensorflow import keras  # isort: skip
 
 BATCH, TIME, MASKED, VOCABULARY = 16, 128, 20, 30_522

@@ -34,13 +34,17 @@ def prepare():
 
 
 def _set_switches():
-    for name, value in SWITCHES.items():
-        if os.environ.get(name, value) != value:
-            raise ImportError(
-                f"tiedbert.bert needs {name}={value}, but the environment says "
-                f"{name}={os.environ[name]}: unset it, or start with {name}={value}"
-            )
-        os.environ[name] = value
+    against = {
+        f"{name}={os.environ[name]}"
+        for name, value in SWITCHES.items()
+        if os.environ.get(name, value) != value
+    }
+    if against:
+        raise ImportError(
+            "tiedbert.bert needs TF_KERAS=1 and TF_USE_LEGACY_KERAS=1, but the "
+            f"environment says {' and '.join(sorted(against))}: unset both variables"
+        )
+    os.environ.update(SWITCHES)
 
 
 def _stand_in_for_distutils():
