@@ -1,7 +1,9 @@
-"""What the scripts share: how options look and how errors end."""
+"""What the scripts share: how options look, how errors end, how TensorFlow starts."""
 
 import argparse
+import contextlib
 import os
+import signal
 import sys
 
 from tiedbert.errors import InputError
@@ -18,9 +20,15 @@ class _Formatter(
         return super()._get_help_string(action)
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message):
+        """End a wrong command line as every other mistake ends: in one line."""
+        self.exit(2, f"{self.prog}: error: {message} (see --help)\n")
+
+
 def parser(description) -> argparse.ArgumentParser:
     """A parser that shows defaults and takes no abbreviated options."""
-    return argparse.ArgumentParser(
+    return _Parser(
         description=description, formatter_class=_Formatter, allow_abbrev=False
     )
 
@@ -41,15 +49,48 @@ def non_negative_float(text) -> float:
     return value
 
 
+def share(text) -> float:
+    """An argparse type: a number of at least 0 and below 1."""
+    value = float(text)
+    if not 0 <= value < 1:
+        raise argparse.ArgumentTypeError(f"expected 0 <= share < 1, received {text}")
+    return value
+
+
+@contextlib.contextmanager
+def quiet_import():
+    """Import TensorFlow inside, without its start-up notes on stderr.
+
+    Some of them are written before TensorFlow reads its own switch. With
+    ``TF_CPP_MIN_LOG_LEVEL=0`` in the environment all are shown.
+    """
+    if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "0":
+        yield
+        return
+    stderr = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+
+
 def run(main):
     """Run a script's `main`; a user's mistake ends in one line and exit status 2."""
     try:
         main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Who read the output has gone (`| head`): end as the signal would.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except (InputError, OSError) as error:
         sys.stdout.flush()
         message = " ".join(str(error).split())
         print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
