@@ -8,7 +8,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from tiedbert.bert.kinds import kind
-from tiedbert.errors import InputError
+from tiedbert.errors import InputError, reason
 from tiedbert.layers import EmbeddingDense
 
 # Where Google's run_classifier.py keeps the layer on top of BERT.
@@ -81,7 +81,12 @@ def _load(transformer, layers, checkpoint_path):
 
 
 def _loaded(transformer, checkpoint_path, name):
-    value = transformer.load_variable(str(checkpoint_path), name)
+    try:
+        value = transformer.load_variable(str(checkpoint_path), name)
+    except (tf.errors.OpError, IndexError) as error:  # IndexError: the data end early
+        raise InputError(
+            f"{checkpoint_path}: {name} cannot be read: {reason(error)}"
+        ) from None
     # bert4keras turns its own kernel round itself.
     return value.T if name in _CLASSIFIER["Classifier"] else value
 
@@ -91,8 +96,8 @@ def _stored_shapes(checkpoint_path) -> dict:
         reader = tf.train.load_checkpoint(str(checkpoint_path))
         return reader.get_variable_to_shape_map()
     except (ValueError, tf.errors.OpError) as error:
-        reason = str(error).splitlines()[0]
-        raise InputError(f"no checkpoint at {checkpoint_path}: {reason}") from None
+        found = str(error).splitlines()[0]
+        raise InputError(f"no checkpoint at {checkpoint_path}: {found}") from None
 
 
 def _wrong_shape(path, name, weight, value) -> str:
@@ -141,12 +146,15 @@ def _write(values, prefix):
     prefix.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=prefix.parent) as folder:
         draft = os.path.join(folder, prefix.name)
-        tf.raw_ops.SaveV2(
-            prefix=draft,
-            tensor_names=list(values),
-            shape_and_slices=[""] * len(values),
-            tensors=list(values.values()),
-        )
+        try:
+            tf.raw_ops.SaveV2(
+                prefix=draft,
+                tensor_names=list(values),
+                shape_and_slices=[""] * len(values),
+                tensors=list(values.values()),
+            )
+        except tf.errors.OpError as error:
+            raise OSError(f"{prefix} cannot be written: {reason(error)}") from None
         # The index last: a checkpoint is there once its index is.
         for suffix in (".data-00000-of-00001", ".index"):
             os.replace(draft + suffix, f"{prefix}{suffix}")
