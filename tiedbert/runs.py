@@ -23,6 +23,7 @@ def open_run(job, options, inputs=()) -> Path:
     """Make the run directory ``options["output_dir"]`` and save the configuration.
 
     Call it after the inputs were read: a mistake in them must not cost an old run.
+    :func:`check_run` tells before the work whether it will succeed.
 
     Args:
         job: name of the script, kept with the configuration.
@@ -38,18 +39,31 @@ def open_run(job, options, inputs=()) -> Path:
         InputError: the folder is not empty and neither was asked for; it is not a
             run, or not this job's; it was made with other options; it holds an input.
     """
+    check_run(job, options, inputs)
     folder = Path(options["output_dir"])
-    options = {name: _plain(value) for name, value in options.items()}
+    if _is_used(folder):
+        if options.get("resume"):
+            return folder
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / CONFIG, {_MARK: job, **_plain(options)})
+    return folder
+
+
+def check_run(job, options, inputs=()):
+    """Raise what :func:`open_run` would raise of these arguments; change nothing."""
+    folder = Path(options["output_dir"])
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder} is a file: name a folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        if options.get("resume"):
-            _check_same(folder, job, options)
-            return folder
-        _clear(folder, options, inputs)
-    folder.mkdir(parents=True, exist_ok=True)
-    write_json(folder / CONFIG, {_MARK: job, **options})
-    return folder
+    if not _is_used(folder):
+        return
+    if options.get("resume"):
+        _check_same(folder, job, _plain(options))
+    elif options.get("overwrite"):
+        _check_removable(folder, inputs)
+    else:
+        choices = "--resume or --overwrite" if "resume" in options else "--overwrite"
+        raise InputError(f"--output_dir {folder} is not empty: use {choices}")
 
 
 def read_run(folder, job=None) -> dict:
@@ -57,7 +71,7 @@ def read_run(folder, job=None) -> dict:
     path = Path(folder) / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{folder} is not a run directory: it has no {CONFIG}"
         ) from None
@@ -88,19 +102,34 @@ def read_metrics(folder) -> list:
 
 def write_json(path, value):
     """Write JSON under a temporary name, then rename: the file is whole or absent."""
+    _write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def keep_metrics(folder, lines):
+    """Drop the metrics after the first `lines`: a killed run wrote them too early."""
+    path = Path(folder) / METRICS
+    if path.exists():
+        kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
+        _write(path, "".join(kept))
+
+
+def _write(path, text):
     draft = Path(f"{path}.part")
-    draft.write_text(
-        json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    draft.write_text(text, encoding="utf-8")
     os.replace(draft, path)
 
 
+def _is_used(folder) -> bool:
+    return folder.is_dir() and any(folder.iterdir())
+
+
 def _plain(value):
-    if isinstance(value, Path):
-        return str(value)
-    return (
-        [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-    )
+    """`value` as JSON will give it back."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
 
 
 def _check_same(folder, job, options):
@@ -116,10 +145,7 @@ def _check_same(folder, job, options):
         )
 
 
-def _clear(folder, options, inputs):
-    if not options.get("overwrite"):
-        choices = "--resume or --overwrite" if "resume" in options else "--overwrite"
-        raise InputError(f"--output_dir {folder} is not empty: use {choices}")
+def _check_removable(folder, inputs):
     read_run(folder)  # Only what a run of ours has written is ever removed.
     for path in inputs:
         if folder.resolve() in [Path(path).resolve(), *Path(path).resolve().parents]:
@@ -127,4 +153,3 @@ def _clear(folder, options, inputs):
                 f"--overwrite would remove {path}, which this run reads: "
                 "choose another --output_dir"
             )
-    shutil.rmtree(folder)
