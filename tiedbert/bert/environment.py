@@ -10,20 +10,27 @@ import os
 import sys
 import types
 
+from tiedbert.errors import InputError
+
 SWITCHES = {"TF_KERAS": "1", "TF_USE_LEGACY_KERAS": "1"}
 INSTALL = "pip install --no-deps bert4keras==0.11.5"
+_ON = {"1", "true", "True"}  # what TensorFlow takes for yes
+
+
+class SetupError(InputError, ImportError):
+    """tiedbert.bert cannot be imported; the message is what mends it."""
 
 
 def prepare():
-    """Choose legacy Keras where it is still open; ImportError with the mend if not."""
+    """Choose legacy Keras where it is still open; SetupError with the mend if not."""
     if importlib.util.find_spec("bert4keras") is None:
-        raise ImportError(f"tiedbert.bert needs bert4keras: {INSTALL}")
+        raise SetupError(f"tiedbert.bert needs bert4keras: {INSTALL}")
     if "tensorflow" not in sys.modules:
         _set_switches()
     from tensorflow import keras
 
     if not keras.Model.__module__.startswith("tf_keras"):
-        raise ImportError(
+        raise SetupError(
             "tiedbert.bert needs Keras 2 (tf_keras), but TensorFlow already runs with "
             "Keras 3: import tiedbert.bert before tensorflow, or start with "
             "TF_USE_LEGACY_KERAS=1 TF_KERAS=1 python ..."
@@ -37,10 +44,10 @@ def _set_switches():
     against = {
         f"{name}={os.environ[name]}"
         for name, value in SWITCHES.items()
-        if os.environ.get(name, value) != value
+        if os.environ.get(name, value) not in _ON
     }
     if against:
-        raise ImportError(
+        raise SetupError(
             "tiedbert.bert needs TF_KERAS=1 and TF_USE_LEGACY_KERAS=1, but the "
             f"environment says {' and '.join(sorted(against))}: unset both variables"
         )
