@@ -6,6 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 from tensorflow import keras
 
+from tiedbert.errors import InputError, reason
 from tiedbert.runs import append_metrics
 
 _SCALAR = tf.compat.v1.SummaryMetadata(
@@ -50,6 +51,7 @@ class TrainingState(keras.callbacks.Callback):
 
     def __init__(self, folder, model, optimizer):
         super().__init__()
+        optimizer.build(model.trainable_variables)  # else it restores at its first step
         self._epoch = tf.Variable(0, dtype=tf.int64)
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(model=model, optimizer=optimizer, epoch=self._epoch),
@@ -59,13 +61,36 @@ class TrainingState(keras.callbacks.Callback):
 
     def restore(self) -> int:
         """Restore the newest state, if there is one; the number of epochs done."""
-        self._manager.restore_or_initialize()
+        try:
+            self._manager.restore_or_initialize()
+        except (tf.errors.OpError, IndexError) as error:  # IndexError: it ends early
+            raise InputError(
+                f"{self._manager.directory} cannot be read: {reason(error)}"
+            ) from None
         return int(self._epoch.numpy())
 
     def on_epoch_end(self, epoch, logs=None):
         """Save."""
         self._epoch.assign(epoch + 1)
-        self._manager.save()
+        try:
+            self._manager.save()
+        except tf.errors.OpError as error:
+            raise OSError(
+                f"{self._manager.directory} cannot be written: {reason(error)}"
+            ) from None
+
+
+class StopAfter(keras.callbacks.Callback):
+    """End the training after so many optimizer steps, be it within an epoch."""
+
+    def __init__(self, steps):
+        super().__init__()
+        self._steps = steps
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stop if that was the last one."""
+        if self.model.optimizer.iterations.numpy() >= self._steps:
+            self.model.stop_training = True
 
 
 class BestEpoch(keras.callbacks.Callback):
