@@ -14,8 +14,9 @@ def masked_batches(
 ):
     """Endless batches of a prepared corpus, masked anew each time.
 
-    The batch of a step depends on the seed and the step alone, so that a resumed run
-    sees what the uninterrupted one would have seen.
+    The batch of a step depends on the step and on the seeds alone (`seed`, and for the
+    order TensorFlow's global one), so that a resumed run sees what the uninterrupted
+    one would have seen. A second iteration over the same object shuffles anew.
 
     Args:
         corpus_dir: what ``scripts/prepare_corpus.py`` wrote.
