@@ -34,6 +34,11 @@ def open_pretrained(run_folder) -> SavedModel:
     """
     read_run(run_folder)
     folder = Path(run_folder) / MODEL
+    if not folder.is_dir():
+        raise InputError(
+            f"{run_folder} holds no model: expected a run of scripts/pretrain.py or "
+            "scripts/finetune.py"
+        )
     config = folder / "bert_config.json"
     tokenizer = Tokenizer(folder / "tokenizer.model")
     expected = read_config(config)["vocab_size"]
@@ -43,6 +48,16 @@ def open_pretrained(run_folder) -> SavedModel:
             f"expected {expected} tokens, found {tokenizer.vocab_size}"
         )
     return SavedModel(config, folder / "bert_model.ckpt", tokenizer)
+
+
+def check_length(model, max_length):
+    """InputError when texts of `max_length` tokens are longer than a BERT can take."""
+    positions = model.get_layer("Embedding-Position").input_dim
+    if max_length > positions:
+        raise InputError(
+            f"--max_length {max_length}: the model has {positions} positions; "
+            f"choose {positions} or less"
+        )
 
 
 def save_classifier(model, label_names, pretrained, folder):
