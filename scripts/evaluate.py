@@ -11,8 +11,16 @@ Writes into --output_dir: config.json, results.json and robustness.png.
 import time
 from pathlib import Path
 
-from tiedbert.command import non_negative_float, parser, positive_int, run
-from tiedbert.runs import open_run, write_json
+from tiedbert.command import (
+    non_negative_float,
+    parser,
+    positive_int,
+    quiet_import,
+    run,
+)
+from tiedbert.plots import plot_curves
+from tiedbert.runs import check_run, open_run, write_json
+from tiedbert.text import labelled
 
 EPSILONS = [0.0, 2.0, 4.0, 8.0]
 
@@ -41,10 +49,11 @@ def robustness_of(run_folder, texts, labels, args) -> list:
 
     from tiedbert import robustness
     from tiedbert.adversarial import FGM
-    from tiedbert.saved_models import load_classifier
-    from tiedbert.text import labelled
+    from tiedbert.saved_models import check_length, load_classifier
 
     model, names, tokenizer = load_classifier(run_folder)
+    check_length(model, args.max_length)
+    labelled.check_same_labels({run_folder: names, args.data: labels})
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     dataset = labelled.classification_dataset(
         texts,
@@ -60,11 +69,11 @@ def main():
     """Evaluate every run, then write."""
     args = options()
     started = time.perf_counter()
-    import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
-    from tiedbert.plots import plot_curves
-    from tiedbert.text.labelled import read_labelled
-
-    texts, labels = read_labelled(args.data, args.errors)
+    inputs = [*args.runs, args.data]
+    check_run("evaluate", vars(args), inputs)
+    texts, labels = labelled.read_labelled(args.data, args.errors)
+    with quiet_import():
+        import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
     curves = {}
     for run_folder in args.runs:
         curves[str(run_folder)] = robustness_of(run_folder, texts, labels, args)
@@ -75,7 +84,7 @@ def main():
             ),
             flush=True,
         )
-    folder = open_run("evaluate", vars(args), [*args.runs, args.data])
+    folder = open_run("evaluate", vars(args), inputs)
     write_json(folder / "results.json", curves)
     plot_curves({Path(name).name: points for name, points in curves.items()},
                 folder / "robustness.png")  # fmt: skip

@@ -12,8 +12,16 @@ labels.json. The weights kept are those of the epoch with the best validation ac
 import time
 from pathlib import Path
 
-from tiedbert.command import non_negative_float, parser, positive_int, run
-from tiedbert.runs import MODEL, open_run, read_metrics
+from tiedbert.command import (
+    non_negative_float,
+    parser,
+    positive_int,
+    quiet_import,
+    run,
+    share,
+)
+from tiedbert.runs import MODEL, check_run, keep_metrics, open_run, read_metrics
+from tiedbert.text import labelled
 
 
 def options():
@@ -31,7 +39,7 @@ def options():
     add("--epochs", type=positive_int, default=3, help="passes over the training file")
     add("--batch_size", type=positive_int, default=32, help="texts a step")
     add("--learning_rate", type=non_negative_float, default=3e-4, help="peak rate")
-    add("--dropout", type=non_negative_float, default=0.1, help="rate everywhere")
+    add("--dropout", type=share, default=0.1, help="rate everywhere")
     add("--max_length", type=positive_int, default=128, help="tokens a text")
     add("--errors", choices=["strict", "replace", "ignore"], default="strict",
         help="what to do with bytes that are not UTF-8")  # fmt: skip
@@ -41,26 +49,25 @@ def options():
     return command.parse_args()
 
 
-def read_data(args, tokenizer):
-    """Label names, and the datasets for training and validation."""
-    from tiedbert.text import labelled
+def read_data(args):
+    """Label names, and texts and labels for training and validation."""
+    paths = args.train, args.validation
+    train, validation = (labelled.read_labelled(path, args.errors) for path in paths)
+    labelled.check_same_labels({args.train: train[1], args.validation: validation[1]})
+    return labelled.label_names(train[1]), train, validation
 
-    files = {path: labelled.read_labelled(path, args.errors)
-             for path in (args.train, args.validation)}  # fmt: skip
-    labelled.check_same_labels({path: labels for path, (_, labels) in files.items()})
-    names = labelled.label_names(files[args.train][1])
-    datasets = [
-        labelled.classification_dataset(
-            texts,
-            labelled.label_ids(labels, names),
-            tokenizer,
-            args.batch_size,
-            args.max_length,
-            shuffle_seed=args.seed if path == args.train else None,
-        )
-        for path, (texts, labels) in files.items()
-    ]
-    return names, *datasets
+
+def batches(data, names, tokenizer, args, shuffle_seed=None):
+    """A dataset of texts and labels."""
+    texts, labels = data
+    return labelled.classification_dataset(
+        texts,
+        labelled.label_ids(labels, names),
+        tokenizer,
+        args.batch_size,
+        args.max_length,
+        shuffle_seed,
+    )
 
 
 def build(args, pretrained, num_labels):
@@ -69,6 +76,7 @@ def build(args, pretrained, num_labels):
 
     from tiedbert.adversarial import FGM, AdversarialTraining
     from tiedbert.bert import build_bert, classifier
+    from tiedbert.saved_models import check_length
 
     keras.utils.set_random_seed(args.seed)
     bert = build_bert(
@@ -77,6 +85,7 @@ def build(args, pretrained, num_labels):
         dropout_rate=args.dropout,
         attention_dropout_rate=args.dropout,
     )
+    check_length(bert, args.max_length)
     model = classifier(bert, num_labels, args.dropout)
     if args.adversary == "none":
         return model, model
@@ -99,7 +108,8 @@ def fit(model, trained, data, args, folder, save):
     )
     state = TrainingState(folder, model, optimizer)
     done = state.restore()
-    earlier = [line["val_accuracy"] for line in read_metrics(folder)[:done]]
+    keep_metrics(folder, done)
+    earlier = [line["val_accuracy"] for line in read_metrics(folder)]
     best = BestEpoch(save, "val_accuracy", earlier)
     trained.fit(
         train,
@@ -116,13 +126,19 @@ def main():
     """Read everything, then train and save."""
     args = options()
     started = time.perf_counter()
-    import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
+    inputs = [args.pretrained, args.train, args.validation]
+    check_run("finetune", vars(args), inputs)
+    names, train, validation = read_data(args)
+    with quiet_import():
+        import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
     from tiedbert.saved_models import open_pretrained, save_classifier
 
     pretrained = open_pretrained(args.pretrained)
-    names, *data = read_data(args, pretrained.tokenizer)
     model, trained = build(args, pretrained, len(names))
-    inputs = [args.pretrained, args.train, args.validation]
+    data = (
+        batches(train, names, pretrained.tokenizer, args, args.seed),
+        batches(validation, names, pretrained.tokenizer, args),
+    )
     folder = open_run("finetune", vars(args), inputs)
 
     def save():

@@ -12,9 +12,25 @@ import math
 import time
 from pathlib import Path
 
-from tiedbert.command import non_negative_float, parser, positive_int, run
+from tiedbert.command import (
+    non_negative_float,
+    parser,
+    positive_int,
+    quiet_import,
+    run,
+    share,
+)
 from tiedbert.errors import InputError
-from tiedbert.runs import MODEL, open_run, read_metrics, write_json
+from tiedbert.runs import (
+    MODEL,
+    check_run,
+    keep_metrics,
+    open_run,
+    read_metrics,
+    write_json,
+)
+from tiedbert.text.manifest import read_manifest
+from tiedbert.text.tokenizer import Tokenizer
 
 
 def options():
@@ -31,8 +47,8 @@ def options():
     add("--heads", type=positive_int, default=4, help="attention heads")
     add("--initializer_range", type=non_negative_float, default=0.02,
         help="standard deviation of the first weights")  # fmt: skip
-    add("--dropout", type=non_negative_float, default=0.0, help="while pretraining")
-    add("--mask_rate", type=non_negative_float, default=0.15, help="share of tokens")
+    add("--dropout", type=share, default=0.0, help="rate while pretraining")
+    add("--mask_rate", type=share, default=0.15, help="share of tokens")
     add("--held_out", type=positive_int, default=128, help="sequences to validate on")
     add("--log_every", type=positive_int, default=50, help="steps between reports")
     add("--seed", type=int, default=0, help="of weights, order and masks")
@@ -65,17 +81,8 @@ def bert_config(args, vocab_size, sequence_length) -> dict:
 
 def open_corpus(corpus):
     """The manifest and the tokenizer of a corpus, known to belong together."""
-    from tiedbert.text.records import read_manifest
-    from tiedbert.text.tokenizer import Tokenizer
-
     manifest = read_manifest(corpus)
-    tokenizer = Tokenizer(corpus / manifest["tokenizer"]["file"])
-    if tokenizer.fingerprint != manifest["tokenizer"]["sha256"]:
-        raise InputError(
-            f"{tokenizer.model_file} is not the tokenizer that {corpus} was written "
-            "with: prepare the corpus again"
-        )
-    return manifest, tokenizer
+    return manifest, Tokenizer(corpus / manifest["tokenizer"]["file"])
 
 
 def train(args, folder, tokenizer):
@@ -84,7 +91,7 @@ def train(args, folder, tokenizer):
 
     from tiedbert import pretraining
     from tiedbert.bert import build_bert, masked_lm
-    from tiedbert.callbacks import MetricsLog, TrainingState
+    from tiedbert.callbacks import MetricsLog, StopAfter, TrainingState
     from tiedbert.optimization import adamw
 
     keras.utils.set_random_seed(args.seed)
@@ -99,6 +106,7 @@ def train(args, folder, tokenizer):
     pretraining.compile_masked_lm(model, optimizer)
     state = TrainingState(folder, model, optimizer)
     done = state.restore()
+    keep_metrics(folder, done)
     model.fit(
         pretraining.masked_batches(
             args.corpus,
@@ -115,18 +123,31 @@ def train(args, folder, tokenizer):
         initial_epoch=done,
         epochs=math.ceil(args.steps / epoch_steps),
         steps_per_epoch=epoch_steps,
-        callbacks=[MetricsLog(folder), state],
+        callbacks=[StopAfter(args.steps), MetricsLog(folder), state],
         verbose=2,
     )
     return model
+
+
+def train_or_tell(args, folder, tokenizer):
+    """Train; if a record of the corpus cannot be read, say which."""
+    import tensorflow as tf
+
+    from tiedbert.text.records import find_damage
+
+    try:
+        return train(args, folder, tokenizer)
+    except (tf.errors.DataLossError, tf.errors.FailedPreconditionError):
+        if damage := find_damage(args.corpus):
+            raise InputError(damage) from None
+        raise
 
 
 def main():
     """Prepare the run directory, train, save."""
     args = options()
     started = time.perf_counter()
-    import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
-
+    check_run("pretrain", vars(args), [args.corpus])
     manifest, tokenizer = open_corpus(args.corpus)
     length = manifest["config"]["sequence_length"]
     config = bert_config(args, tokenizer.vocab_size, length)
@@ -135,11 +156,13 @@ def main():
             f"{args.corpus} has {manifest['sequences']} sequences, fewer than "
             f"--held_out {args.held_out} + --batch_size {args.batch_size}"
         )
-    folder = open_run("pretrain", vars(args), inputs=[args.corpus])
+    with quiet_import():
+        import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
+    folder = open_run("pretrain", vars(args), [args.corpus])
     (folder / MODEL).mkdir(exist_ok=True)
     write_json(folder / MODEL / "bert_config.json", config)
     tokenizer.save(folder / MODEL / "tokenizer.model")
-    model = train(args, folder, tokenizer)
+    model = train_or_tell(args, folder, tokenizer)
 
     from tiedbert.bert import save_google_checkpoint
     from tiedbert.plots import plot_losses
