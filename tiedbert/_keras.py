@@ -70,7 +70,7 @@ def flatten(structure) -> list:
 def functional(model):
     """The functional graph inside `model`; InputError when there is none."""
     if isinstance(model, keras.Sequential) and not LEGACY:
-        model = model._functional if model.built else None
+        model = _internal(model, "_functional") if model.built else None
     if not hasattr(model, "_nodes_by_depth") or not getattr(model, "inputs", None):
         raise InputError(
             "expected a functional model (or a built Sequential), received "
@@ -95,32 +95,33 @@ def calls(model) -> list:
     by_depth = _internal(model, "_nodes_by_depth")
     depths = sorted(by_depth, reverse=True)
     nodes = [node for depth in depths for node in by_depth[depth]]
-    return [_raw_call(node) for node in nodes if not node.is_input]
+    return [_raw_call(node) for node in nodes if not _internal(node, "is_input")]
 
 
 def _raw_call(node) -> RawCall:
+    layer = _internal(node, "layer" if LEGACY else "operation")
     if LEGACY:
         return RawCall(
-            node.layer,
+            layer,
             tuple(_internal(node, "call_args")),
             dict(_internal(node, "call_kwargs")),
-            list(node.keras_inputs),
-            flatten(node.outputs),
+            list(_internal(node, "keras_inputs")),
+            flatten(_internal(node, "outputs")),
         )
     arguments = _internal(node, "arguments")
     return RawCall(
-        node.operation,
+        layer,
         arguments.args,
         arguments.kwargs,
-        list(node.input_tensors),
-        list(node.output_tensors),
+        list(_internal(node, "input_tensors")),
+        list(_internal(node, "output_tensors")),
     )
 
 
 def maker(tensor):
     """The layer (or operation) that made a symbolic tensor."""
     history = _internal(tensor, "_keras_history")
-    return history.layer if LEGACY else history.operation
+    return _internal(history, "layer" if LEGACY else "operation")
 
 
 def symbolic_mask(tensor):
@@ -151,7 +152,8 @@ def ancestors(tensors):
             continue
         seen.add((id(layer), node_index))
         yield layer
-        pending.extend(_raw_call(layer._inbound_nodes[node_index]).inputs)
+        node = _internal(layer, "_inbound_nodes")[node_index]
+        pending.extend(_raw_call(node).inputs)
 
 
 def is_compiled(model) -> bool:
