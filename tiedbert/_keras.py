@@ -26,9 +26,13 @@ if not LEGACY and keras.config.backend() != "tensorflow":
 
 
 class RawCall(NamedTuple):
-    """One use of a layer (Keras: a node): what it was called on and what it gave."""
+    """One use of a layer (Keras: a node): what it was called on and what it gave.
+
+    `order` grows with each use of the layer, those in other models included.
+    """
 
     layer: Any
+    order: int
     args: tuple
     kwargs: dict
     inputs: list
@@ -100,9 +104,11 @@ def calls(model) -> list:
 
 def _raw_call(node) -> RawCall:
     layer = _internal(node, "layer" if LEGACY else "operation")
+    order = _internal(layer, "_inbound_nodes").index(node)
     if LEGACY:
         return RawCall(
             layer,
+            order,
             tuple(_internal(node, "call_args")),
             dict(_internal(node, "call_kwargs")),
             list(_internal(node, "keras_inputs")),
@@ -111,6 +117,7 @@ def _raw_call(node) -> RawCall:
     arguments = _internal(node, "arguments")
     return RawCall(
         layer,
+        order,
         arguments.args,
         arguments.kwargs,
         list(_internal(node, "input_tensors")),

@@ -10,7 +10,10 @@ from tiedbert.errors import InputError
 
 @dataclass(frozen=True, eq=False)
 class Call:
-    """One use of a layer: the `index`-th of that layer in this model, from 0."""
+    """One use of a layer: the `index`-th of that layer in this model, from 0.
+
+    Calls count in the order in which they were made.
+    """
 
     layer: object
     index: int
@@ -46,7 +49,7 @@ class Graph:
         table = {}
         for tensor in self.input_tensors:
             table.setdefault(_keras.maker(tensor).name, []).append([tensor])
-        for call in self.calls:
+        for call in sorted(self.calls, key=lambda call: call.index):
             table.setdefault(call.layer.name, []).append(call.outputs)
         return table
 
@@ -156,14 +159,20 @@ class Graph:
 
 
 def _numbered(raw_calls) -> list:
-    seen = {}
-    calls = []
+    orders = {}
     for raw in raw_calls:
-        index = seen[id(raw.layer)] = seen.get(id(raw.layer), -1) + 1
-        calls.append(
-            Call(raw.layer, index, raw.args, raw.kwargs, raw.inputs, raw.outputs)
+        orders.setdefault(id(raw.layer), []).append(raw.order)
+    return [
+        Call(
+            raw.layer,
+            sorted(orders[id(raw.layer)]).index(raw.order),
+            raw.args,
+            raw.kwargs,
+            raw.inputs,
+            raw.outputs,
         )
-    return calls
+        for raw in raw_calls
+    ]
 
 
 def _split_name(point, names) -> tuple:
