@@ -58,7 +58,13 @@ class Graph:
         points = at if isinstance(at, list | tuple) else [at]
         if not points:
             raise InputError("expected at least one cut point, received an empty list")
-        return [self._tensor_at(point) for point in points]
+        tensors = [self._tensor_at(point) for point in points]
+        names = [_keras.maker(tensor).name for tensor in tensors]
+        if len({id(tensor) for tensor in tensors}) < len(tensors):
+            raise InputError(
+                f"the cut points {names} name a tensor twice: give it once"
+            )
+        return tensors
 
     def _tensor_at(self, point):
         if isinstance(point, str):
