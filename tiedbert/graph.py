@@ -184,7 +184,7 @@ def _numbered(raw_calls) -> list:
 def _split_name(point, names) -> tuple:
     """``"name:2"`` -> ``("name", 2)``; a layer whose own name has a colon wins."""
     name, colon, which = point.rpartition(":")
-    if point in names or not colon or not which.isdigit():
+    if point in names or not colon or not which.isdecimal():
         return point, None
     return name, int(which)
 
