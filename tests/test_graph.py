@@ -1,0 +1,262 @@
+"""What a name picks, in which order, and what each mistake is told."""
+
+from types import SimpleNamespace
+
+import models
+import numpy as np
+import pytest
+import tensorflow as tf
+from generation import IS_LEGACY
+from tensorflow import keras
+
+from tiedbert import _keras
+from tiedbert.errors import InputError
+from tiedbert.graph import Graph
+
+layers = keras.layers
+
+
+def names(calls):
+    return [call.layer.name for call in calls]
+
+
+def makers(tensors):
+    return [_keras.maker(tensor).name for tensor in tensors]
+
+
+def refused(model, at):
+    """The message with which `at` is refused."""
+    with pytest.raises(InputError) as caught:
+        Graph(model).resolve(at)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_every_tensor_is_made_before_it_is_used():
+    graph = Graph(models.residual())
+    made = {id(tensor) for tensor in graph.input_tensors}
+    for call in graph.calls:
+        assert {id(tensor) for tensor in call.inputs} <= made
+        made.update(id(tensor) for tensor in call.outputs)
+    assert {id(tensor) for tensor in graph.output_tensors} <= made
+
+
+def test_a_name_picks_the_tensor_its_layer_made():
+    model = models.chain()
+    (tensor,) = Graph(model).resolve("middle")
+    assert tensor is model.get_layer("middle").output
+
+
+def test_inputs_have_names_too():
+    model = models.dictionaries()
+    features, tokens = Graph(model).resolve(["features", "tokens"])
+    assert features is model.input["features"]
+    assert tokens is model.input["tokens"]
+
+
+def test_names_and_tensors_may_be_mixed():
+    model = models.residual()
+    output = model.get_layer("b_norm").output
+    assert makers(Graph(model).resolve(("a_norm", output))) == ["a_norm", "b_norm"]
+
+
+def test_a_number_picks_a_call_of_a_shared_layer():
+    model = models.shared()
+    left, right = model.inputs
+    graph = Graph(model)
+    by_number = [graph.producers[id(graph.resolve(f"dense:{k}")[0])] for k in range(3)]
+    assert [call.index for call in by_number] == [0, 1, 2]
+    assert by_number[0].inputs[0] is left
+    assert by_number[1].inputs[0] is by_number[0].outputs[0]
+    assert by_number[2].inputs[0] is right
+
+
+def test_a_layer_called_once_is_also_its_call_0():
+    graph = Graph(models.chain())
+    assert graph.resolve("middle:0")[0] is graph.resolve("middle")[0]
+
+
+@pytest.mark.skipif(IS_LEGACY, reason="Keras 2 has no such names")
+def test_a_layers_own_name_with_a_colon_wins():
+    x = keras.Input((3,), name="x")
+    plain = layers.Activation("relu", name="h")
+    colon = layers.Activation("relu", name="h:0")
+    model = keras.Model(x, colon(plain(x)))
+    assert makers(Graph(model).resolve("h:0")) == ["h:0"]
+
+
+def test_downstream_is_what_depends_on_the_cut_and_is_needed():
+    graph = Graph(models.dictionaries())
+    assert names(graph.downstream(graph.resolve("summary"))) == ["both", "score"]
+    assert "side" not in names(graph.downstream(graph.resolve("embedding")))
+
+
+def test_nothing_is_downstream_of_an_output():
+    graph = Graph(models.chain())
+    assert graph.downstream(graph.output_tensors) == []
+
+
+def test_the_context_lists_skip_connections_then_independent_outputs():
+    graph = Graph(models.dictionaries())
+    context = graph.context(graph.resolve("summary"))
+    assert makers(context) == ["side", "side_score", "embedding"]
+
+
+def test_the_context_is_without_what_the_cut_points_replace():
+    graph = Graph(models.dictionaries())
+    context = graph.context(graph.resolve(["summary", "side"]))
+    assert makers(context) == ["embedding"]
+
+
+def test_an_unknown_name_shows_the_closest_ones():
+    message = refused(models.chain(), "midle")
+    assert message == 'no layer "midle" in model \'chain\': did you mean "middle"?'
+
+
+def test_a_name_like_no_other_shows_some_that_exist():
+    message = refused(models.chain(), "???")
+    assert 'did you mean "x", "first", "middle"?' in message
+
+
+@pytest.mark.parametrize("point", ["middle:", "middle:-1", "middle:x", "middle:²", ""])
+def test_a_malformed_number_is_no_name(point):
+    assert f'no layer "{point}"' in refused(models.chain(), point)
+
+
+def test_a_name_of_several_calls_lists_them_with_their_shapes():
+    message = refused(models.shared(), "dense")
+    assert "is called 3 times in model 'shared'" in message
+    assert (
+        'say which of "dense:0" (?, 3), "dense:1" (?, 3), "dense:2" (?, 3)' in message
+    )
+
+
+def test_a_call_that_does_not_exist_tells_how_many_do():
+    message = refused(models.shared(), "dense:3")
+    assert '"dense:3" asks for call 3 of layer "dense"' in message
+    assert "called 3 time(s) in model 'shared', counted from 0" in message
+
+
+def test_a_layer_with_several_outputs_asks_for_the_tensor():
+    message = refused(models.states(), "states")
+    assert 'layer "states" gives 2 tensors (?, 4, 3) (?, 3)' in message
+
+
+def test_a_tensor_of_another_model_is_refused():
+    other = models.chain().get_layer("middle").output
+    message = refused(models.chain(), other)
+    assert repr(other.name) in message
+    assert "does not belong to model 'chain'" in message
+
+
+@pytest.mark.parametrize(
+    ("point", "kind"),
+    [(3, "int"), (None, "NoneType"), (np.zeros(3), "ndarray"), (tf.zeros(3), "Tensor")],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_is_no_cut_point_is_named(point, kind):
+    message = refused(models.chain(), [point])
+    assert "a cut point is a layer name or a symbolic tensor" in message
+    assert message.endswith(kind)
+
+
+def test_a_layer_is_no_cut_point():
+    model = models.chain()
+    assert refused(model, model.get_layer("middle")).endswith("received Dense")
+
+
+@pytest.mark.parametrize("nothing", [[], ()])
+def test_no_cut_point_at_all_is_refused(nothing):
+    assert "received an empty list" in refused(models.chain(), nothing)
+
+
+def test_the_same_tensor_twice_is_refused():
+    model = models.chain()
+    points = ["middle", model.get_layer("middle").output]
+    assert "['middle', 'middle'] name a tensor twice" in refused(model, points)
+
+
+class Subclassed(keras.Model):
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize(
+    ("model", "kind"),
+    [
+        (lambda: Subclassed(), "Subclassed"),
+        (lambda: keras.Sequential([layers.Dense(2)]), "Sequential"),
+        (lambda: layers.Dense(2), "Dense"),
+        (lambda: None, "NoneType"),
+    ],
+    ids=["subclassed", "unbuilt", "layer", "none"],
+)
+def test_a_model_without_a_graph_is_refused(model, kind):
+    with pytest.raises(InputError, match=f"expected a functional model.*{kind}"):
+        Graph(model())
+
+
+# What a Keras that has moved a private attribute would look like.
+BARE = SimpleNamespace()
+
+
+@pytest.mark.parametrize(
+    ("read", "missing"),
+    [
+        (lambda: _keras.calls(BARE), "_nodes_by_depth"),
+        (lambda: _keras.structures(BARE), "_nested_inputs|_inputs_struct"),
+        (lambda: _keras.maker(BARE), "_keras_history"),
+        (
+            lambda: _keras.maker(SimpleNamespace(_keras_history=BARE)),
+            "layer|operation",
+        ),
+        (
+            lambda: _keras.calls(SimpleNamespace(_nodes_by_depth={0: [BARE]})),
+            "is_input",
+        ),
+    ],
+    ids=["calls", "structures", "history", "maker", "node"],
+)
+def test_a_moved_internal_of_keras_is_one_clear_line(read, missing):
+    with pytest.raises(RuntimeError) as caught:
+        read()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith(f"Keras {_keras.VERSION} has no SimpleNamespace.")
+    assert any(
+        f".{name}, which tiedbert reads" in message for name in missing.split("|")
+    )
+
+
+@pytest.mark.parametrize(
+    "missing",
+    ["call_args", "call_kwargs", "keras_inputs", "outputs", "layer"]
+    if IS_LEGACY
+    else ["arguments", "input_tensors", "output_tensors", "operation"],
+)
+def test_a_moved_internal_of_a_call_is_one_clear_line(missing):
+    class Moved:
+        """A node of Keras without the one attribute."""
+
+        def __init__(self, node):
+            self.node = node
+
+        def __getattr__(self, name):
+            if name == missing:
+                raise AttributeError(name)
+            return getattr(self.node, name)
+
+        def __eq__(self, other):
+            return other is self.node
+
+    model = models.chain()
+    node = Moved(model.get_layer("middle")._inbound_nodes[0])
+    model = SimpleNamespace(_nodes_by_depth={0: [node]})
+    with pytest.raises(RuntimeError, match=f"has no Moved.{missing}, which"):
+        _keras.calls(model)
+
+
+def test_the_version_is_that_of_the_running_keras():
+    assert _keras.LEGACY == IS_LEGACY
+    assert _keras.VERSION.startswith("2." if IS_LEGACY else "3.")
