@@ -176,7 +176,7 @@ def _order(lengths, batch_size, seed):
         return indices.batch(batch_size)
 
     def by_length(window):
-        places = tf.argsort(tf.gather(lengths, window), stable=True)
+        places = tf.argsort(tf.gather(lengths, window))
         ordered = tf.data.Dataset.from_tensor_slices(tf.gather(window, places))
         return ordered.batch(batch_size)
 

@@ -18,6 +18,9 @@ SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _PIECE_LENGTH = 256
 _SAMPLE_SIZE = 200_000
 
+# The trainer also drops every sentence with this character, a block of pixel art.
+_RESERVED = "\u2585"
+
 # The trainer sums floats per thread, so the number of threads changes the
 # vocabulary. A constant makes it the same on every machine.
 _TRAINING_THREADS = 16
@@ -169,7 +172,7 @@ def _pieces(documents, failures):
         for document in documents:
             for start in range(0, len(document), _PIECE_LENGTH):
                 piece = document[start : start + _PIECE_LENGTH]
-                yield piece.replace("\0", " ")  # the trainer drops it otherwise
+                yield piece.replace(_RESERVED, " ")
     except BaseException as failure:
         failures.append(failure)
         raise
