@@ -163,6 +163,13 @@ def ancestors(tensors):
         pending.extend(_raw_call(node).inputs)
 
 
+def layers_within(layer) -> list:
+    """`layer` itself and every layer nested in it, at any depth."""
+    if not isinstance(layer, keras.layers.Layer):
+        return [layer]  # an operation of Keras 3
+    return list(_internal(layer, "_flatten_layers")())
+
+
 def is_compiled(model) -> bool:
     """Whether `model.compile` was called."""
     return _internal(model, "_is_compiled") if LEGACY else model.compiled

@@ -14,7 +14,8 @@ class EmbeddingDense(keras.layers.Layer):
     The output head of a masked language model (Press and Wolf, "Using the output
     embedding to improve language models", 2017; Su Jianlin, kexue.fm/archives/6985).
     There is one variable, looked up at each call: gradients of both uses add up, and
-    the tie survives save, load, `from_config` and `clone_model`.
+    the tie survives save, load, `from_config` and `clone_model`. (Keras rebuilds a
+    nested model by itself: a head there, its table outside, gets a table of its own.)
 
     Args:
         embedding_layer: the Embedding layer that owns the table ``[vocab, width]``;
@@ -130,18 +131,28 @@ class _Restored:
     """The embedding layer that a config describes, until the real one is found.
 
     Keras rebuilds a graph layer by layer from configs and knows nothing of ties. The
-    layer of the same name that made the head's input is the one it was tied to; only
-    a head that stands alone (the rest of a cut) owns the layer of its config.
+    layer of the same name that made the head's input, in a nested model perhaps, is
+    the one it was tied to; only a head that stands alone (the rest of a cut) owns the
+    layer of its config.
     """
 
     def __init__(self, layer):
         self.layer = layer
 
     def find(self, inputs):
-        for ancestor in _keras.ancestors(inputs):
-            if ancestor.name == self.layer.name and type(ancestor) is type(self.layer):
-                return ancestor
-        return self.layer
+        name, kind = self.layer.name, type(self.layer)
+        found = {
+            id(layer): layer
+            for ancestor in _keras.ancestors(inputs)
+            for layer in _keras.layers_within(ancestor)
+            if layer.name == name and type(layer) is kind
+        }
+        if len(found) > 1:
+            raise InputError(
+                f"EmbeddingDense was tied to a layer named {name!r}, and its input "
+                f"comes from {len(found)} of that name: give each table its own name"
+            )
+        return next(iter(found.values()), self.layer)
 
 
 @keras.utils.register_keras_serializable("tiedbert")
