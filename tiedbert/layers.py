@@ -171,7 +171,8 @@ class GatherPositions(keras.layers.Layer):
     """
 
     def __init__(self, **kwargs):
-        super().__init__(**kwargs)
+        # Positions given as floats would be rounded by a half-precision policy.
+        super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
 
     def call(self, inputs):
