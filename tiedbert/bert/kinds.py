@@ -66,6 +66,17 @@ class _FreshInitializers:
         return FreshTruncatedNormal(self._initializer_range)
 
 
+class _FreshHalves(_FreshInitializers):
+    """The same for T5, which makes an encoder and a decoder by itself."""
+
+    def __init__(self, name=None, **kwargs):
+        super().__init__(name=name, **kwargs)
+        kwargs["layers"] = self.layers
+        prefix = "" if name is None else f"{name}_"
+        self._encoder = _cured(models.T5_Encoder)(name=f"{prefix}Encoder", **kwargs)
+        self._decoder = _cured(models.T5_Decoder)(name=f"{prefix}Decoder", **kwargs)
+
+
 def kind(name):
     """The bert4keras class for `name`, with the initializer trap cured."""
     transformer = KINDS.get(name.lower())
@@ -81,4 +92,5 @@ def _cured(transformer):
     # RoFormer v2 has an initializer of its own, which draws anew already.
     if transformer.initializer is not models.Transformer.initializer:
         return transformer
-    return type(transformer.__name__, (_FreshInitializers, transformer), {})
+    cure = _FreshHalves if transformer is models.T5 else _FreshInitializers
+    return type(transformer.__name__, (cure, transformer), {})
