@@ -10,6 +10,16 @@ from tiedbert.bert.kinds import kind
 from tiedbert.errors import InputError
 from tiedbert.surgery import split
 
+# What bert4keras cannot do without.
+_REQUIRED = {
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+}
+
 
 def build_bert(
     config_path,
@@ -106,18 +116,24 @@ def read_config(config_path) -> dict:
         raise InputError(f"no BERT configuration at {config_path}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{config_path} is not a JSON file: {error}") from None
-    if not isinstance(config, dict) or "hidden_size" not in config:
+    missing = _REQUIRED - set(config if isinstance(config, dict) else ())
+    if missing:
         raise InputError(
-            f"{config_path}: expected a BERT configuration (a JSON object with "
-            "hidden_size, vocab_size, ...)"
+            f"{config_path}: expected a BERT configuration, a JSON object; it lacks "
+            f"{', '.join(sorted(missing))}"
         )
     return config
 
 
 def _application(application, model) -> str:
-    """`application`, unless this kind of model has none."""
-    if application != "encoder" and model.lower().startswith(("electra", "t5", "mt5")):
+    """`application`, if this kind of model has it."""
+    has = {"encoder", "lm", "unilm"}
+    if model.lower().startswith(("electra", "gpt", "t5", "mt5")):
+        # GPT looks back only as it is; only the first one has segments for unilm.
+        has = {"encoder", "unilm"} if model.lower() == "gpt" else {"encoder"}
+    if application.lower() not in has:
         raise InputError(
-            f'a {model!r} model has no application {application!r}: use "encoder"'
+            f"a {model!r} model has no application {application!r}: expected "
+            f"{' or '.join(sorted(has))}"
         )
     return application
