@@ -15,7 +15,7 @@ class _Formatter(
     """Defaults after each option; the script's docstring as it is written."""
 
     def _get_help_string(self, action):
-        if action.default in (None, False):
+        if action.default is None or action.default is False:  # 0 is worth showing
             return action.help
         return super()._get_help_string(action)
 
