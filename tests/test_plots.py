@@ -1,0 +1,69 @@
+"""The pictures of a run."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from tiedbert import plots
+from tiedbert.errors import InputError
+from tiedbert.plots import plot_curves, plot_losses
+
+METRICS = [
+    {"step": 10, "loss": 3.0, "val_loss": 3.5},
+    {"step": 20, "loss": 2.0, "val_loss": 2.5},
+]
+CURVES = {"plain": [(0.0, 0.9), (2.0, 0.5)], "fgm": [(0.0, 0.9), (2.0, 0.7)]}
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """What a plot shows: axis labels, and the points of each named line."""
+    found = {}
+
+    def save(figure, axes, path):
+        found["labels"] = axes.get_xlabel(), axes.get_ylabel()
+        for line in axes.get_lines():
+            found[line.get_label()] = np.column_stack(line.get_data()).tolist()
+
+    monkeypatch.setattr(plots, "_save", save)
+    return found
+
+
+def test_losses_are_drawn_against_the_step(drawn):
+    plot_losses(METRICS, None)
+    assert drawn == {
+        "labels": ("optimizer step", "masked LM loss (nats)"),
+        "training": [[10, 3.0], [20, 2.0]],
+        "held out": [[10, 3.5], [20, 2.5]],
+    }
+
+
+def test_each_model_has_its_curve(drawn):
+    plot_curves(CURVES, None)
+    assert drawn.pop("labels") == (
+        "attack radius epsilon (L2 norm per text)",
+        "accuracy",
+    )
+    assert drawn == {name: [[*p] for p in points] for name, points in CURVES.items()}
+
+
+@pytest.mark.parametrize(
+    ("plot", "data"), [(plot_losses, METRICS), (plot_curves, CURVES)]
+)
+def test_the_picture_is_a_png_and_the_same_each_time(tmp_path, plot, data):
+    for name in ("a.png", "b.png"):
+        plot(data, tmp_path / name)
+    content = (tmp_path / "a.png").read_bytes()
+    width, height = np.frombuffer(content[16:24], ">u4")
+    assert content.startswith(b"\x89PNG\r\n")
+    assert (width, height) == (768, 480)
+    assert content == (tmp_path / "b.png").read_bytes()
+
+
+def test_without_matplotlib_the_command_that_installs_it_is_given(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(InputError, match="pip install matplotlib"):
+        plot_curves(CURVES, tmp_path / "a.png")
