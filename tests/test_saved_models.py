@@ -1,0 +1,148 @@
+"""Models of a run on disk: written, opened, and refused when they do not fit."""
+
+import json
+
+import numpy as np
+import pytest
+from bert_samples import BATCH, scramble, write_config
+from text_samples import VOCAB_SIZE, tokenizer
+
+from tiedbert.bert import build_bert, classifier, masked_lm, save_google_checkpoint
+from tiedbert.errors import InputError
+from tiedbert.runs import open_run
+from tiedbert.saved_models import (
+    check_length,
+    load_classifier,
+    open_pretrained,
+    save_classifier,
+)
+
+LABELS = ["bad", "good", "so-so"]
+
+
+@pytest.fixture
+def pretrained(tmp_path):
+    """A run as scripts/pretrain.py writes it."""
+    folder = open_run("pretrain", {"output_dir": tmp_path / "pretrain"})
+    (folder / "model").mkdir()
+    config = write_config(folder / "model", vocab_size=VOCAB_SIZE)
+    model = scramble(masked_lm(build_bert(config)))
+    save_google_checkpoint(model, folder / "model" / "bert_model.ckpt")
+    tokenizer().save(folder / "model" / "tokenizer.model")
+    return folder
+
+
+@pytest.fixture
+def finetuned(tmp_path, pretrained):
+    """A classifier, and the run in which it is saved."""
+    saved = open_pretrained(pretrained)
+    model = scramble(classifier(build_bert(saved.config, saved.checkpoint), 3), seed=1)
+    folder = open_run("finetune", {"output_dir": tmp_path / "finetune"})
+    save_classifier(model, LABELS, saved, folder / "model")
+    return model, folder
+
+
+def change_json(path, **changes):
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def test_a_pretrained_model_is_config_checkpoint_and_tokenizer(pretrained):
+    saved = open_pretrained(pretrained)
+    bert = build_bert(saved.config, saved.checkpoint)
+    assert saved.tokenizer.fingerprint == tokenizer().fingerprint
+    assert bert.get_layer("Embedding-Token").input_dim == VOCAB_SIZE
+
+
+def test_a_classifier_comes_back_whole(finetuned):
+    model, folder = finetuned
+    again, names, its_tokenizer = load_classifier(folder)
+    assert names == LABELS
+    assert its_tokenizer.fingerprint == tokenizer().fingerprint
+    np.testing.assert_array_equal(again(BATCH), model(BATCH))
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_saved_classifier_is_json_tensors_and_a_tokenizer(finetuned):
+    """Nothing that holds code; `labels.json` is in the order of the logits."""
+    _, folder = finetuned
+    assert sorted(path.name for path in (folder / "model").iterdir()) == [
+        "bert_config.json",
+        "bert_model.ckpt.data-00000-of-00001",
+        "bert_model.ckpt.index",
+        "labels.json",
+        "tokenizer.model",
+    ]
+    assert json.loads((folder / "model" / "labels.json").read_text()) == LABELS
+
+
+def test_a_classifiers_encoder_can_be_fine_tuned_on(finetuned):
+    model, folder = finetuned
+    saved = open_pretrained(folder)
+    bert = build_bert(saved.config, saved.checkpoint)
+    np.testing.assert_array_equal(
+        bert.get_weights()[0], model.get_layer("Embedding-Token").get_weights()[0]
+    )
+
+
+def test_a_vocabulary_of_another_size_is_refused(pretrained):
+    change_json(pretrained / "model" / "bert_config.json", vocab_size=7)
+    with pytest.raises(
+        InputError, match="vocabulary does not belong .* expected 7 tokens, found 120"
+    ):
+        open_pretrained(pretrained)
+
+
+@pytest.mark.parametrize(
+    ("missing", "message"),
+    [
+        ("config.json", "pretrain is not a run directory"),
+        ("model/bert_config.json", "no BERT configuration at "),
+        ("model/tokenizer.model", "expected a sentencepiece model, found nothing"),
+    ],
+)
+def test_a_missing_file_is_named(pretrained, missing, message):
+    (pretrained / missing).unlink()
+    with pytest.raises(InputError, match=message):
+        open_pretrained(pretrained)
+
+
+def test_a_run_without_a_model_is_refused(tmp_path):
+    folder = open_run("prepare_corpus", {"output_dir": tmp_path / "corpus"})
+    with pytest.raises(InputError, match="corpus holds no model: expected a run of"):
+        open_pretrained(folder)
+
+
+def test_a_pretrained_model_is_no_classifier(pretrained):
+    with pytest.raises(InputError, match="expected a run of finetune, found pretrain"):
+        load_classifier(pretrained)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("[", "labels.json cannot be read"),
+        ("{}", "labels.json: expected a JSON list of label names"),
+        ("[1, 2, 3]", "labels.json: expected a JSON list of label names"),
+        ('["bad", "good"]', r"output_weights: expected shape \(16, 2\), found \(16, 3"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(finetuned, content, message):
+    _, folder = finetuned
+    (folder / "model" / "labels.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        load_classifier(folder)
+
+
+def test_a_classifier_without_labels_is_refused(finetuned):
+    _, folder = finetuned
+    (folder / "model" / "labels.json").unlink()
+    with pytest.raises(InputError, match="labels.json cannot be read"):
+        load_classifier(folder)
+
+
+def test_texts_must_fit_the_positions(finetuned):
+    model, _ = finetuned
+    check_length(model, 32)
+    with pytest.raises(InputError, match="--max_length 33: the model has 32 positions"):
+        check_length(model, 33)
