@@ -21,11 +21,8 @@ def l2_norm(delta):
         >>> l2_norm(tf.constant([[[3.0], [4.0]], [[0.0], [2.0]]])).numpy().tolist()
         [5.0, 2.0]
     """
-    delta = tf.cast(delta, tf.float32)
-    # The largest entry is taken out first, so that no square over- or underflows.
-    scale = tf.reduce_max(tf.abs(delta), axis=_but_first(delta), keepdims=True)
-    scaled = tf.math.divide_no_nan(delta, scale)
-    norm = tf.sqrt(tf.reduce_sum(tf.square(scaled), axis=_but_first(delta)))
+    scaled, scale = _largest_out(tf.cast(delta, tf.float32))
+    norm = tf.sqrt(tf.reduce_sum(tf.square(scaled), axis=_but_first(scaled)))
     return norm * tf.reshape(scale, [-1])
 
 
@@ -38,8 +35,15 @@ def l2_direction(gradient, positions=None):
         [[[0.6000000238418579], [0.800000011920929]]]
     """
     gradient = restrict(tf.cast(gradient, tf.float32), positions)
-    norm = tf.reshape(l2_norm(gradient), _per_example(gradient))
-    return tf.math.divide_no_nan(gradient, norm)
+    scaled, _ = _largest_out(gradient)
+    norm = tf.reshape(l2_norm(scaled), _per_example(scaled))
+    return tf.math.divide_no_nan(scaled, norm)
+
+
+def _largest_out(tensor):
+    """Each example over its largest entry, so that no square over- or underflows."""
+    scale = tf.reduce_max(tf.abs(tensor), axis=_but_first(tensor), keepdims=True)
+    return tf.math.divide_no_nan(tensor, scale), scale
 
 
 def _but_first(tensor) -> list:
