@@ -52,8 +52,9 @@ class AdversarialTraining(keras.Model):
         self.model = model
         self.method = method
         self._cut = CutModel(model, at, positions)
+        # Names that no metric of Keras has: its own "loss" is that of `evaluate`.
         self._means = {
-            name: keras.metrics.Mean(name=name)
+            name: keras.metrics.Mean(name=f"step_{name}")
             for name in ("loss", "clean_loss", "adversarial_loss", "delta_norm")
         }
 
@@ -91,9 +92,7 @@ class AdversarialTraining(keras.Model):
 
     def test_step(self, data):
         """Evaluate the wrapped model, unperturbed."""
-        logs = super().test_step(data)
-        own = self._means.keys() - {"loss"}
-        return {name: value for name, value in logs.items() if name not in own}
+        return self._without_means(super().test_step(data))
 
     def _run(self, crossing, delta, data, weights, share=1.0):
         """Outputs, loss, and gradients of ``share * loss``, from the cut on."""
@@ -118,11 +117,19 @@ class AdversarialTraining(keras.Model):
             "adversarial_loss": adversarial.loss,
             "delta_norm": tf.reduce_mean(l2_norm(delta)),
         }
-        logs = self.compute_metrics(data.x, data.y, clean.outputs, data.sample_weight)
+        logs = self._without_means(
+            self.compute_metrics(data.x, data.y, clean.outputs, data.sample_weight)
+        )
+        # As Keras weighs its losses: the last batch may be a smaller one.
+        rows = tf.shape(delta)[0]
         for name, value in values.items():
-            self._means[name].update_state(value)
+            self._means[name].update_state(value, sample_weight=rows)
             logs[name] = self._means[name].result()
         return logs
+
+    def _without_means(self, logs):
+        names = {mean.name for mean in self._means.values()}
+        return {name: value for name, value in logs.items() if name not in names}
 
 
 class _Batch(NamedTuple):
