@@ -48,7 +48,8 @@ class AdversarialTraining(keras.Model):
     """
 
     def __init__(self, model, method, at, positions=None, **kwargs):
-        super().__init__(**kwargs)
+        # The model casts its own inputs: token ids given as floats must stay whole.
+        super().__init__(autocast=False, **kwargs)
         self.model = model
         self.method = method
         self._cut = CutModel(model, at, positions)
