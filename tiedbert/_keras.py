@@ -173,3 +173,18 @@ def layers_within(layer) -> list:
 def is_compiled(model) -> bool:
     """Whether `model.compile` was called."""
     return _internal(model, "_is_compiled") if LEGACY else model.compiled
+
+
+def scale_loss(optimizer, loss):
+    """`loss` as `optimizer` wants it differentiated: scaled in half precision."""
+    if LEGACY:
+        scale = getattr(optimizer, "get_scaled_loss", lambda loss: loss)
+        return scale(loss)
+    return optimizer.scale_loss(loss)
+
+
+def apply_gradients(optimizer, gradients, variables):
+    """Apply the gradients of a loss that :func:`scale_loss` gave."""
+    if LEGACY and hasattr(optimizer, "get_unscaled_gradients"):
+        gradients = optimizer.get_unscaled_gradients(gradients)
+    optimizer.apply_gradients(zip(gradients, variables, strict=True))

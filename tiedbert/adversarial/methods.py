@@ -46,7 +46,7 @@ class FGM:
 
         Args:
             gradient: function of a delta (None: zero) that gives the gradient of the
-                loss at that delta.
+                loss at that delta, up to a positive factor.
             hidden: the tensor to perturb, float ``[batch, ...]``.
             positions: bool ``[batch, time]``, where a perturbation may be; or None.
         """

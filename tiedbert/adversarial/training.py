@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from tensorflow import keras
 
+from tiedbert import _keras
 from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.adversarial.geometry import l2_norm
 
@@ -88,7 +89,7 @@ class AdversarialTraining(keras.Model):
         runs = [clean, adversarial] if both else [adversarial]
         through_front = _pull_back(front_tape, crossing, runs, weights)
         gradients = _sum([run.weights for run in runs] + [through_front])
-        self.optimizer.apply_gradients(zip(gradients, weights, strict=True))
+        _keras.apply_gradients(self.optimizer, gradients, weights)
         return self._logs(data, runs, clean, adversarial, delta)
 
     def test_step(self, data):
@@ -96,13 +97,16 @@ class AdversarialTraining(keras.Model):
         return self._without_means(super().test_step(data))
 
     def _run(self, crossing, delta, data, weights, share=1.0):
-        """Outputs, loss, and gradients of ``share * loss``, from the cut on."""
+        """Outputs, loss, and gradients of ``share * loss``, from the cut on.
+
+        The gradients are scaled further where the optimizer scales the loss.
+        """
         floats = _floats(crossing)
         with tf.GradientTape() as tape:
             tape.watch(floats)
             outputs = self._cut.outputs(crossing, delta, training=True)
             loss = self.compute_loss(data.x, data.y, outputs, data.sample_weight)
-            shared = share * loss
+            shared = _keras.scale_loss(self.optimizer, share * loss)
         crossing_gradients, weight_gradients = tape.gradient(shared, (floats, weights))
         return _Run(outputs, loss, crossing_gradients, weight_gradients)
 
