@@ -73,21 +73,24 @@ class AdversarialTraining(keras.Model):
         data = _Batch(*keras.utils.unpack_x_y_sample_weight(data))
         with tf.GradientTape() as front_tape:
             crossing = self._cut.front(data.x, training=True)
+            # Gradients come back through these. Penalties on activations before the
+            # cut are part of the loss that is computed after it.
+            passed = _floats(crossing) + list(self._cut.front.losses)
         weights = self.trainable_variables
         both = self.method.clean
         share = 0.5 if both else 1.0
 
-        clean = self._run(crossing, None, data, weights if both else [], share)
+        clean = self._run(crossing, passed, None, data, weights if both else [], share)
         delta = self.method.delta(
-            lambda delta: self._ascent(crossing, delta, data, clean),
+            lambda delta: self._ascent(crossing, passed, delta, data, clean),
             crossing[0],
             self._cut.positions(data.x, crossing),
         )
         delta = tf.stop_gradient(delta)
-        adversarial = self._run(crossing, delta, data, weights, share)
+        adversarial = self._run(crossing, passed, delta, data, weights, share)
 
         runs = [clean, adversarial] if both else [adversarial]
-        through_front = _pull_back(front_tape, crossing, runs, weights)
+        through_front = _pull_back(front_tape, passed, runs, weights)
         gradients = _sum([run.weights for run in runs] + [through_front])
         _keras.apply_gradients(self.optimizer, gradients, weights)
         return self._logs(data, runs, clean, adversarial, delta)
@@ -96,24 +99,23 @@ class AdversarialTraining(keras.Model):
         """Evaluate the wrapped model, unperturbed."""
         return self._without_means(super().test_step(data))
 
-    def _run(self, crossing, delta, data, weights, share=1.0):
+    def _run(self, crossing, passed, delta, data, weights, share=1.0):
         """Outputs, loss, and gradients of ``share * loss``, from the cut on.
 
         The gradients are scaled further where the optimizer scales the loss.
         """
-        floats = _floats(crossing)
         with tf.GradientTape() as tape:
-            tape.watch(floats)
+            tape.watch(passed)
             outputs = self._cut.outputs(crossing, delta, training=True)
             loss = self.compute_loss(data.x, data.y, outputs, data.sample_weight)
             shared = _keras.scale_loss(self.optimizer, share * loss)
-        crossing_gradients, weight_gradients = tape.gradient(shared, (floats, weights))
-        return _Run(outputs, loss, crossing_gradients, weight_gradients)
+        passed_gradients, weight_gradients = tape.gradient(shared, (passed, weights))
+        return _Run(outputs, loss, passed_gradients, weight_gradients)
 
-    def _ascent(self, crossing, delta, data, clean):
+    def _ascent(self, crossing, passed, delta, data, clean):
         """The gradient of the loss with respect to a perturbation at `delta`."""
-        run = clean if delta is None else self._run(crossing, delta, data, [])
-        return run.crossing[0]
+        run = clean if delta is None else self._run(crossing, passed, delta, data, [])
+        return run.passed[0]
 
     def _logs(self, data, runs, clean, adversarial, delta):
         values = {
@@ -146,7 +148,7 @@ class _Batch(NamedTuple):
 class _Run(NamedTuple):
     outputs: Any
     loss: Any
-    crossing: list
+    passed: list
     weights: list
 
 
@@ -154,10 +156,10 @@ def _floats(tensors) -> list:
     return [tensor for tensor in tensors if tensor.dtype.is_floating]
 
 
-def _pull_back(front_tape, crossing, runs, weights):
+def _pull_back(front_tape, passed, runs, weights):
     """The gradients that reach the weights through the part before the cut."""
-    totals = _sum([run.crossing for run in runs])
-    pairs = zip(_floats(crossing), totals, strict=True)
+    totals = _sum([run.passed for run in runs])
+    pairs = zip(passed, totals, strict=True)
     reached = [(tensor, total) for tensor, total in pairs if total is not None]
     tensors, gradients = map(list, zip(*reached, strict=True))
     return front_tape.gradient(tensors, weights, output_gradients=gradients)
