@@ -17,7 +17,7 @@ class FGM:
 
     Args:
         epsilon: L2 radius per example, in units of the hidden state.
-        clean: whether to train on the sum of the clean and the adversarial loss (the
+        clean: whether to train on the mean of the clean and the adversarial loss (the
             gradient ``g`` then comes for free), or on the adversarial loss alone.
 
     Source: Miyato, Dai and Goodfellow, "Adversarial training methods for
