@@ -84,7 +84,8 @@ def _correct_under(attacks, model, cut, loss):
         for attack in attacks:
             delta = attack.delta(gradient, hidden, positions)
             guesses = tf.argmax(cut.outputs(crossing, delta), axis=-1)
-            right = guesses == tf.cast(labels, guesses.dtype)
+            # Labels of another shape would be compared each with each.
+            right = guesses == tf.reshape(tf.cast(labels, guesses.dtype), [-1])
             counts.append(tf.reduce_sum(tf.cast(right, tf.int64)))
         return tf.stack(counts)
 
