@@ -31,5 +31,6 @@ def adamw(learning_rate, total_steps, warmup=0.1, weight_decay=0.01, clip_norm=1
     optimizer = keras.optimizers.AdamW(
         schedule, weight_decay=weight_decay, epsilon=1e-6, global_clipnorm=clip_norm
     )
-    optimizer.exclude_from_weight_decay(var_names=["bias", "beta", "gamma"])
+    # The last part of the name: layers have names like "MLM-Bias" or "beta_dense".
+    optimizer.exclude_from_weight_decay(var_names=[r"(^|/)(bias|beta|gamma)(:\d+)?$"])
     return optimizer
