@@ -109,11 +109,14 @@ class Cut:
         self._graph = Graph(model)
         cut = self._graph.resolve(at)
         self._calls = self._graph.downstream(cut)
-        self._values = cut + self._graph.context(cut)
+        context = self._graph.context(cut)
+        self._values = cut + context
         self._masks = [mask_of(tensor) for tensor in self._values]
-        masks = [mask for mask in self._masks if mask is not None]
-        # Keras 3 hands masks to some layers as edges: those cross already.
-        self.tensors = list({id(t): t for t in self._values + masks}.values())
+        masks = {id(mask): mask for mask in self._masks if mask is not None}
+        # Keras 3 hands masks to some layers as edges: those are in the context too.
+        context = [tensor for tensor in context if id(tensor) not in masks]
+        crossing = [*cut, *context, *masks.values()]
+        self.tensors = list({id(tensor): tensor for tensor in crossing}.values())
         self.width = len(cut)
         ids = [id(tensor) for tensor in self.tensors]
         self.mask_index = [
