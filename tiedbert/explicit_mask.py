@@ -2,7 +2,7 @@
 
 Keras carries the padding mask of a tensor as an attribute that any arithmetic
 drops. :class:`ReadMask` and :class:`AttachMask` make it an edge of the graph, so
-that it survives a cut.
+that it survives a cut; :class:`DropMask` ends the implicit one.
 """
 
 import tensorflow as tf
@@ -49,9 +49,31 @@ class AttachMask(keras.layers.Layer):
         return inputs[1]
 
 
+@keras.utils.register_keras_serializable("tiedbert")
+class DropMask(keras.layers.Layer):
+    """A tensor, unchanged, without its implicit mask."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs):
+        """Return the tensor itself (the same bits in a new tensor)."""
+        return tf.identity(inputs)
+
+    def compute_mask(self, inputs, mask=None):
+        """The mask ends here."""
+        return None
+
+
 def mask_of(tensor):
     """The implicit mask of a symbolic tensor as a symbolic bool tensor, or None."""
     mask = _keras.symbolic_mask(tensor)
     if mask is None or _keras.is_symbolic(mask):
         return mask
     return ReadMask()(tensor)
+
+
+def without_mask(tensor):
+    """A symbolic tensor of the same values that carries no implicit mask."""
+    return tensor if _keras.symbolic_mask(tensor) is None else DropMask()(tensor)

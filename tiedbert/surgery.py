@@ -5,7 +5,7 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.explicit_mask import AttachMask, mask_of
+from tiedbert.explicit_mask import AttachMask, mask_of, without_mask
 from tiedbert.graph import Graph
 
 
@@ -127,7 +127,9 @@ class Cut:
     def front(self):
         """The model's inputs -> the list of crossing tensors."""
         name = f"{self._graph.name}_front"
-        return Front(self._graph.inputs, self.tensors, name=name)
+        # The masks cross as tensors: a second, implicit copy would only mislead.
+        outputs = [without_mask(tensor) for tensor in self.tensors]
+        return Front(self._graph.inputs, outputs, name=name)
 
     def rest(self):
         """The list of crossing tensors -> the model's outputs."""
