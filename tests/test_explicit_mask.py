@@ -8,7 +8,13 @@ from models import assert_same, batch
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.explicit_mask import AttachMask, ReadMask, mask_of
+from tiedbert.explicit_mask import (
+    AttachMask,
+    DropMask,
+    ReadMask,
+    mask_of,
+    without_mask,
+)
 
 layers = keras.layers
 
@@ -41,6 +47,20 @@ def test_a_mask_that_was_read_has_no_mask():
     assert getattr(mask, "_keras_mask", None) is None
 
 
+def test_dropping_leaves_the_values_alone():
+    masked = AttachMask()([HIDDEN, MASK])
+    assert_same(DropMask()(masked), HIDDEN)
+    assert seen(DropMask()(masked)) == [[-1, -1], [-1, -1]]
+    assert seen(masked) == [[1, 1], [1, 0]]
+
+
+def test_a_symbolic_tensor_without_its_mask_has_none():
+    hidden = models.recurrent().get_layer("dense").output
+    assert mask_of(without_mask(hidden)) is None
+    plain = models.chain().get_layer("middle").output
+    assert without_mask(plain) is plain
+
+
 def test_reading_where_there_is_no_mask_is_an_error():
     with pytest.raises(ValueError, match="reader: its input carries no mask"):
         ReadMask(name="reader")(HIDDEN)
@@ -49,7 +69,9 @@ def test_reading_where_there_is_no_mask_is_an_error():
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32"])
 def test_values_pass_as_they_are_under_any_policy(mixed_bfloat16, dtype):
     values = tf.cast([[[1001, 1003]]], dtype)  # bfloat16 would round these
-    assert_same(AttachMask()([values, tf.constant([[True]])]), values)
+    masked = AttachMask()([values, tf.constant([[True]])])
+    assert_same(masked, values)
+    assert_same(DropMask()(masked), values)
 
 
 @pytest.fixture

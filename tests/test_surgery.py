@@ -91,7 +91,7 @@ def test_masks_cross_as_booleans_after_the_values(build, at):
     of_bool = [tensor.dtype == tf.bool for tensor in front(batch(front))]
     masked = build in (models.recurrent, models.attention, models.dictionaries)
     assert any(of_bool) == masked
-    assert not of_bool[0]
+    assert of_bool == sorted(of_bool)
 
 
 @pytest.mark.parametrize("at", ["embedding", "states"])
@@ -316,6 +316,15 @@ def test_a_composition_trains_the_variables_of_the_model(build, at):
     ):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
         assert np.any(found != old)
+
+
+@at_middle
+def test_the_symbolic_outputs_of_front_are_inputs_for_rest(build, at):
+    model = build()
+    front, rest = split(model, at)
+    composed = keras.Model(front.inputs, rest(front.outputs))
+    x = batch(model)
+    assert_same(composed(tf.nest.flatten(x)), model(x))
 
 
 def test_what_is_before_the_cut_runs_once():
