@@ -49,9 +49,14 @@ def labelled_reviews(folder) -> dict:
     }
 
 
+def digest(text) -> int:
+    """A number that is the same for a text everywhere, and else as good as random."""
+    return int(hashlib.sha256(text.encode()).hexdigest(), 16)
+
+
 def split_of(text) -> str:
     """The split a text belongs to, from its hash alone."""
-    place = int(hashlib.sha256(text.encode()).hexdigest(), 16) % 100
+    place = digest(text) % 100
     for name, share in SPLITS.items():
         place -= share
         if place < 0:
@@ -93,6 +98,7 @@ def main():
     folder = open_run("demo_data", vars(args))
     for name in SPLITS:
         rows = [row for row in reviews.items() if split_of(row[0]) == name]
+        rows.sort(key=lambda row: digest(row[0]))  # as good as shuffled
         write_tsv(folder / f"{name}.tsv", rows)
         print(f"{name}: {len(rows)} reviews")
         if name == "train":

@@ -114,7 +114,7 @@ def train(args, folder, tokenizer):
             args.batch_size,
             rate=args.mask_rate,
             seed=args.seed,
-            skip_sequences=args.held_out,
+            held_out=args.held_out,
             start=done * epoch_steps,
         ),
         validation_data=pretraining.held_out_batches(

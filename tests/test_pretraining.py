@@ -1,5 +1,7 @@
 """Batches and loss of masked language model pretraining."""
 
+import math
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -120,14 +122,19 @@ def test_most_masked_tokens_are_hidden(corpus):
     assert 0.7 < np.mean(hidden) < 0.9
 
 
-def test_held_out_sequences_are_the_first_and_never_trained_on(corpus, sequences):
+def evenly_spread(count, sequences):
+    """The last sequence of each of `count` parts of equal size."""
+    total = len(sequences)
+    return [sequences[math.ceil(k * total / count) - 1] for k in range(1, count + 1)]
+
+
+def test_held_out_sequences_are_spread_evenly_and_never_trained_on(corpus, sequences):
     validated = [row for batch in held_out(corpus) for row in originals(batch)]
-    assert validated == sequences[:HELD_OUT]
+    assert validated == evenly_spread(HELD_OUT, sequences)
     passes = 2 * len(sequences) // BATCH
-    trained = batches(corpus, passes, skip_sequences=HELD_OUT)
+    trained = batches(corpus, passes, held_out=HELD_OUT)
     trained = {row for batch in trained for row in originals(batch)}
-    assert trained == set(sequences[HELD_OUT:])
-    assert trained.isdisjoint(validated)
+    assert trained == set(sequences) - set(validated)
 
 
 def test_held_out_sequences_are_masked_the_same_each_time(corpus):
@@ -136,7 +143,7 @@ def test_held_out_sequences_are_masked_the_same_each_time(corpus):
 
 def test_held_out_sequences_need_not_fill_a_batch(corpus, sequences):
     found = [row for batch in held_out(corpus, 11) for row in originals(batch)]
-    assert found == sequences[:11]
+    assert found == evenly_spread(11, sequences)
 
 
 @pytest.fixture
@@ -164,7 +171,7 @@ def test_loss_and_accuracy_are_means_over_the_masked_positions(corpus, model):
 def test_the_loss_falls(corpus, model):
     compile_masked_lm(model, adamw(2e-2, 120))
     history = model.fit(
-        masked_batches(corpus, tokenizer(), BATCH, skip_sequences=HELD_OUT),
+        masked_batches(corpus, tokenizer(), BATCH, held_out=HELD_OUT),
         validation_data=held_out_batches(corpus, tokenizer(), BATCH, HELD_OUT),
         steps_per_epoch=40,
         epochs=3,

@@ -10,7 +10,7 @@ SHUFFLE_BUFFER = 20_000
 
 
 def masked_batches(
-    corpus_dir, tokenizer, batch_size, *, rate=0.15, seed=0, skip_sequences=0, start=0
+    corpus_dir, tokenizer, batch_size, *, rate=0.15, seed=0, held_out=0, start=0
 ):
     """Endless batches of a prepared corpus, masked anew each time.
 
@@ -24,14 +24,14 @@ def masked_batches(
         batch_size: sequences a batch.
         rate: share of the tokens to predict.
         seed: of shuffling and masking.
-        skip_sequences: sequences at the start that are held out.
+        held_out: number of sequences that :func:`held_out_batches` keeps for itself.
         start: first step.
 
     Returns:
         A `tf.data.Dataset` of ``(inputs, labels, weights)``: inputs by name, labels
         int32 ``[batch, n]``, weights float32 ``[batch, n]`` with mean 1.
     """
-    sequences = corpus_dataset(corpus_dir).skip(skip_sequences)
+    sequences = _part(corpus_dir, held_out, validation=False)
     batches = (
         sequences.shuffle(SHUFFLE_BUFFER, seed=seed)
         .repeat()
@@ -41,9 +41,13 @@ def masked_batches(
     return _masked(batches.enumerate().skip(start), mask)
 
 
-def held_out_batches(corpus_dir, tokenizer, batch_size, sequences, *, rate=0.15):
-    """The first `sequences` of a corpus, masked the same way each time."""
-    batches = corpus_dataset(corpus_dir).take(sequences).batch(batch_size)
+def held_out_batches(corpus_dir, tokenizer, batch_size, held_out, *, rate=0.15):
+    """`held_out` sequences, evenly spread over a corpus, masked the same way each time.
+
+    Returns:
+        A `tf.data.Dataset` like that of :func:`masked_batches`, but finite.
+    """
+    batches = _part(corpus_dir, held_out, validation=True).batch(batch_size)
     mask = _masker(corpus_dir, tokenizer, rate, seed=-1)
     return _masked(batches.enumerate(), mask)
 
@@ -60,6 +64,18 @@ def compile_masked_lm(model, optimizer, **options):
         weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
         **options,
     )
+
+
+def _part(corpus_dir, held_out, validation):
+    """The sequences to validate on, or the others, in the order written."""
+    total = read_manifest(corpus_dir)["sequences"]
+
+    def belongs(index, _):
+        chosen = (index + 1) * held_out // total > index * held_out // total
+        return chosen == validation
+
+    numbered = corpus_dataset(corpus_dir).enumerate()
+    return numbered.filter(belongs).map(lambda _, sequence: sequence)
 
 
 def _masked(numbered_batches, mask):
