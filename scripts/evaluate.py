@@ -19,7 +19,7 @@ from tiedbert.command import (
     run,
 )
 from tiedbert.plots import plot_curves
-from tiedbert.runs import check_run, open_run, write_json
+from tiedbert.runs import check_run, open_run, read_run, write_json
 from tiedbert.text import labelled
 
 EPSILONS = [0.0, 2.0, 4.0, 8.0]
@@ -65,12 +65,20 @@ def robustness_of(run_folder, texts, labels, args) -> list:
     return robustness.curve(model, dataset, args.at, FGM(), args.epsilons)
 
 
+def titles(run_folders) -> list:
+    """The last part of each path, or the whole path where two of those are the same."""
+    last = [Path(folder).name for folder in run_folders]
+    return last if len(set(last)) == len(last) else list(run_folders)
+
+
 def main():
     """Evaluate every run, then write."""
     args = options()
     started = time.perf_counter()
     inputs = [*args.runs, args.data]
     check_run("evaluate", vars(args), inputs)
+    for run_folder in args.runs:
+        read_run(run_folder, "finetune")
     texts, labels = labelled.read_labelled(args.data, args.errors)
     with quiet_import():
         import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
@@ -86,8 +94,10 @@ def main():
         )
     folder = open_run("evaluate", vars(args), inputs)
     write_json(folder / "results.json", curves)
-    plot_curves({Path(name).name: points for name, points in curves.items()},
-                folder / "robustness.png")  # fmt: skip
+    plot_curves(
+        dict(zip(titles(curves), curves.values(), strict=True)),
+        folder / "robustness.png",
+    )
     print(f"{folder}: {len(texts)} texts, {time.perf_counter() - started:.0f} s")
 
 

@@ -20,7 +20,14 @@ from tiedbert.command import (
     run,
     share,
 )
-from tiedbert.runs import MODEL, check_run, keep_metrics, open_run, read_metrics
+from tiedbert.runs import (
+    MODEL,
+    check_run,
+    keep_metrics,
+    open_run,
+    read_metrics,
+    read_run,
+)
 from tiedbert.text import labelled
 
 
@@ -128,6 +135,7 @@ def main():
     started = time.perf_counter()
     inputs = [args.pretrained, args.train, args.validation]
     check_run("finetune", vars(args), inputs)
+    read_run(args.pretrained)
     names, train, validation = read_data(args)
     with quiet_import():
         import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
