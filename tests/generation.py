@@ -8,7 +8,12 @@ NAME = "Keras 2 (tf_keras)" if IS_LEGACY else "Keras 3"
 
 # These modules need bert4keras, and so do these test files.
 LEGACY_MODULES = ("tiedbert.bert", "tiedbert.saved_models")
-LEGACY_TEST_FILES = ["test_bert*.py", "test_pretraining*.py", "test_saved_models*.py"]
+LEGACY_TEST_FILES = [
+    "test_bert*.py",
+    "test_pretraining*.py",
+    "test_saved_models*.py",
+    "test_scripts*.py",
+]
 
 
 def importable(module):
