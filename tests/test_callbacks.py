@@ -112,6 +112,23 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):
     assert_same_values(model, whole)
 
 
+def test_the_optimizer_may_be_that_of_a_model_around_it(tmp_path):
+    """As in adversarial training, where the model itself is not compiled."""
+
+    def wrapped():
+        inner = small_model()
+        inner = keras.Model(inner.inputs, inner.outputs)
+        outer = keras.Model(inner.inputs, inner(inner.inputs))
+        outer.compile(adamw(1e-2, 4 * STEPS), "mse")
+        return outer, TrainingState(tmp_path, inner, outer.optimizer)
+
+    outer, state = wrapped()
+    fit(outer, state, epochs=2)
+    again, state = wrapped()
+    assert state.restore() == 2
+    assert_same_values(again, outer)
+
+
 def test_only_the_newest_state_is_kept(tmp_path):
     model = small_model()
     fit(model, TrainingState(tmp_path, model, model.optimizer), epochs=3)

@@ -118,7 +118,7 @@ def runs(tmp_path_factory):
 def corpus(runs, data):
     options = {"vocab_size": VOCAB_SIZE, "sequence_length": 16, "shards": 2}
     folder = runs / "corpus"
-    finish(start("prepare_corpus", data / "texts.txt", output_dir=folder, **options))
+    run("prepare_corpus", data / "texts.txt", output_dir=folder, **options)
     return folder
 
 
@@ -288,6 +288,8 @@ def kill_and_resume(script, after, options):
         time.sleep(0.01)
     process.kill()
     killed = finish(process).returncode, lines_of(folder)
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": ')  # as if it had been writing at that moment
     return killed, finish(start(script, **options, resume=True))
 
 
