@@ -85,6 +85,18 @@ def open_corpus(corpus):
     return manifest, Tokenizer(corpus / manifest["tokenizer"]["file"])
 
 
+def check_same_vocabulary(args, tokenizer):
+    """A corpus of the same name may have been prepared anew since the run began."""
+    kept = args.output_dir / MODEL / "tokenizer.model"
+    if not args.resume or not kept.is_file():
+        return
+    if Tokenizer(kept).fingerprint != tokenizer.fingerprint:
+        raise InputError(
+            f"cannot resume {args.output_dir}: {args.corpus} has another vocabulary "
+            "than when the run began; use --overwrite to begin again"
+        )
+
+
 def train(args, folder, tokenizer):
     """Fit the model; the model."""
     from tensorflow import keras
@@ -149,6 +161,7 @@ def main():
     started = time.perf_counter()
     check_run("pretrain", vars(args), [args.corpus])
     manifest, tokenizer = open_corpus(args.corpus)
+    check_same_vocabulary(args, tokenizer)
     length = manifest["config"]["sequence_length"]
     config = bert_config(args, tokenizer.vocab_size, length)
     if manifest["sequences"] < args.held_out + args.batch_size:

@@ -19,9 +19,10 @@ import pytest
 import tensorflow as tf
 from text_samples import VOCAB_SIZE, documents
 
+from tiedbert.errors import InputError
 from tiedbert.runs import read_metrics, read_run
 from tiedbert.saved_models import load_classifier
-from tiedbert.text.tokenizer import train_tokenizer
+from tiedbert.text.tokenizer import Tokenizer, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
@@ -125,8 +126,9 @@ def corpus(runs, data):
 @pytest.fixture(scope="session")
 def pool():
     """Processes run two at a time, as each loads TensorFlow for itself."""
-    with ThreadPoolExecutor(2) as pool:
-        yield pool
+    pool = ThreadPoolExecutor(2)
+    yield pool
+    pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="session")
@@ -269,6 +271,16 @@ def test_one_file_can_be_trained_on_and_validated_on(data):
     names, train, validation = module("finetune").read_data(args)
     assert names == ["bad", "good"]
     assert train == validation
+
+
+def test_a_run_is_not_resumed_with_another_vocabulary(corpus, pretrained):
+    check = module("pretrain").check_same_vocabulary
+    args = argparse.Namespace(output_dir=pretrained, corpus=corpus, resume=True)
+    check(args, Tokenizer(corpus / "tokenizer.model"))
+    other = argparse.Namespace(fingerprint="another")
+    with pytest.raises(InputError, match="corpus has another vocabulary than when"):
+        check(args, other)
+    check(argparse.Namespace(**{**vars(args), "resume": False}), other)
 
 
 # Going on after a kill.
@@ -455,11 +467,6 @@ BAD = {
         "finetune",
         {"adversary": "fgm", "at": "Embeding-Norm"},
         'no layer "Embeding-Norm" in model \'classifier\': did you mean "Embedding-N',
-    ),
-    "call that does not exist": (
-        "evaluate",
-        {"at": "Embedding-Norm:1"},
-        'asks for call 1 of layer "Embedding-Norm", which is called 1 time(s)',
     ),
     "longer texts than positions": (
         "finetune",
