@@ -97,7 +97,10 @@ def baselines(data) -> dict:
 def table(simple, curves) -> str:
     """The results as Markdown, accuracies in percent."""
     head = ["model", "clean", *(f"epsilon {e}" for e in EPSILONS[1:])]
-    rows = [[name, f"{value:.1%}", *["—"] * 3] for name, value in simple.items()]
+    rows = [
+        [name, f"{value:.1%}", *["—"] * (len(EPSILONS) - 1)]
+        for name, value in simple.items()
+    ]
     for name, (title, _) in FINE_TUNED.items():
         rows.append([title, *(f"{accuracy:.1%}" for _, accuracy in curves[name])])
     lines = [head, ["---"] * len(head), *rows]

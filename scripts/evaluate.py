@@ -18,11 +18,12 @@ from tiedbert.command import (
     quiet_import,
     run,
 )
-from tiedbert.plots import plot_curves
+from tiedbert.plots import check_matplotlib, plot_curves
 from tiedbert.runs import check_run, open_run, read_run, write_json
 from tiedbert.text import labelled
+from tiedbert.text.documents import ENCODING_ERRORS
 
-EPSILONS = [0.0, 2.0, 4.0, 8.0]
+EPSILONS = [0.0, 0.5, 1.0, 2.0]
 
 
 def options():
@@ -37,7 +38,7 @@ def options():
     add("--at", default="Embedding-Norm", help="layer whose output is perturbed")
     add("--batch_size", type=positive_int, default=64, help="texts a step")
     add("--max_length", type=positive_int, default=128, help="tokens a text")
-    add("--errors", choices=["strict", "replace", "ignore"], default="strict",
+    add("--errors", choices=ENCODING_ERRORS, default="strict",
         help="what to do with bytes that are not UTF-8")  # fmt: skip
     add("--overwrite", action="store_true", help="replace what is in --output_dir")
     return command.parse_args()
@@ -48,7 +49,7 @@ def robustness_of(run_folder, texts, labels, args) -> list:
     from tensorflow import keras
 
     from tiedbert import robustness
-    from tiedbert.adversarial import FGM
+    from tiedbert.adversarial import FGM, except_tokens
     from tiedbert.saved_models import check_length, load_classifier
 
     model, names, tokenizer = load_classifier(run_folder)
@@ -62,7 +63,8 @@ def robustness_of(run_folder, texts, labels, args) -> list:
         args.batch_size,
         args.max_length,
     )
-    return robustness.curve(model, dataset, args.at, FGM(), args.epsilons)
+    positions = except_tokens(tokenizer.special_ids)
+    return robustness.curve(model, dataset, args.at, FGM(), args.epsilons, positions)
 
 
 def titles(run_folders) -> list:
@@ -76,6 +78,7 @@ def main():
     args = options()
     started = time.perf_counter()
     inputs = [*args.runs, args.data]
+    check_matplotlib()
     check_run("evaluate", vars(args), inputs)
     for run_folder in args.runs:
         read_run(run_folder, "finetune")

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from tiedbert.command import (
+    VERBOSITY,
     non_negative_float,
     parser,
     positive_int,
@@ -20,6 +21,7 @@ from tiedbert.command import (
     run,
     share,
 )
+from tiedbert.errors import InputError
 from tiedbert.runs import (
     MODEL,
     check_run,
@@ -29,6 +31,7 @@ from tiedbert.runs import (
     read_run,
 )
 from tiedbert.text import labelled
+from tiedbert.text.documents import ENCODING_ERRORS
 
 
 def options():
@@ -48,7 +51,7 @@ def options():
     add("--learning_rate", type=non_negative_float, default=3e-4, help="peak rate")
     add("--dropout", type=share, default=0.1, help="rate everywhere")
     add("--max_length", type=positive_int, default=128, help="tokens a text")
-    add("--errors", choices=["strict", "replace", "ignore"], default="strict",
+    add("--errors", choices=ENCODING_ERRORS, default="strict",
         help="what to do with bytes that are not UTF-8")  # fmt: skip
     add("--seed", type=int, default=0, help="of weights, order and dropout")
     add("--resume", action="store_true", help="go on with the run in --output_dir")
@@ -61,7 +64,10 @@ def read_data(args):
     paths = args.train, args.validation
     train, validation = (labelled.read_labelled(path, args.errors) for path in paths)
     labelled.check_same_labels({args.train: train[1], args.validation: validation[1]})
-    return labelled.label_names(train[1]), train, validation
+    names = labelled.label_names(train[1])
+    if len(names) < 2:
+        raise InputError(f"{args.train}: expected at least two labels, found {names}")
+    return names, train, validation
 
 
 def batches(data, names, tokenizer, args, shuffle_seed=None):
@@ -81,7 +87,7 @@ def build(args, pretrained, num_labels):
     """The classifier, and what `fit` is called on."""
     from tensorflow import keras
 
-    from tiedbert.adversarial import FGM, AdversarialTraining
+    from tiedbert.adversarial import FGM, AdversarialTraining, except_tokens
     from tiedbert.bert import build_bert, classifier
     from tiedbert.saved_models import check_length
 
@@ -96,7 +102,8 @@ def build(args, pretrained, num_labels):
     model = classifier(bert, num_labels, args.dropout)
     if args.adversary == "none":
         return model, model
-    return model, AdversarialTraining(model, FGM(args.epsilon), at=args.at)
+    positions = except_tokens(pretrained.tokenizer.special_ids)
+    return model, AdversarialTraining(model, FGM(args.epsilon), args.at, positions)
 
 
 def fit(model, trained, data, args, folder, save):
@@ -124,7 +131,7 @@ def fit(model, trained, data, args, folder, save):
         initial_epoch=done,
         epochs=args.epochs,
         callbacks=[MetricsLog(folder), best, state],
-        verbose=2,
+        verbose=VERBOSITY,
     )
     return best.best
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tiedbert.command import parser, positive_int, quiet_import, run
 from tiedbert.errors import InputError
-from tiedbert.runs import open_run
+from tiedbert.runs import check_run, open_run
 from tiedbert.text.documents import ENCODING_ERRORS, read_documents
 from tiedbert.text.manifest import check_sizes
 from tiedbert.text.tokenizer import Tokenizer, train_tokenizer
@@ -61,9 +61,6 @@ def check(args):
                 f"{path}: expected a text file, found "
                 f"{'no regular file' if path.exists() else 'nothing there'}"
             )
-    folder = args.output_dir
-    if folder.is_dir() and any(folder.iterdir()) and not args.overwrite:
-        raise InputError(f"--output_dir {folder} is not empty: use --overwrite")
 
 
 def documents(args):
@@ -110,11 +107,12 @@ def reporter():
 def main():
     """Prepare the corpus and sum up."""
     args = options()
+    inputs = [*args.texts, *filter(None, [args.tokenizer])]
+    check_run("prepare_corpus", vars(args), inputs)
     check(args)
     started = time.perf_counter()
     tokenizer = load(args) if args.tokenizer else train(args)
     # All was read: no mistake in it can now cost an old run.
-    inputs = [*args.texts, *filter(None, [args.tokenizer])]
     folder = open_run("prepare_corpus", vars(args), inputs)
 
     # Imported late: TensorFlow takes seconds, and most mistakes show before.

@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 from tiedbert.command import (
+    VERBOSITY,
     non_negative_float,
     parser,
     positive_int,
@@ -21,6 +22,7 @@ from tiedbert.command import (
     share,
 )
 from tiedbert.errors import InputError
+from tiedbert.plots import check_matplotlib, plot_losses
 from tiedbert.runs import (
     MODEL,
     check_run,
@@ -57,15 +59,15 @@ def options():
     return command.parse_args()
 
 
-def bert_config(args, vocab_size, sequence_length) -> dict:
-    """A configuration in Google's format."""
+def bert_config(args, tokenizer, sequence_length) -> dict:
+    """A configuration in Google's format, and which vocabulary it is for."""
     if args.hidden_size % args.heads:
         raise InputError(
             f"--hidden_size {args.hidden_size} is not a multiple of "
             f"--heads {args.heads}"
         )
     return {
-        "vocab_size": vocab_size,
+        "vocab_size": tokenizer.vocab_size,
         "hidden_size": args.hidden_size,
         "num_hidden_layers": args.layers,
         "num_attention_heads": args.heads,
@@ -76,11 +78,16 @@ def bert_config(args, vocab_size, sequence_length) -> dict:
         "max_position_embeddings": max(128, sequence_length),
         "type_vocab_size": 2,
         "initializer_range": args.initializer_range,
+        "tokenizer_sha256": tokenizer.fingerprint,
     }
 
 
 def open_corpus(corpus):
-    """The manifest and the tokenizer of a corpus, known to belong together."""
+    """The manifest and the tokenizer of a corpus in which every record can be read."""
+    from tiedbert.text.records import find_damage
+
+    if damage := find_damage(corpus):
+        raise InputError(damage)
     manifest = read_manifest(corpus)
     return manifest, Tokenizer(corpus / manifest["tokenizer"]["file"])
 
@@ -136,7 +143,7 @@ def train(args, folder, tokenizer):
         epochs=math.ceil(args.steps / epoch_steps),
         steps_per_epoch=epoch_steps,
         callbacks=[StopAfter(args.steps), MetricsLog(folder), state],
-        verbose=2,
+        verbose=VERBOSITY,
     )
     return model
 
@@ -159,18 +166,19 @@ def main():
     """Prepare the run directory, train, save."""
     args = options()
     started = time.perf_counter()
+    check_matplotlib()
     check_run("pretrain", vars(args), [args.corpus])
+    with quiet_import():
+        import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
     manifest, tokenizer = open_corpus(args.corpus)
     check_same_vocabulary(args, tokenizer)
     length = manifest["config"]["sequence_length"]
-    config = bert_config(args, tokenizer.vocab_size, length)
+    config = bert_config(args, tokenizer, length)
     if manifest["sequences"] < args.held_out + args.batch_size:
         raise InputError(
             f"{args.corpus} has {manifest['sequences']} sequences, fewer than "
             f"--held_out {args.held_out} + --batch_size {args.batch_size}"
         )
-    with quiet_import():
-        import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
     folder = open_run("pretrain", vars(args), [args.corpus])
     (folder / MODEL).mkdir(exist_ok=True)
     write_json(folder / MODEL / "bert_config.json", config)
@@ -178,7 +186,6 @@ def main():
     model = train_or_tell(args, folder, tokenizer)
 
     from tiedbert.bert import save_google_checkpoint
-    from tiedbert.plots import plot_losses
 
     save_google_checkpoint(model, folder / MODEL / "bert_model.ckpt")
     plot_losses(read_metrics(folder), folder / "loss.png")

@@ -82,3 +82,17 @@ def test_the_table_shows_every_model_and_radius():
     assert lines[2] == "| majority | 50.0% | — | — | — |"
     assert lines[3] == "| BERT from scratch | 90.0% | 80.0% | 50.0% | 12.5% |"
     assert len({line.count("|") for line in lines}) == 1
+
+
+def test_the_chain_fits_the_options_of_the_scripts(tmp_path, monkeypatch):
+    demo = script("demo")
+    calls = []
+    monkeypatch.setattr(demo, "call", lambda *command: calls.append(command))
+    demo.train_models(tmp_path)
+    names = [name for name, *_ in calls]
+    assert names[:3] == ["demo_data", "prepare_corpus", "pretrain"]
+    assert names[3:] == ["finetune"] * len(demo.FINE_TUNED) + ["evaluate"]
+    for name, *arguments in calls[1:]:
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
+        options = script(name).options()
+        assert options.output_dir.parent == tmp_path

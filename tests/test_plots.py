@@ -1,13 +1,11 @@
 """The pictures of a run."""
 
-import sys
-
 import numpy as np
 import pytest
 
 from tiedbert import plots
 from tiedbert.errors import InputError
-from tiedbert.plots import plot_curves, plot_losses
+from tiedbert.plots import check_matplotlib, plot_curves, plot_losses
 
 METRICS = [
     {"step": 10, "loss": 3.0, "val_loss": 3.5},
@@ -61,9 +59,8 @@ def test_the_picture_is_a_png_and_the_same_each_time(tmp_path, plot, data):
     assert content == (tmp_path / "b.png").read_bytes()
 
 
-def test_without_matplotlib_the_command_that_installs_it_is_given(
-    tmp_path, monkeypatch
-):
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+def test_without_matplotlib_the_command_that_installs_it_is_given(monkeypatch):
+    check_matplotlib()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install matplotlib"):
-        plot_curves(CURVES, tmp_path / "a.png")
+        check_matplotlib()

@@ -373,6 +373,7 @@ def desk(tmp_path_factory, data, corpus, pretrained, classifiers, runs):
         copy = shutil.copytree if path.is_dir() else shutil.copy
         copy(path, desk / path.name)
     write_tsv(desk / "no_label.tsv", [("good", "text"), ("", "text")])
+    write_tsv(desk / "one_label.tsv", [("good", "text"), ("good", "words")])
     write_tsv(desk / "other_labels.tsv", [("good", "text"), ("awful", "text")])
     (desk / "thesis").mkdir()
     (desk / "thesis" / "thesis.txt").write_text("precious")
@@ -388,7 +389,11 @@ def desk(tmp_path_factory, data, corpus, pretrained, classifiers, runs):
     model = shutil.copytree(pretrained, desk / "other_vocabulary") / "model"
     train_tokenizer(documents(), model / "tokenizer.model", 100)
     config = json.loads((model / "bert_config.json").read_text())
+    del config["tokenizer_sha256"]  # as in a model from elsewhere
     (model / "bert_config.json").write_text(json.dumps({**config, "vocab_size": 100}))
+    model = shutil.copytree(pretrained, desk / "swapped_tokenizer") / "model"
+    backwards = [text[::-1] for text in documents()]
+    train_tokenizer(backwards, model / "tokenizer.model", config["vocab_size"])
     cut = shutil.copytree(pretrained, desk / "cut_checkpoint")
     os.truncate(cut / "model" / "bert_model.ckpt.data-00000-of-00001", 5000)
     return desk
@@ -434,13 +439,28 @@ BAD = {
     ),
     "corrupt record": (
         "pretrain",
-        {"corpus": "flipped_corpus", "output_dir": "out_flipped"},
+        {"corpus": "flipped_corpus"},
         "flipped_corpus/corpus-00001-of-00002.tfrecord: record ",
     ),
     "truncated records": (
         "pretrain",
         {"corpus": "short_corpus"},
-        "short_corpus/corpus-00001-of-00002.tfrecord: expected ",
+        "short_corpus/corpus-00001-of-00002.tfrecord: record ",
+    ),
+    "overwriting with a corrupt corpus": (
+        "pretrain",
+        {"corpus": "flipped_corpus", "output_dir": "pretrain", "overwrite": True},
+        "flipped_corpus/corpus-00001-of-00002.tfrecord: record ",
+    ),
+    "vocabulary of the same size": (
+        "finetune",
+        {"pretrained": "swapped_tokenizer"},
+        "the vocabulary does not belong to this model: expected ",
+    ),
+    "a single label": (
+        "finetune",
+        {"train": "one_label.tsv", "validation": "one_label.tsv"},
+        "one_label.tsv: expected at least two labels, found ['good']",
     ),
     "vocabulary of another checkpoint": (
         "finetune",

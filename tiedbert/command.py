@@ -8,6 +8,9 @@ import sys
 
 from tiedbert.errors import InputError
 
+# For `fit`: a moving bar where somebody watches, a line an epoch in a file.
+VERBOSITY = 1 if sys.stdout.isatty() else 2
+
 
 class _Formatter(
     argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter

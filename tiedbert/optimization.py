@@ -1,4 +1,4 @@
-"""The optimizer of BERT: AdamW with warm-up, matrices decayed and nothing else."""
+"""AdamW as BERT has it, with cosine decay: matrices are decayed and nothing else."""
 
 from tensorflow import keras
 
@@ -6,8 +6,9 @@ from tensorflow import keras
 def adamw(learning_rate, total_steps, warmup=0.1, weight_decay=0.01, clip_norm=1.0):
     """AdamW with linear warm-up and cosine decay to zero.
 
-    Biases and normalization weights are not decayed, and gradients are clipped by
-    their global norm (Devlin et al., 2018, appendix A).
+    As in Google's BERT (``optimization.py`` of google-research/bert), biases and
+    normalization weights are not decayed, and gradients are clipped by their global
+    norm; there the rate falls linearly.
 
     Args:
         learning_rate: the peak, reached after the warm-up.

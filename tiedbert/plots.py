@@ -1,5 +1,7 @@
 """Pictures of a run, as PNG: the loss of pretraining, accuracy under attack."""
 
+import importlib.util
+
 from tiedbert.errors import InputError
 
 
@@ -31,11 +33,15 @@ def plot_curves(curves, path):
     _save(figure, axes, path)
 
 
+def check_matplotlib():
+    """InputError without matplotlib; asked before hours of work end in a picture."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError("plots need matplotlib: pip install matplotlib")
+
+
 def _axes(x_label, y_label):
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise InputError("plots need matplotlib: pip install matplotlib") from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(x_label)

@@ -29,8 +29,8 @@ def open_pretrained(run_folder) -> SavedModel:
     """The model of a run of any job that saves one.
 
     Raises:
-        InputError: not a run, no model in it, or a vocabulary of another size than
-            the configuration says.
+        InputError: not a run, no model in it, or another vocabulary than the one that
+            the model was pretrained with.
     """
     read_run(run_folder)
     folder = Path(run_folder) / MODEL
@@ -41,13 +41,25 @@ def open_pretrained(run_folder) -> SavedModel:
         )
     config = folder / "bert_config.json"
     tokenizer = Tokenizer(folder / "tokenizer.model")
-    expected = read_config(config)["vocab_size"]
-    if tokenizer.vocab_size != expected:
-        raise InputError(
-            f"{tokenizer.model_file}: the vocabulary does not belong to this model: "
-            f"expected {expected} tokens, found {tokenizer.vocab_size}"
-        )
+    _check_vocabulary(tokenizer, read_config(config))
     return SavedModel(config, folder / "bert_model.ckpt", tokenizer)
+
+
+def _check_vocabulary(tokenizer, config):
+    pairs = {
+        "tokens": (config["vocab_size"], tokenizer.vocab_size),
+        # Of a model from elsewhere only the size is known.
+        "as SHA-256": (
+            config.get("tokenizer_sha256", tokenizer.fingerprint),
+            tokenizer.fingerprint,
+        ),
+    }
+    for what, (expected, found) in pairs.items():
+        if expected != found:
+            raise InputError(
+                f"{tokenizer.model_file}: the vocabulary does not belong to this "
+                f"model: expected {expected} {what}, found {found}"
+            )
 
 
 def check_length(model, max_length):

@@ -31,7 +31,8 @@ def split(model, at):
         model: a functional `keras.Model` of the running Keras; left as it is.
         at: a cut point or a list of them: the name of a layer, ``"name:k"`` for the
             k-th call (from 0) of a layer that is called several times, or a symbolic
-            tensor of the model. Cut points must not depend on each other.
+            tensor of the model. Cut points must not depend on each other, nor lie
+            inside a nested model.
 
     Returns:
         ``(front, rest)``, both sharing the model's weights. `front` takes what the

@@ -21,10 +21,11 @@ class FGM:
             gradient ``g`` then comes for free), or on the adversarial loss alone.
 
     Source: Miyato, Dai and Goodfellow, "Adversarial training methods for
-    semi-supervised text classification", 2017, equation 6.
+    semi-supervised text classification", 2017, section 3.
 
-    Cost: with `clean` two forward and two backward passes of the part after the cut;
-    the part before it runs once.
+    Cost: two forward and two backward passes of the part after the cut (without
+    `clean` the first backward pass stops at the hidden state and needs no gradients of
+    weights); the part before it runs once.
 
     Example:
         >>> import tensorflow as tf

@@ -10,9 +10,10 @@ TOKEN_INPUT = "Input-Token"
 def ordinary_tokens(token_ids):
     """True at tokens of the text, False at padding and at ``[CLS]`` and ``[SEP]``.
 
-    BERT's input tells its special tokens itself: a row begins with ``[CLS]`` and ends,
-    before the padding (id 0), with ``[SEP]``; other tokens with the same ids are
-    special too. So no vocabulary is needed.
+    A row that begins with ``[CLS]`` and ends, before the padding (id 0), with
+    ``[SEP]``, as BERT's input does, tells these tokens itself; others with the same
+    ids are special too. So no vocabulary is needed. For other rows give positions of
+    your own, e.g. :func:`except_tokens`.
 
     Args:
         token_ids: ``[batch, time]``, any numeric dtype.
@@ -31,6 +32,30 @@ def ordinary_tokens(token_ids):
     last = tf.reduce_max(tf.where(present, index, 0), axis=1, keepdims=True)
     final = tf.gather(token_ids, last, batch_dims=1)
     return present & (token_ids != token_ids[:, :1]) & (token_ids != final)
+
+
+def except_tokens(special_ids):
+    """Positions for models whose special tokens are known: all but these.
+
+    Args:
+        special_ids: token ids that are never perturbed, padding among them.
+
+    Returns:
+        A function of a bert4keras model's inputs by name -> bool ``[batch, time]``.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> positions = except_tokens([0, 2, 3])
+        >>> positions({"Input-Token": tf.constant([[2, 7, 3, 0]])}).numpy().tolist()
+        [[False, True, False, False]]
+    """
+    special_ids = tf.constant(special_ids, tf.int32)
+
+    def positions(inputs):
+        token_ids = tf.cast(inputs[TOKEN_INPUT], tf.int32)
+        return tf.reduce_all(token_ids[..., None] != special_ids, axis=-1)
+
+    return positions
 
 
 def token_ids_of(model, inputs):

@@ -33,7 +33,8 @@ def build_bert(
     Args:
         config_path: ``bert_config.json`` in Google's format.
         checkpoint_path: prefix of a Google checkpoint (``.../bert_model.ckpt``);
-            every name and shape is checked.
+            every name and shape is checked, unless bert4keras' ``autoresize_weights``
+            or ``ignore_invalid_weights`` is among the options.
         model: the kind, a key of :data:`tiedbert.bert.kinds.KINDS`.
         application: ``"encoder"``, ``"lm"`` or ``"unilm"``.
         **bert4keras_options: passed to bert4keras, over the configuration.
@@ -58,7 +59,9 @@ def build_bert(
         >>> build_bert(path).output_shape
         (None, None, 8)
     """
-    version = {"version": model.lower().split("_")[0]} if "t5.1.1" in model else {}
+    version = (
+        {"version": model.lower().split("_")[0]} if "t5.1.1" in model.lower() else {}
+    )
     transformer = build_transformer_model(
         model=kind(model),
         application=_application(application, model),
