@@ -16,9 +16,9 @@ setup(
     # bert4keras is not listed: it pins keras<=2.3.1, so no resolver accepts it
     # beside a current TensorFlow. README.md tells how to add it.
     install_requires=[
-        "tensorflow>=2.19",
-        "tf-keras>=2.19",
-        "keras>=3.8",
+        "tensorflow>=2.21",
+        "tf-keras>=2.21",
+        "keras>=3.12",
         "numpy>=1.26",
         "sentencepiece>=0.2",
     ],

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from generation import importable
 
+import tiedbert
+
 ROOT = Path(__file__).parents[1]
 NOT_SOURCE = shutil.ignore_patterns(
     ".*", "runs", "build", "dist", "*.egg-info", "__pycache__"
@@ -61,3 +63,7 @@ def test_wheel_imports_outside_the_tree(installed, tmp_path):
     names = json.dumps([name for name in names if importable(name)])
     # -I: neither the current folder nor PYTHONPATH is searched.
     run(sys.executable, "-I", "-c", IMPORT_ALL, str(installed), names, cwd=tmp_path)
+
+
+def test_the_version_is_the_same_in_the_package_and_in_its_metadata():
+    assert f'version="{tiedbert.__version__}"' in (ROOT / "setup.py").read_text()

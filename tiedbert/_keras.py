@@ -1,10 +1,9 @@
 """The only module that knows that two generations of Keras exist.
 
 TensorFlow decides which one a program gets: ``tf.keras`` is Keras 3, or Keras 2
-(``tf_keras``) when ``TF_USE_LEGACY_KERAS=1``. Everything below answers a question
-about a functional model in the same words for both. All of it reads what Keras
-calls private, so every read passes through :func:`_internal`, which turns a moved
-attribute into one clear line.
+(``tf_keras``) when ``TF_USE_LEGACY_KERAS=1``. What is below answers in the same words
+for both. Much of it reads what Keras calls private; every such read passes through
+:func:`_internal`, which turns a moved attribute into one clear line.
 """
 
 import sys
