@@ -19,6 +19,7 @@ from tiedbert.command import (
     positive_int,
     quiet_import,
     run,
+    seed,
     share,
 )
 from tiedbert.errors import InputError
@@ -44,8 +45,10 @@ def options():
     add("--validation", required=True, type=Path, help="labelled text to choose by")
     add("--output_dir", required=True, type=Path, help="run directory to write")
     add("--adversary", choices=["none", "fgm"], default="none", help="perturbation")
-    add("--epsilon", type=non_negative_float, default=1.0, help="L2 radius per text")
-    add("--at", default="Embedding-Norm", help="layer whose output is perturbed")
+    add("--epsilon", type=non_negative_float,
+        help="L2 radius per text (default with --adversary: 1.0)")  # fmt: skip
+    add("--at", help="layer whose output is perturbed, by bert4keras' names "
+        "(default with --adversary: Embedding-Norm)")  # fmt: skip
     add("--epochs", type=positive_int, default=3, help="passes over the training file")
     add("--batch_size", type=positive_int, default=32, help="texts a step")
     add("--learning_rate", type=non_negative_float, default=3e-4, help="peak rate")
@@ -53,10 +56,21 @@ def options():
     add("--max_length", type=positive_int, default=128, help="tokens a text")
     add("--errors", choices=ENCODING_ERRORS, default="strict",
         help="what to do with bytes that are not UTF-8")  # fmt: skip
-    add("--seed", type=int, default=0, help="of weights, order and dropout")
-    add("--resume", action="store_true", help="go on with the run in --output_dir")
-    add("--overwrite", action="store_true", help="replace the run in --output_dir")
-    return command.parse_args()
+    add("--seed", type=seed, default=0, help="of weights, order and dropout")
+    used = command.add_mutually_exclusive_group().add_argument
+    used("--resume", action="store_true", help="go on with the run in --output_dir")
+    used("--overwrite", action="store_true", help="replace the run in --output_dir")
+    return resolve(command.parse_args())
+
+
+def resolve(args):
+    """Fill in what depends on other options; refuse what they leave without effect."""
+    for name, default in {"epsilon": 1.0, "at": "Embedding-Norm"}.items():
+        if getattr(args, name) is None:
+            setattr(args, name, None if args.adversary == "none" else default)
+        elif args.adversary == "none":
+            raise InputError(f"--{name} has no effect without --adversary fgm: add it")
+    return args
 
 
 def read_data(args):

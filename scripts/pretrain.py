@@ -19,6 +19,7 @@ from tiedbert.command import (
     positive_int,
     quiet_import,
     run,
+    seed,
     share,
 )
 from tiedbert.errors import InputError
@@ -53,9 +54,10 @@ def options():
     add("--mask_rate", type=share, default=0.15, help="share of tokens")
     add("--held_out", type=positive_int, default=128, help="sequences to validate on")
     add("--log_every", type=positive_int, default=50, help="steps between reports")
-    add("--seed", type=int, default=0, help="of weights, order and masks")
-    add("--resume", action="store_true", help="go on with the run in --output_dir")
-    add("--overwrite", action="store_true", help="replace the run in --output_dir")
+    add("--seed", type=seed, default=0, help="of weights, order and masks")
+    used = command.add_mutually_exclusive_group().add_argument
+    used("--resume", action="store_true", help="go on with the run in --output_dir")
+    used("--overwrite", action="store_true", help="replace the run in --output_dir")
     return command.parse_args()
 
 

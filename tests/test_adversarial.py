@@ -7,7 +7,7 @@ import tensorflow as tf
 from models import CountCalls, assert_same
 from tensorflow import keras
 
-from tiedbert.adversarial import FGM, AdversarialTraining
+from tiedbert.adversarial import FGM, AdversarialTraining, except_tokens
 from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.adversarial.geometry import l2_direction, l2_norm, restrict
 from tiedbert.adversarial.positions import ordinary_tokens
@@ -700,3 +700,43 @@ def test_the_variables_of_the_model_are_not_held_twice():
     training = AdversarialTraining(model, FGM(), "dense")
     found = [id(weight) for weight in training.trainable_variables]
     assert sorted(found) == sorted(id(weight) for weight in model.trainable_variables)
+
+
+def test_token_ids_are_no_cut_point_although_they_are_float():
+    """bert4keras declares them so."""
+    ids = keras.Input((4,), name="Input-Token")
+    hidden = layers.Embedding(9, 3, name="embedding")(ids)
+    model = keras.Model(ids, layers.Dense(2)(layers.Flatten()(hidden)))
+    with pytest.raises(InputError, match="'Input-Token' holds ids"):
+        AdversarialTraining(model, FGM(), at="Input-Token")
+
+
+def test_a_cut_point_without_a_gradient_is_an_error_that_says_so():
+    with pytest.raises(InputError, match="not differentiably"):
+        l2_direction(None)
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (2, 4), (2, 3, 1)])
+def test_positions_of_another_shape_are_refused(shape):
+    with pytest.raises(InputError, match=r"expected bool \[batch, time\]"):
+        l2_direction(tf.ones([2, 3, 5]), tf.ones(shape, tf.bool))
+
+
+def test_weights_saved_are_those_of_the_wrapped_model(tmp_path):
+    x = keras.Input((4,))
+    h = layers.Dense(3, name="hidden")(x)
+    model = keras.Model(x, layers.Dense(1)(h))
+    training = AdversarialTraining(model, FGM(), at="hidden")
+    path = str(tmp_path / "model.weights.h5")
+    training.save_weights(path)
+    kept = model.get_weights()
+    model.set_weights([w + 1 for w in kept])
+    training.load_weights(path)
+    for weight, value in zip(model.get_weights(), kept, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+def test_special_tokens_are_excepted_wherever_they_are():
+    inputs = {"Input-Token": tf.constant([[2.0, 7.0, 4.0, 8.0, 0.0]])}
+    positions = except_tokens([0, 2, 3, 4])(inputs)
+    np.testing.assert_array_equal(positions, [[False, True, False, True, False]])

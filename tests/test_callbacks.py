@@ -176,3 +176,12 @@ def test_training_stops_after_so_many_steps(tmp_path, steps, epochs):
     assert int(model.optimizer.iterations.numpy()) == steps
     assert read_metrics(tmp_path)[-1]["step"] == steps
     assert len(read_metrics(tmp_path)) == epochs
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    x = np.array([[np.nan]])
+    with pytest.raises(InputError, match="diverged; lower --learning_rate"):
+        model.fit(x, x, callbacks=[MetricsLog(tmp_path)], verbose=0)
+    assert read_metrics(tmp_path) == []

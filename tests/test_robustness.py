@@ -139,3 +139,27 @@ def test_a_dataset_without_examples_is_refused():
 def test_an_unknown_cut_point_is_refused():
     with pytest.raises(InputError, match='did you mean "hidden"'):
         curve(linear(), batches(*examples()), "hiden", FGM(), [0.0])
+
+
+@pytest.mark.parametrize("labels", [np.eye(2)[[0, 1]], np.zeros((2, 3))])
+def test_labels_that_are_not_one_number_a_text_are_refused(labels):
+    data = batches(np.zeros((2, 3), np.float32), labels)
+    model = linear()
+    model.compile(loss="mse")
+    with pytest.raises(InputError, match=r"int labels \[batch\] and one output"):
+        curve(model, data, "hidden", FGM(), [0.0])
+
+
+def test_a_single_output_column_is_refused():
+    x = keras.Input((3,))
+    model = keras.Model(x, layers.Dense(1)(layers.Dense(3, name="hidden")(x)))
+    model.compile(loss="binary_crossentropy")
+    with pytest.raises(InputError, match="one output"):
+        curve(model, batches(*examples()), "hidden", FGM(), [0.0])
+
+
+def test_an_output_that_is_no_number_is_no_right_answer():
+    model, (x, _) = linear(), examples()
+    model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
+    zeros = np.zeros(len(x), int)
+    assert curve(model, batches(x, zeros), "hidden", FGM(), [0.0]) == [(0.0, 0.0)]

@@ -2,13 +2,15 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tiedbert import runs
 from tiedbert.errors import InputError
-from tiedbert.runs import check_run, open_run, read_run, write_json
+from tiedbert.runs import check_run, open_run, read_metrics, read_run, write_json
 
 OPTIONS = {"steps": 3, "overwrite": False, "resume": False}
 
@@ -194,3 +196,27 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
         write_json(path, {"名": object()})
     assert json.loads(path.read_text(encoding="utf-8")) == {"名": 1}
     assert os.listdir(tmp_path) == ["results.json"]
+
+
+def test_two_processes_cannot_write_one_run(tmp_path):
+    """The second is refused while the first lives, and let in when it has died."""
+    code = (
+        "import sys; from tiedbert.runs import open_run;"
+        f"open_run('job', {{'output_dir': {str(tmp_path / 'run')!r}, 'resume': True}});"
+        "print('open', flush=True); sys.stdin.read()"
+    )
+    options = {"output_dir": str(tmp_path / "run"), "resume": True}
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as first:
+        assert first.stdout.readline() == b"open\n"
+        with pytest.raises(InputError, match="in use by another process"):
+            open_run("job", options)
+        first.kill()
+    assert open_run("job", options) == tmp_path / "run"
+
+
+def test_a_torn_line_of_metrics_is_named(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 1}\n{"epo')
+    with pytest.raises(InputError, match="metrics.jsonl cannot be read"):
+        read_metrics(tmp_path)

@@ -142,8 +142,9 @@ def symbolic_mask(tensor):
 def input_like(tensor, name):
     """A new Input with the shape, batch size and dtype of a symbolic tensor."""
     shape = tuple(tensor.shape)
+    kind = {} if LEGACY else {"sparse": tensor.sparse}
     return keras.Input(
-        shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, name=name
+        shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, name=name, **kind
     )
 
 

@@ -1,5 +1,6 @@
 """Keras callbacks that write into a run directory."""
 
+import math
 import time
 from pathlib import Path
 
@@ -15,7 +16,11 @@ _SCALAR = tf.compat.v1.SummaryMetadata(
 
 
 class MetricsLog(keras.callbacks.Callback):
-    """One line of ``metrics.jsonl`` and the TensorBoard scalars of every epoch."""
+    """One line of ``metrics.jsonl`` and the TensorBoard scalars of every epoch.
+
+    A loss that is no longer a number ends the training with an InputError, before
+    any other callback saves such a model.
+    """
 
     def __init__(self, folder):
         super().__init__()
@@ -30,6 +35,11 @@ class MetricsLog(keras.callbacks.Callback):
         """Write the epoch's metrics."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         step = int(self.model.optimizer.iterations.numpy())
+        if not math.isfinite(values.get("loss", 0.0)):
+            raise InputError(
+                f"the loss is {values['loss']} at step {step}: the training diverged; "
+                "lower --learning_rate"
+            )
         seconds = round(time.perf_counter() - self._start, 3)
         append_metrics(
             self._folder,
@@ -63,7 +73,8 @@ class TrainingState(keras.callbacks.Callback):
         """Restore the newest state, if there is one; the number of epochs done."""
         try:
             self._manager.restore_or_initialize()
-        except (tf.errors.OpError, IndexError) as error:  # IndexError: it ends early
+        # IndexError: the data end early; ValueError: the list of states is empty.
+        except (tf.errors.OpError, IndexError, ValueError) as error:
             raise InputError(
                 f"{self._manager.directory} cannot be read: {reason(error)}"
             ) from None

@@ -44,6 +44,16 @@ def positive_int(text) -> int:
     return value
 
 
+def seed(text) -> int:
+    """An argparse type: a seed that numpy takes."""
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(
+            f"expected a number from 0 to 2**32 - 1, received {text}"
+        )
+    return value
+
+
 def non_negative_float(text) -> float:
     """An argparse type: a number of at least zero."""
     value = float(text)

@@ -94,6 +94,12 @@ class EmbeddingDense(keras.layers.Layer):
     def call(self, inputs):
         """Multiply by the transposed table, without making a transposed copy."""
         table = tf.convert_to_tensor(self.embedding_layer.embeddings)
+        if not table.dtype.is_floating:
+            raise InputError(
+                f"EmbeddingDense {self.name!r}: the table of "
+                f"{self.embedding_layer.name!r} is quantized to {table.dtype.name}; a "
+                "tied head needs it in floating point"
+            )
         vocabulary, width = table.shape
         # Two dimensions: a broadcast product would give the table a gradient per row.
         flat = tf.reshape(inputs, [-1, width])

@@ -83,13 +83,28 @@ def _correct_under(attacks, model, cut, loss):
         counts = []
         for attack in attacks:
             delta = attack.delta(gradient, hidden, positions)
-            guesses = tf.argmax(cut.outputs(crossing, delta), axis=-1)
-            # Labels of another shape would be compared each with each.
-            right = guesses == tf.reshape(tf.cast(labels, guesses.dtype), [-1])
+            right = _right(cut.outputs(crossing, delta), labels)
             counts.append(tf.reduce_sum(tf.cast(right, tf.int64)))
         return tf.stack(counts)
 
     return count
+
+
+def _right(outputs, labels):
+    """Where the largest output is the one of the label, bool ``[batch]``."""
+    labels = tf.convert_to_tensor(labels)
+    if labels.shape.rank == 2 and labels.shape[-1] == 1:
+        labels = labels[:, 0]
+    shape = getattr(outputs, "shape", None)
+    if shape is None or shape.rank != 2 or shape[-1] == 1 or labels.shape.rank != 1:
+        raise InputError(
+            "robustness.curve expected int labels [batch] and one output [batch, "
+            f"classes], received labels {labels.shape} and outputs {shape}"
+        )
+    guesses = tf.argmax(outputs, axis=-1, output_type=tf.int64)
+    # An output that is no number is no answer, though argmax would name a class.
+    finite = tf.reduce_all(tf.math.is_finite(outputs), axis=-1)
+    return finite & (guesses == tf.cast(labels, tf.int64))
 
 
 def _loss(model):

@@ -5,6 +5,7 @@ metrics.jsonl   one JSON object a line
 ...             what the run makes: checkpoints/, model/, plots
 """
 
+import fcntl
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from tiedbert.errors import InputError
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 MODEL = "model"
+_locks = {}  # folder -> descriptor that holds its lock
 _MARK = "tiedbert_run"
 _NOT_COMPARED = {"overwrite", "resume", "output_dir"}
 
@@ -37,15 +39,18 @@ def open_run(job, options, inputs=()) -> Path:
 
     Raises:
         InputError: the folder is not empty and neither was asked for; it is not a
-            run, or not this job's; it was made with other options; it holds an input.
+            run, or not this job's; it was made with other options; it holds an input;
+            another process is writing it.
     """
     check_run(job, options, inputs)
     folder = Path(options["output_dir"])
     if _is_used(folder):
+        _lock(folder)
         if options.get("resume"):
             return folder
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _lock(folder)
     write_json(folder / CONFIG, {_MARK: job, **_plain(options)})
     return folder
 
@@ -97,7 +102,11 @@ def read_metrics(folder) -> list:
     path = Path(folder) / METRICS
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    try:
+        return [json.loads(line) for line in lines]
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} cannot be read: {error}") from None
 
 
 def write_json(path, value):
@@ -143,6 +152,22 @@ def _check_same(folder, job, options):
         raise InputError(
             f"cannot resume {folder} with other options: {'; '.join(changed)}"
         )
+
+
+def _lock(folder):
+    """Keep other processes out of a run until this one ends, however it ends."""
+    if (held := _locks.pop(folder.resolve(), None)) is not None:
+        os.close(held)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise InputError(
+            f"--output_dir {folder} is in use by another process: wait for it, or "
+            "choose another"
+        ) from None
+    _locks[folder.resolve()] = descriptor
 
 
 def _check_removable(folder, inputs):

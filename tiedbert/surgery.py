@@ -14,7 +14,7 @@ class Front(keras.Model):
     """The part before a cut: a functional model that gives a list, even of one.
 
     Keras unpacks a list of one; ``hidden, *context = front(x)`` must not depend on
-    how many tensors cross a cut.
+    how many tensors cross a cut. Save it as ``.keras``: older formats do not know it.
     """
 
     def call(self, inputs, training=None, mask=None):

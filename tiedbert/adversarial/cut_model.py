@@ -1,6 +1,7 @@
 """A model cut for perturbation: its two halves, and where it may be perturbed."""
 
-from tiedbert.adversarial.positions import ordinary_tokens, token_ids_of
+from tiedbert import _keras
+from tiedbert.adversarial.positions import ID_INPUTS, ordinary_tokens, token_ids_of
 from tiedbert.errors import InputError
 from tiedbert.surgery import Cut
 
@@ -23,6 +24,11 @@ class CutModel:
             raise InputError(
                 f"a perturbation needs one cut point of float activations, received "
                 f"{at!r} ({dtypes})"
+            )
+        if _keras.maker(cut.tensors[0]).name in ID_INPUTS:
+            raise InputError(
+                f"a perturbation needs float activations, and {at!r} holds ids: cut "
+                'after an embedding, e.g. at "Embedding-Norm"'
             )
         self._model = model
         self.front, self.rest = cut.front(), cut.rest()

@@ -2,11 +2,20 @@
 
 import tensorflow as tf
 
+from tiedbert.errors import InputError
+
 
 def restrict(delta, positions):
     """Zero `delta` where `positions` (bool ``[batch, time]``, or None) is False."""
     if positions is None:
         return delta
+    if positions.shape.rank != 2 or not positions.shape.is_compatible_with(
+        delta.shape[:2]
+    ):
+        raise InputError(
+            f"positions: expected bool [batch, time] for a hidden state {delta.shape}, "
+            f"received {positions.shape}"
+        )
     allowed = tf.cast(positions, delta.dtype)
     for _ in range(delta.shape.rank - 2):
         allowed = allowed[..., None]
@@ -34,6 +43,11 @@ def l2_direction(gradient, positions=None):
         >>> l2_direction(tf.constant([[[3.0], [4.0]]])).numpy().round(2).tolist()
         [[[0.6000000238418579], [0.800000011920929]]]
     """
+    if gradient is None:
+        raise InputError(
+            "the loss does not depend on the cut point, or not differentiably: choose "
+            "another one"
+        )
     gradient = restrict(tf.cast(gradient, tf.float32), positions)
     scaled, _ = _largest_out(gradient)
     norm = tf.reshape(l2_norm(scaled), _per_example(scaled))

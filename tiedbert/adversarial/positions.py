@@ -5,6 +5,8 @@ import tensorflow as tf
 from tiedbert import _keras
 
 TOKEN_INPUT = "Input-Token"
+# bert4keras declares its ids as float32.
+ID_INPUTS = {TOKEN_INPUT, "Input-Segment", "Input-Position"}
 
 
 def ordinary_tokens(token_ids):

@@ -68,6 +68,14 @@ class AdversarialTraining(keras.Model):
         """Save the wrapped model."""
         return self.model.save(*args, **kwargs)
 
+    def save_weights(self, *args, **kwargs):
+        """Save the weights of the wrapped model."""
+        return self.model.save_weights(*args, **kwargs)
+
+    def load_weights(self, *args, **kwargs):
+        """Load weights into the wrapped model."""
+        return self.model.load_weights(*args, **kwargs)
+
     def train_step(self, data):
         """One step on the method's loss."""
         data = _Batch(*keras.utils.unpack_x_y_sample_weight(data))
