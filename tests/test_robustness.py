@@ -141,9 +141,8 @@ def test_an_unknown_cut_point_is_refused():
         curve(linear(), batches(*examples()), "hiden", FGM(), [0.0])
 
 
-@pytest.mark.parametrize("labels", [np.eye(2)[[0, 1]], np.zeros((2, 3))])
-def test_labels_that_are_not_one_number_a_text_are_refused(labels):
-    data = batches(np.zeros((2, 3), np.float32), labels)
+def test_one_hot_labels_are_refused():
+    data = batches(np.zeros((2, 3), np.float32), np.eye(2))
     model = linear()
     model.compile(loss="mse")
     with pytest.raises(InputError, match=r"int labels \[batch\] and one output"):

@@ -48,6 +48,7 @@ def curve(model, dataset, at, method, epsilons, positions=None):
     count_correct = tf.function(
         _correct_under(attacks, model, CutModel(model, at, positions), _loss(model)),
         reduce_retracing=True,
+        autograph=False,  # it would hide the type of our errors
     )
     correct, total = [0] * len(attacks), 0
     for inputs, labels in dataset:
