@@ -7,6 +7,8 @@ Files are TSV or CSV with the columns `label` and `text`, UTF-8. Writes into
 --output_dir: config.json, metrics.jsonl, events/ for TensorBoard, checkpoints/ for
 --resume, and model/ with bert_config.json, a Google checkpoint, tokenizer.model and
 labels.json. The weights kept are those of the epoch with the best validation accuracy.
+At the demo's size about a minute for three epochs of 12,000 reviews on two CPU cores,
+a minute and a half with FGM.
 """
 
 import time
@@ -51,8 +53,18 @@ def options():
         "(default with --adversary: Embedding-Norm)")  # fmt: skip
     add("--epochs", type=positive_int, default=3, help="passes over the training file")
     add("--batch_size", type=positive_int, default=32, help="texts a step")
-    add("--learning_rate", type=non_negative_float, default=3e-4, help="peak rate")
-    add("--dropout", type=share, default=0.1, help="rate everywhere")
+    add(
+        "--learning_rate",
+        type=non_negative_float,
+        default=3e-4,
+        help="peak; linear warm-up, cosine decay",
+    )
+    add(
+        "--dropout",
+        type=share,
+        default=0.1,
+        help="share dropped, in every block and before the last layer",
+    )
     add("--max_length", type=positive_int, default=128, help="tokens a text")
     add("--errors", choices=ENCODING_ERRORS, default="strict",
         help="what to do with bytes that are not UTF-8")  # fmt: skip

@@ -44,14 +44,19 @@ def options():
     add("--output_dir", required=True, type=Path, help="run directory to write")
     add("--steps", type=positive_int, default=1000, help="optimizer steps")
     add("--batch_size", type=positive_int, default=32, help="sequences a step")
-    add("--learning_rate", type=non_negative_float, default=1e-3, help="peak rate")
+    add(
+        "--learning_rate",
+        type=non_negative_float,
+        default=1e-3,
+        help="peak; linear warm-up, cosine decay",
+    )
     add("--layers", type=positive_int, default=4, help="Transformer blocks")
     add("--hidden_size", type=positive_int, default=256, help="width of the model")
     add("--heads", type=positive_int, default=4, help="attention heads")
     add("--initializer_range", type=non_negative_float, default=0.02,
         help="standard deviation of the first weights")  # fmt: skip
     add("--dropout", type=share, default=0.0, help="rate while pretraining")
-    add("--mask_rate", type=share, default=0.15, help="share of tokens")
+    add("--mask_rate", type=share, default=0.15, help="share of the tokens to predict")
     add("--held_out", type=positive_int, default=128, help="sequences to validate on")
     add("--log_every", type=positive_int, default=50, help="steps between reports")
     add("--seed", type=seed, default=0, help="of weights, order and masks")
