@@ -14,7 +14,7 @@ import pytest
 from text_samples import VOCAB_SIZE, documents, tokenizer
 
 from tiedbert.errors import InputError
-from tiedbert.runs import open_run
+from tiedbert.runs import write_json
 from tiedbert.text.records import (
     corpus_dataset,
     find_damage,
@@ -114,8 +114,10 @@ def old_run(text, tmp_path):
     """A finished run, and the tokenizer it was made with beside the text."""
     model = text.with_name("t.model")
     tokenizer().save(model)
-    options = {"output_dir": tmp_path / "corpus", "overwrite": False}
-    folder = open_run("prepare_corpus", options)
+    folder = tmp_path / "corpus"
+    folder.mkdir()
+    # As open_run does, which would keep this process' hand on the folder.
+    write_json(folder / "config.json", {"tiedbert_run": "prepare_corpus"})
     write_corpus(documents(), Tokenizer(model), folder)
     return folder
 
