@@ -52,7 +52,7 @@ def test_example_prints_what_the_readme_says(example):
 def test_the_bert_example_says_which_keras_it_needs():
     done = run(NEEDS_BERT)
     assert done.returncode == 1
-    assert "start with TF_USE_LEGACY_KERAS=1" in done.stderr
+    assert "unset both variables" in done.stderr
     assert "Traceback" not in done.stderr
 
 
