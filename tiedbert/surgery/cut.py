@@ -1,4 +1,4 @@
-"""Edits of functional models: new models that share the weights of the old one."""
+"""A functional model cut in two, whatever crosses the cut handed over."""
 
 import tensorflow as tf
 from tensorflow import keras
@@ -7,6 +7,7 @@ from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.explicit_mask import AttachMask, mask_of, without_mask
 from tiedbert.graph import Graph
+from tiedbert.surgery.replay import replay
 
 
 @keras.utils.register_keras_serializable("tiedbert")
@@ -157,19 +158,6 @@ class Cut:
                 new[id(value)] = AttachMask()([new[id(value)], new[id(mask)]])
         replay(self._calls, new)
         return _keras.map_structure(lambda tensor: new[id(tensor)], self._graph.outputs)
-
-
-def replay(calls, new):
-    """Call the layers of `calls` again; `new` maps old tensors' ids to new tensors."""
-
-    def mapped(value):
-        return new[id(value)] if _keras.is_symbolic(value) else value
-
-    for call in calls:
-        args = _keras.map_structure(mapped, call.args)
-        kwargs = _keras.map_structure(mapped, call.kwargs)
-        outputs = _keras.flatten(call.layer(*args, **kwargs))
-        new.update((id(t), y) for t, y in zip(call.outputs, outputs, strict=True))
 
 
 def _as_list(tensors) -> list:
