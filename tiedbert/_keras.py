@@ -7,6 +7,7 @@ for both. Much of it reads what Keras calls private; every such read passes thro
 """
 
 import sys
+import warnings
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -72,14 +73,47 @@ def flatten(structure) -> list:
 
 def functional(model):
     """The functional graph inside `model`; InputError when there is none."""
-    if isinstance(model, keras.Sequential) and not LEGACY:
-        model = _internal(model, "_functional") if model.built else None
-    if not hasattr(model, "_nodes_by_depth") or not getattr(model, "inputs", None):
+    if not has_graph(model):
         raise InputError(
             "expected a functional model (or a built Sequential), received "
-            f"{type(model).__name__}: a subclassed or unbuilt model has no graph to cut"
+            f"{_description(model)}: {_why_no_graph(model)}"
         )
+    if isinstance(model, keras.Sequential) and not LEGACY:
+        return _internal(model, "_functional")
     return model
+
+
+def has_graph(layer) -> bool:
+    """Whether calling `layer` runs a graph of calls that can be followed."""
+    if isinstance(layer, keras.Sequential) and not LEGACY:
+        return layer.built and _internal(layer, "_functional") is not None
+    return (
+        hasattr(layer, "_nodes_by_depth")
+        and bool(getattr(layer, "inputs", None))
+        and _call_of_its_own(layer) is None
+    )
+
+
+def _call_of_its_own(model):
+    """The class that gives `model` a `call` that its graph does not tell, or None."""
+    definer = next(kind for kind in type(model).__mro__ if "call" in vars(kind))
+    known = ("keras.src.", "tf_keras.src.", "tiedbert.surgery.")
+    return None if definer.__module__.startswith(known) else definer
+
+
+def _description(model) -> str:
+    name = getattr(model, "name", None)
+    return type(model).__name__ + (f" {name!r}" if isinstance(name, str) else "")
+
+
+def _why_no_graph(model) -> str:
+    if not isinstance(model, keras.Model):
+        return "only a model has a graph to cut"
+    if isinstance(model, keras.Sequential):
+        return "it is not built; call it once, or give it an Input first"
+    if getattr(model, "inputs", None) and _call_of_its_own(model) is not None:
+        return f"{_call_of_its_own(model).__name__}.call runs something else than it"
+    return "a subclassed or unbuilt model has no graph to cut"
 
 
 def structures(model) -> tuple:
@@ -103,7 +137,9 @@ def calls(model) -> list:
 
 def _raw_call(node) -> RawCall:
     layer = _internal(node, "layer" if LEGACY else "operation")
-    order = _internal(layer, "_inbound_nodes").index(node)
+    # Not `_inbound_nodes.index`: the list grows with every model that shares a layer.
+    made = flatten(_internal(node, "outputs"))[0]
+    order = _internal(_internal(made, "_keras_history"), "node_index")
     if LEGACY:
         return RawCall(
             layer,
@@ -139,13 +175,106 @@ def symbolic_mask(tensor):
     return getattr(tensor, "_keras_mask", None)
 
 
+def implicit_masks(call) -> list:
+    """The names of a call's keyword arguments that Keras itself filled with masks.
+
+    Keras 3 records in some nodes the implicit masks of the arguments, as if the user
+    had given them; Keras 2 never does.
+    """
+    if LEGACY:
+        return []
+    arguments = [t for t in flatten((call.args, call.kwargs)) if is_symbolic(t)]
+    known = {id(symbolic_mask(t)) for t in arguments} | {id(None)}
+    return [
+        name
+        for name, value in call.kwargs.items()
+        if (name == "mask" or name.endswith("_mask"))
+        and all(id(leaf) in known for leaf in flatten(value))
+    ]
+
+
+def forget_mask(tensor):
+    """Let a symbolic tensor of Keras 3 say nothing of a mask; it may still have one.
+
+    What a tensor says makes Keras record the mask in the calls that follow. A mask
+    that is not recorded is found again whenever the model runs.
+    """
+    if not LEGACY:
+        tensor._keras_mask = None
+
+
+def starts_masks(layers) -> bool:
+    """Whether one of `layers`, or one nested in them, may give a tensor a mask."""
+    return any(_starts_a_mask(part) for layer in layers for part in layers_within(layer))
+
+
+def _starts_a_mask(layer) -> bool:
+    if not isinstance(layer, keras.layers.Layer):
+        return False  # an operation of Keras 3
+    if isinstance(layer, keras.layers.Masking):
+        return True
+    if hasattr(layer, "mask_zero"):
+        return bool(layer.mask_zero)
+    definer = next(kind for kind in type(layer).__mro__ if "compute_mask" in vars(kind))
+    return not definer.__module__.startswith(("keras.src.", "tf_keras.src."))
+
+
+def trace(function, tensors):
+    """Run `function` once on placeholders like the symbolic `tensors`.
+
+    Nothing is computed and no variable, loss or random state changes. Keras 3 only.
+    """
+    with keras.StatelessScope(collect_losses=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # The model warns when it really runs.
+        specs = [_spec(tensor) for tensor in tensors]
+        tf.function(function, autograph=False).get_concrete_function(*specs)
+
+
+def _spec(tensor):
+    kinds = {"sparse": tf.SparseTensorSpec, "ragged": tf.RaggedTensorSpec}
+    kind = next((kinds[name] for name in _kind(tensor)), tf.TensorSpec)
+    return kind(tensor.shape, tensor.dtype)
+
+
+def running_mask(tensor):
+    """The implicit mask of a tensor while a model runs, or None."""
+    return getattr(tensor, "_keras_mask", None)
+
+
+def side_effect(layer) -> bool:
+    """Whether `layer` is how Keras 2 keeps a symbolic `add_loss` or `add_metric`."""
+    return LEGACY and type(layer).__name__ in ("AddLoss", "AddMetric")
+
+
+def repeat_side_effects(model, calls, new):
+    """Add the losses and metrics of `calls` to `model`; `new` as in `replay`."""
+    for call in calls:
+        value = new.get(id(call.inputs[0]), call.inputs[0])
+        if type(call.layer).__name__ == "AddLoss":
+            model.add_loss(value)
+        else:
+            layer = call.layer
+            model.add_metric(
+                value, aggregation=layer.aggregation, name=layer.metric_name
+            )
+
+
 def input_like(tensor, name):
-    """A new Input with the shape, batch size and dtype of a symbolic tensor."""
+    """A new Input with the shape, batch size, dtype and kind of a symbolic tensor."""
     shape = tuple(tensor.shape)
-    kind = {} if LEGACY else {"sparse": tensor.sparse}
+    kind = _kind(tensor)
     return keras.Input(
         shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, name=name, **kind
     )
+
+
+def _kind(tensor) -> dict:
+    """``{"sparse": True}``, ``{"ragged": True}`` or, for a dense tensor, nothing."""
+    if LEGACY:
+        kinds = {tf.SparseTensorSpec: "sparse", tf.RaggedTensorSpec: "ragged"}
+        name = kinds.get(type(tensor.type_spec))
+        return {name: True} if name else {}
+    return {name: True for name in ("sparse", "ragged") if getattr(tensor, name, False)}
 
 
 def ancestors(tensors):

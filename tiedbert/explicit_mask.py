@@ -13,11 +13,16 @@ from tiedbert import _keras
 
 @keras.utils.register_keras_serializable("tiedbert")
 class ReadMask(keras.layers.Layer):
-    """The implicit mask of a tensor, as a bool tensor ``[batch, time]``."""
+    """The implicit mask of a tensor, as a bool tensor ``[batch, time]``.
 
-    def __init__(self, **kwargs):
+    Args:
+        rank: the rank of the mask, where Keras 3 cannot know it before the model runs.
+    """
+
+    def __init__(self, rank=2, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
+        self.rank = rank
 
     def call(self, inputs, mask=None):
         """Return the mask that Keras passes beside `inputs`."""
@@ -25,9 +30,17 @@ class ReadMask(keras.layers.Layer):
             raise ValueError(f"{self.name}: its input carries no mask")
         return tf.identity(mask)
 
+    def compute_output_spec(self, inputs, mask=None):
+        """Keras 3: a mask may show only when the model runs."""
+        return keras.KerasTensor(inputs.shape[: self.rank], "bool")
+
     def compute_mask(self, inputs, mask=None):
         """A mask has no mask of its own."""
         return None
+
+    def get_config(self):
+        """Settings."""
+        return {**super().get_config(), "rank": self.rank}
 
 
 @keras.utils.register_keras_serializable("tiedbert")
@@ -66,12 +79,18 @@ class DropMask(keras.layers.Layer):
         return None
 
 
-def mask_of(tensor):
-    """The implicit mask of a symbolic tensor as a symbolic bool tensor, or None."""
+def mask_of(tensor, rank=None):
+    """The implicit mask of a symbolic tensor as a symbolic bool tensor, or None.
+
+    Args:
+        tensor: a symbolic tensor.
+        rank: the rank of the mask that the tensor is known to have when its model
+            runs, although in Keras 3 it may not say so; None: trust what it says.
+    """
     mask = _keras.symbolic_mask(tensor)
-    if mask is None or _keras.is_symbolic(mask):
+    if _keras.is_symbolic(mask) or (mask is None and rank is None):
         return mask
-    return ReadMask()(tensor)
+    return ReadMask(rank or mask.shape.rank)(tensor)
 
 
 def without_mask(tensor):

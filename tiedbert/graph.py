@@ -44,6 +44,11 @@ class Graph:
         return _keras.flatten(self.outputs)
 
     @cached_property
+    def side_effects(self) -> list:
+        """The calls that add a loss or a metric, which no output needs (Keras 2)."""
+        return [call for call in self.calls if _keras.side_effect(call.layer)]
+
+    @cached_property
     def _by_name(self) -> dict:
         """name -> the list of output lists of each call of that layer."""
         table = {}
@@ -55,10 +60,7 @@ class Graph:
 
     def resolve(self, at) -> list:
         """The tensors that `at` names: a name, a tensor, or a list of these."""
-        points = at if isinstance(at, list | tuple) else [at]
-        if not points:
-            raise InputError("expected at least one cut point, received an empty list")
-        tensors = [self._tensor_at(point) for point in points]
+        tensors = [self.tensor_at(point) for point in points_of(at)]
         names = [_keras.maker(tensor).name for tensor in tensors]
         if len({id(tensor) for tensor in tensors}) < len(tensors):
             raise InputError(
@@ -66,56 +68,121 @@ class Graph:
             )
         return tensors
 
-    def _tensor_at(self, point):
+    def tensor_at(self, point):
+        """The tensor that one cut point of this graph names."""
         if isinstance(point, str):
-            return self._tensor_named(point)
-        if not _keras.is_symbolic(point):
-            raise InputError(
-                "a cut point is a layer name or a symbolic tensor of the model, "
-                f"received {type(point).__name__}"
-            )
-        known = {id(t) for t in self.input_tensors} | self.producers.keys()
-        if id(point) not in known:
+            return _only_tensor(self._named(point), point, self.name)
+        if not self.owns(point):
             raise InputError(
                 f"the tensor {point.name!r} does not belong to model {self.name!r}: "
                 "give a tensor of this model, or a layer's name"
             )
         return point
 
-    def _tensor_named(self, point):
+    def tensors_at(self, point) -> list:
+        """Like `tensor_at`, but a bare name means every call of the layer."""
+        if isinstance(point, str):
+            return [
+                _only_tensor([outputs], point, self.name)
+                for outputs in self._named(point)
+            ]
+        return [self.tensor_at(point)]
+
+    def calls_at(self, name) -> list:
+        """The calls of the layer `name`, or the one call that ``"name:k"`` says."""
+        if not isinstance(name, str):
+            raise InputError(
+                f"expected the name of a layer, received {type(name).__name__}"
+            )
+        calls = [self.producers.get(id(outputs[0])) for outputs in self._named(name)]
+        if None in calls:
+            raise InputError(f'"{name}" is an input of model {self.name!r}, no layer')
+        return calls
+
+    def owns(self, point) -> bool:
+        """Whether `point` is a tensor of this graph; InputError if it is no tensor."""
+        if not _keras.is_symbolic(point):
+            raise InputError(
+                "a cut point is a layer name or a symbolic tensor of the model, "
+                f"received {type(point).__name__}"
+            )
+        return id(point) in self.producers or any(
+            point is tensor for tensor in self.input_tensors
+        )
+
+    def inside(self, point):
+        """Where a point in a nested model lies: (its calls, the point in it), or None.
+
+        The calls are those of the nested model: all of them unless the point says
+        which, as in ``"encoder:1/norm"``.
+        """
+        if not isinstance(point, str):
+            return None if self.owns(point) else self._inside_of_tensor(point)
+        if point in self._by_name:
+            return None
+        outer, slash, inner = self._parted(point)
+        if not slash:
+            return None
+        calls = self.calls_at(outer)
+        if not _keras.has_graph(calls[0].layer):
+            name = calls[0].layer.name
+            raise InputError(
+                f'"{point}" reaches into layer "{name}" '
+                f"({type(calls[0].layer).__name__}), which has no graph inside: the "
+                f'closest point is "{outer}" itself'
+            )
+        return calls, inner
+
+    def _parted(self, point) -> tuple:
+        """``"outer/inner"`` in two; Keras 2 allows a slash in a layer's own name."""
+        slashes = [i for i, letter in enumerate(point) if letter == "/"]
+        for i in reversed(slashes):
+            if _split_name(point[:i], self._by_name)[0] in self._by_name:
+                return point[:i], "/", point[i + 1 :]
+        return point.partition("/")
+
+    def _inside_of_tensor(self, tensor):
+        for call in self.calls:
+            if _keras.has_graph(call.layer):
+                graph = Graph(call.layer)
+                if graph.owns(tensor) or graph.inside(tensor) is not None:
+                    return [c for c in self.calls if c.layer is call.layer], tensor
+        return None
+
+    def _named(self, point) -> list:
+        """The output lists of the calls that a name picks."""
         name, which = _split_name(point, self._by_name)
         calls = self._by_name.get(name)
         if calls is None:
             raise InputError(self._no_such_layer(name))
-        if which is None and len(calls) > 1:
-            listed = ", ".join(
-                f'"{name}:{k}" {_shapes(outputs)}' for k, outputs in enumerate(calls)
-            )
-            raise InputError(
-                f'layer "{name}" is called {len(calls)} times in model '
-                f"{self.name!r}: say which of {listed}"
-            )
-        if (which or 0) >= len(calls):
+        if which is None:
+            return calls
+        if which >= len(calls):
             raise InputError(
                 f'"{point}" asks for call {which} of layer "{name}", which is called '
                 f"{len(calls)} time(s) in model {self.name!r}, counted from 0"
             )
-        outputs = calls[which or 0]
-        if len(outputs) != 1:
-            raise InputError(
-                f'layer "{name}" gives {len(outputs)} tensors {_shapes(outputs)}: '
-                "give the tensor itself instead of the name"
-            )
-        return outputs[0]
+        return [calls[which]]
 
     def _no_such_layer(self, name) -> str:
         names = list(self._by_name)
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.4) or names[:3]
+        nested = [f"{outer}/{name}" for outer in self._nested_with(name)]
+        close = difflib.get_close_matches(name, names, n=3, cutoff=0.6) or names[:3]
         return (
             f'no layer "{name}" in model {self.name!r}: did you mean '
-            + ", ".join(f'"{n}"' for n in close)
+            + ", ".join(f'"{n}"' for n in nested or close)
             + "?"
         )
+
+    def _nested_with(self, name) -> list:
+        """The paths of the nested models that have a layer `name`."""
+        paths = []
+        for layer in {id(call.layer): call.layer for call in self.calls}.values():
+            if _keras.has_graph(layer):
+                graph = Graph(layer)
+                paths += [layer.name] if name in graph._by_name else []
+                paths += [f"{layer.name}/{path}" for path in graph._nested_with(name)]
+        return paths
 
     def downstream(self, cut) -> list:
         """The calls that the outputs need and that depend on a tensor of `cut`.
@@ -139,7 +206,9 @@ class Graph:
     def _needed(self, cut) -> set:
         """ids of the calls that some output needs once the cut tensors are given."""
         given = {id(t) for t in cut}
-        needed, wanted = set(), {id(t) for t in self.output_tensors} - given
+        wanted = {id(t) for t in self.output_tensors}
+        wanted.update(id(t) for call in self.side_effects for t in call.outputs)
+        needed, wanted = set(), wanted - given
         for call in reversed(self.calls):
             if any(id(t) in wanted for t in call.outputs):
                 needed.add(id(call))
@@ -179,6 +248,43 @@ def _numbered(raw_calls) -> list:
         )
         for raw in raw_calls
     ]
+
+
+def points_of(at) -> list:
+    """One cut point or a list of them, as a list."""
+    points = list(at) if isinstance(at, list | tuple) else [at]
+    if not points:
+        raise InputError("expected at least one cut point, received an empty list")
+    return points
+
+
+def only_one(calls, point, model_name):
+    """The single call among `calls`; InputError that lists them when there are more."""
+    if len(calls) > 1:
+        _refuse_several([call.outputs for call in calls], point, model_name)
+    return calls[0]
+
+
+def _only_tensor(calls, point, model_name):
+    if len(calls) > 1:
+        _refuse_several(calls, point, model_name)
+    outputs = calls[0]
+    if len(outputs) != 1:
+        raise InputError(
+            f'layer "{point}" gives {len(outputs)} tensors {_shapes(outputs)}: '
+            "give the tensor itself instead of the name"
+        )
+    return outputs[0]
+
+
+def _refuse_several(calls, name, model_name):
+    listed = ", ".join(
+        f'"{name}:{k}" {_shapes(outputs)}' for k, outputs in enumerate(calls)
+    )
+    raise InputError(
+        f'layer "{name}" is called {len(calls)} times in model '
+        f"{model_name!r}: say which of {listed}"
+    )
 
 
 def _split_name(point, names) -> tuple:

@@ -5,8 +5,9 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.explicit_mask import AttachMask, mask_of, without_mask
-from tiedbert.graph import Graph
+from tiedbert.explicit_mask import AttachMask, DropMask, mask_of, without_mask
+from tiedbert.graph import Graph, only_one, points_of
+from tiedbert.surgery.masks_received import masks_received
 from tiedbert.surgery.replay import replay
 
 
@@ -25,119 +26,72 @@ class Front(keras.Model):
         return [tf.identity(tensor) for tensor in _keras.flatten(outputs)]
 
 
-def split(model, at):
-    """Cut a functional model in two: ``rest(front(x))`` is ``model(x)`` bit for bit.
-
-    Args:
-        model: a functional `keras.Model` of the running Keras; left as it is.
-        at: a cut point or a list of them: the name of a layer, ``"name:k"`` for the
-            k-th call (from 0) of a layer that is called several times, or a symbolic
-            tensor of the model. Cut points must not depend on each other, nor lie
-            inside a nested model.
-
-    Returns:
-        ``(front, rest)``, both sharing the model's weights. `front` takes what the
-        model takes and gives the list of crossing tensors: first the cut tensors in
-        the order of `at`, then the context (skip connections, attention biases,
-        inputs, and last the implicit masks, bool ``[batch, time]``, made explicit).
-        `rest` takes that list and gives what the model gives.
-
-    Raises:
-        InputError: no such layer (the closest names are shown), a layer called
-            several times (the calls are shown), cut points that depend on each
-            other, or a model without a graph.
-
-    Example:
-        >>> import tensorflow as tf
-        >>> from tensorflow import keras
-        >>> x = keras.Input((4,))
-        >>> h = keras.layers.Dense(3, name="middle")(x)
-        >>> model = keras.Model(x, keras.layers.Dense(2)(h))
-        >>> front, rest = split(model, "middle")
-        >>> batch = tf.ones([5, 4])
-        >>> hidden, *context = front(batch)
-        >>> bool(tf.reduce_all(rest([hidden, *context]) == model(batch)))
-        True
-    """
-    cut = Cut(model, at)
-    return cut.front(), cut.rest()
-
-
-def get_outputs_of(model, start_tensors, input_layers=None):
-    """The part of a model after some of its tensors, as ``(inputs, outputs)``.
-
-    The function of Su Jianlin's 2019 post (kexue.fm/archives/6985), with its
-    signature: ``keras.Model(*get_outputs_of(model, tensor))`` is the rest of the model.
-
-    Args:
-        model: a functional model; left as it is.
-        start_tensors: cut points as in :func:`split`.
-        input_layers: symbolic tensors that take the place of the crossing tensors,
-            in the order in which the `front` of :func:`split` gives them. New Inputs
-            are made for those that are not given.
-
-    Returns:
-        ``(inputs, outputs)``: symbolic tensors. `inputs` is a single tensor when one
-        tensor crosses the cut, else a list; `outputs` has the model's own structure.
-
-    Raises:
-        InputError: as :func:`split`; or too many input layers.
-
-    Example:
-        >>> from tensorflow import keras
-        >>> x = keras.Input((4,))
-        >>> h = keras.layers.Dense(3)(x)
-        >>> model = keras.Model(x, keras.layers.Dense(2)(h))
-        >>> inputs, outputs = get_outputs_of(model, h)
-        >>> tuple(inputs.shape), tuple(outputs.shape)
-        ((None, 3), (None, 2))
-    """
-    cut = Cut(model, start_tensors)
-    inputs = cut.inputs(_as_list(input_layers))
-    outputs = cut.outputs(inputs)
-    return (inputs[0] if len(inputs) == 1 else inputs), outputs
-
-
 class Cut:
     """The tensors that cross a cut of `model`, and the models on its two sides.
 
     Attributes:
         width: the number of cut tensors, which come first in `tensors`.
-        tensors: the crossing tensors of the model, in the order of `split`.
+        tensors: the crossing tensors, in the order of `split`. Those of a cut inside a
+            nested model belong to a copy of the model that has that model split.
         mask_index: for each cut tensor the index of its mask in `tensors`, or None.
     """
 
     def __init__(self, model, at):
-        self._graph = Graph(model)
-        cut = self._graph.resolve(at)
+        self._graph, cut, masks_inside = _opened(Graph(model), at)
         self._calls = self._graph.downstream(cut)
+        _check_leads_to_an_output(self._graph, cut, self._calls)
+        self._received = masks_received(self._graph)
         context = self._graph.context(cut)
-        self._values = cut + context
-        self._masks = [mask_of(tensor) for tensor in self._values]
-        masks = {id(mask): mask for mask in self._masks if mask is not None}
+        self._masks = self._masks_to_attach(cut, context)
+        masks = {id(mask): mask for mask in self._masks.values()}
         # Keras 3 hands masks to some layers as edges: those are in the context too.
         context = [tensor for tensor in context if id(tensor) not in masks]
         crossing = [*cut, *context, *masks.values()]
         self.tensors = list({id(tensor): tensor for tensor in crossing}.values())
         self.width = len(cut)
-        ids = [id(tensor) for tensor in self.tensors]
         self.mask_index = [
-            None if mask is None else ids.index(id(mask))
-            for mask in self._masks[: self.width]
+            self._index(self._masks.get(id(tensor), inside))
+            for tensor, inside in zip(cut, masks_inside, strict=True)
         ]
+
+    def _masks_to_attach(self, cut, context) -> dict:
+        """id of a crossing tensor -> its mask, where a call behind the cut needs it.
+
+        The mask of a cut tensor crosses in any case: it tells what is padding.
+        """
+        readers = [*map(id, self._calls), None]
+        masks = {}
+        for tensor in [*cut, *context]:
+            ranks = [self._received.get((reader, id(tensor))) for reader in readers]
+            rank = next((rank for rank in ranks if rank is not None), None)
+            if rank is not None or any(tensor is point for point in cut):
+                mask = mask_of(tensor, rank)
+                masks.update({} if mask is None else {id(tensor): mask})
+        return masks
+
+    def _index(self, mask):
+        found = [i for i, tensor in enumerate(self.tensors) if tensor is mask]
+        return found[0] if found else None
 
     def front(self):
         """The model's inputs -> the list of crossing tensors."""
         name = f"{self._graph.name}_front"
         # The masks cross as tensors: a second, implicit copy would only mislead.
         outputs = [without_mask(tensor) for tensor in self.tensors]
-        return Front(self._graph.inputs, outputs, name=name)
+        front = Front(self._graph.inputs, outputs, name=name)
+        behind = {id(call) for call in self._calls}
+        before = [call for call in self._graph.side_effects if id(call) not in behind]
+        _keras.repeat_side_effects(front, before, {})
+        return front
 
     def rest(self):
         """The list of crossing tensors -> the model's outputs."""
         inputs = self.inputs()
-        name = f"{self._graph.name}_rest"
-        return keras.Model(inputs, self.outputs(inputs), name=name)
+        outputs, new = self._behind(inputs)
+        rest = keras.Model(inputs, outputs, name=f"{self._graph.name}_rest")
+        behind = [call for call in self._calls if _keras.side_effect(call.layer)]
+        _keras.repeat_side_effects(rest, behind, new)
+        return rest
 
     def inputs(self, given=()) -> list:
         """The `given` tensors, then new Inputs for the other crossing tensors."""
@@ -152,18 +106,200 @@ class Cut:
 
     def outputs(self, inputs):
         """The model's outputs as functions of `inputs`, one per crossing tensor."""
+        return self._behind(inputs)[0]
+
+    def _behind(self, inputs):
+        """The outputs as functions of `inputs`, and what all old tensors became."""
         new = {id(old): x for old, x in zip(self.tensors, inputs, strict=True)}
-        for value, mask in zip(self._values, self._masks, strict=True):
-            if mask is not None:
-                new[id(value)] = AttachMask()([new[id(value)], new[id(mask)]])
-        replay(self._calls, new)
-        return _keras.map_structure(lambda tensor: new[id(tensor)], self._graph.outputs)
+        masked = {
+            tensor_id: _attach(new[tensor_id], new[id(mask)])
+            for tensor_id, mask in self._masks.items()
+        }
+        seen_by = {
+            (reader, tensor_id): masked[tensor_id]
+            for reader, tensor_id in self._received
+            if tensor_id in masked
+        }
+        replay(self._calls, new, recorded_masks=True, seen_by=seen_by)
+
+        def output(tensor):
+            return seen_by.get((None, id(tensor)), new[id(tensor)])
+
+        return _keras.map_structure(output, self._graph.outputs), new
 
 
-def _as_list(tensors) -> list:
-    if tensors is None:
-        return []
-    return list(tensors) if isinstance(tensors, list | tuple) else [tensors]
+def _attach(tensor, mask):
+    return AttachMask()([tensor, mask])
+
+
+def _check_leads_to_an_output(graph, cut, calls):
+    used = {id(t) for call in calls for t in call.inputs}
+    used.update(id(t) for t in graph.output_tensors)
+    for tensor in cut:
+        if id(tensor) not in used:
+            raise InputError(
+                f'no output of model {graph.name!r} depends on cut point '
+                f'"{_keras.maker(tensor).name}": there is nothing behind this cut'
+            )
+
+
+def _opened(graph, at):
+    """`graph` with each nested model that holds a cut point split at it.
+
+    Returns:
+        ``(graph, tensors, masks)``: the graph itself when no point is nested, else one
+        of a new model; the tensors in it that `at` names; and for each of them the
+        tensor that is its mask where a nested cut made it explicit, or None.
+    """
+    points = points_of(at)
+    nested = _by_nested_call(graph, points)
+    if not nested:
+        tensors = graph.resolve(points)
+        return graph, tensors, [None] * len(tensors)
+    here = {i: graph.tensor_at(p) for i, p in enumerate(points) if i not in nested}
+    halves = {}
+    for i, (call, inner) in nested.items():
+        halves.setdefault(id(call), (call, {}))[1][i] = inner
+    received = masks_received(graph)
+    halves = [_Halves(call, inner, received) for call, inner in halves.values()]
+    new = {}
+    seen_by = {key: t for half in halves for key, t in half.unmasked(graph, received)}
+    instead = {id(half.call): half for half in halves}
+    replay(graph.calls, new, recorded_masks=True, seen_by=seen_by, instead=instead)
+
+    def output(tensor):
+        seen = seen_by.get((None, id(tensor)))
+        return new.get(id(tensor), tensor) if seen is None else seen
+
+    outputs = _keras.map_structure(output, graph.outputs)
+    opened = keras.Model(graph.inputs, outputs, name=graph.name)
+    _keras.repeat_side_effects(opened, graph.side_effects, new)
+    tensors = {i: (new.get(id(tensor), tensor), None) for i, tensor in here.items()}
+    for half in halves:
+        tensors.update(half.crossing)
+    opened = Graph(opened)
+    chosen = [tensors[i] for i in range(len(points))]
+    cut = opened.resolve([tensor for tensor, _ in chosen])
+    return opened, cut, [mask for _, mask in chosen]
+
+
+def _by_nested_call(graph, points) -> dict:
+    """index of a point -> (the nested model's call it lies in, the point inside)."""
+    found = {}
+    for i, point in enumerate(points):
+        inside = graph.inside(point)
+        if inside is not None:
+            calls, inner = inside
+            name = calls[0].layer.name
+            found[i] = only_one(calls, name, graph.name), inner
+    return found
+
+
+class _Halves:
+    """What takes the place of a nested model's call: its front, then its rest.
+
+    Attributes:
+        call: the call of the nested model.
+        crossing: once called: index of a cut point -> (its tensor, its mask or None).
+    """
+
+    def __init__(self, call, points, received):
+        self.call = call
+        self.crossing = {}
+        self._indices = list(points)
+        self._model = Graph(call.layer)
+        self._ranks = self._mask_ranks(received)
+        model = _with_masks(self._model, self._ranks) if self._ranks else call.layer
+        self._cut = Cut(model, list(points.values()))
+        self._front, self._rest = self._cut.front(), self._cut.rest()
+
+    def _mask_ranks(self, received) -> dict:
+        """index of an input -> rank of the mask with which it reaches the model."""
+        tensors = self._flat(self.call.args, self.call.kwargs)
+        given = _given_masks(self.call.kwargs, len(tensors))
+        ranks = {}
+        for i, tensor in enumerate(tensors):
+            rank = received.get((id(self.call), id(tensor)))
+            if given[i] is not None or rank is not None:
+                ranks[i] = rank if given[i] is None else len(given[i].shape)
+        return ranks
+
+    def unmasked(self, graph, received):
+        """What else reads a masked input of the nested model, but receives no mask.
+
+        MultiHeadAttention of Keras 3 takes the mask off its input, in a nested model
+        off the tensor outside; the front of that model gets a copy instead. Yields
+        ``(id of a call or None for an output, id of the tensor), tensor``.
+        """
+        tensors = self._flat(self.call.args, self.call.kwargs)
+        for tensor in [tensors[i] for i in self._ranks]:
+            readers = [c for c in graph.calls if any(t is tensor for t in c.inputs)]
+            stripped = [
+                reader
+                for reader in [*(id(c) for c in readers if c is not self.call), None]
+                if (reader, id(tensor)) not in received
+            ]
+            if stripped:
+                bare = DropMask()(tensor)
+                yield from (((reader, id(tensor)), bare) for reader in stripped)
+
+    def _flat(self, args, kwargs) -> list:
+        """The inputs of a call of the nested model, in the order of its own."""
+        inputs = args[0] if args else kwargs["inputs"]
+        if isinstance(inputs, dict):
+            inputs = {name: inputs[name] for name in self._model.inputs}
+        return _keras.flatten(inputs)
+
+    def __call__(self, *args, **kwargs):
+        """The outputs of the nested model."""
+        options = {k: v for k, v in kwargs.items() if k == "training"}
+        if self._ranks:
+            inputs = self._flat(args, kwargs)
+            given = _given_masks(kwargs, len(inputs))
+            masks = [
+                mask_of(inputs[i], rank) if given[i] is None else given[i]
+                for i, rank in self._ranks.items()
+            ]
+            # Keras warns of implicit masks that enter a model; they are explicit here.
+            inputs = [
+                DropMask()(x) if i in self._ranks else x for i, x in enumerate(inputs)
+            ]
+            crossing = self._front([*inputs, *masks], **options)
+        else:
+            crossing = self._front(*args, **kwargs)
+        for i, index in enumerate(self._indices):
+            mask = self._cut.mask_index[i]
+            known = None if mask is None else crossing[mask]
+            self.crossing[index] = crossing[i], known
+        return self._rest(crossing, **options)
+
+
+def _given_masks(kwargs, count) -> list:
+    """The masks that a call of a model is given by keyword, one per input."""
+    masks = _keras.flatten(kwargs.get("mask"))
+    return masks if len(masks) == count else [None] * count
+
+
+def _with_masks(graph, ranks):
+    """A nested model that takes the masks of its inputs as inputs of their own.
+
+    Its own symbolic tensors know nothing of masks that come from outside.
+    """
+    old = graph.input_tensors
+    inputs = [_keras.input_like(t, _keras.maker(t).name) for t in old]
+    masks = [
+        keras.Input((None,) * (rank - 1), dtype="bool", name=f"{inputs[i].name}_mask")
+        for i, rank in ranks.items()
+    ]
+    new = {id(tensor): x for tensor, x in zip(old, inputs, strict=True)}
+    for i, mask in zip(ranks, masks, strict=True):
+        new[id(old[i])] = _attach(inputs[i], mask)
+        _keras.forget_mask(new[id(old[i])])
+    replay(graph.calls, new, recorded_masks=True)
+    outputs = _keras.map_structure(lambda tensor: new[id(tensor)], graph.outputs)
+    model = keras.Model([*inputs, *masks], outputs, name=graph.name)
+    _keras.repeat_side_effects(model, graph.side_effects, new)
+    return model
 
 
 def _unique_names(names) -> list:

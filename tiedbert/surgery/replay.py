@@ -3,14 +3,51 @@
 from tiedbert import _keras
 
 
-def replay(calls, new):
-    """Call the layers of `calls` again; `new` maps old tensors' ids to new tensors."""
+def replay(calls, new, *, recorded_masks=False, seen_by=None, instead=None, after=None):
+    """Call the layers of `calls` again; `new` maps old tensors' ids to new tensors.
+
+    A tensor that is not in `new` stays itself, and a call that nothing new reaches is
+    not made again. What the calls give is added to `new`.
+
+    Args:
+        calls: calls of one graph in topological order.
+        new: dict, id of an old tensor -> the tensor in its place.
+        recorded_masks: give each call the masks that Keras once filled in for it and
+            recorded, and no others; else Keras fills them in anew.
+        seen_by: dict, (id of a call, id of an old tensor) -> what that call is given
+            rather than what `new` says.
+        instead: dict, id of a call -> what is called in place of its layer.
+        after: dict, id of an old tensor -> function of the new tensor that gives the
+            one that takes its place.
+    """
+    seen_by, instead, after = seen_by or {}, instead or {}, after or {}
+    for call in calls:
+        reached = any(
+            id(tensor) in new or (id(call), id(tensor)) in seen_by
+            for tensor in call.inputs
+        )
+        outputs = call.outputs
+        if id(call) in instead or (reached and not _keras.side_effect(call.layer)):
+            args, kwargs = _arguments(call, new, seen_by, recorded_masks)
+            function = instead.get(id(call), call.layer)
+            outputs = _keras.flatten(function(*args, **kwargs))
+        for old, tensor in zip(call.outputs, outputs, strict=True):
+            if recorded_masks and _keras.symbolic_mask(old) is None:
+                _keras.forget_mask(tensor)
+            tensor = after[id(old)](tensor) if id(old) in after else tensor
+            if tensor is not old:
+                new[id(old)] = tensor
+
+
+def _arguments(call, new, seen_by, recorded_masks):
+    """The `args` and `kwargs` of `call` with new tensors for old ones."""
+    derived = () if recorded_masks else _keras.implicit_masks(call)
+    kwargs = {name: call.kwargs[name] for name in call.kwargs if name not in derived}
 
     def mapped(value):
-        return new[id(value)] if _keras.is_symbolic(value) else value
+        if not _keras.is_symbolic(value):
+            return value
+        known = seen_by.get((id(call), id(value)))
+        return new.get(id(value), value) if known is None else known
 
-    for call in calls:
-        args = _keras.map_structure(mapped, call.args)
-        kwargs = _keras.map_structure(mapped, call.kwargs)
-        outputs = _keras.flatten(call.layer(*args, **kwargs))
-        new.update((id(t), y) for t, y in zip(call.outputs, outputs, strict=True))
+    return _keras.map_structure(mapped, (tuple(call.args), kwargs))
