@@ -166,6 +166,11 @@ def maker(tensor):
     return _internal(history, "layer" if LEGACY else "operation")
 
 
+def dtype_name(tensor) -> str:
+    """``"float32"``: Keras 2 has a dtype object where Keras 3 has its name."""
+    return tf.as_dtype(tensor.dtype).name
+
+
 def symbolic_mask(tensor):
     """What Keras keeps as the implicit mask of a symbolic tensor, or None.
 
@@ -205,7 +210,9 @@ def forget_mask(tensor):
 
 def starts_masks(layers) -> bool:
     """Whether one of `layers`, or one nested in them, may give a tensor a mask."""
-    return any(_starts_a_mask(part) for layer in layers for part in layers_within(layer))
+    return any(
+        _starts_a_mask(part) for layer in layers for part in layers_within(layer)
+    )
 
 
 def _starts_a_mask(layer) -> bool:
@@ -317,3 +324,142 @@ def apply_gradients(optimizer, gradients, variables):
     if LEGACY and hasattr(optimizer, "get_unscaled_gradients"):
         gradients = optimizer.get_unscaled_gradients(gradients)
     optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+
+def made_of_tensors(model) -> bool:
+    """Whether inputs and outputs are all there is to a model with a graph.
+
+    Else its class has a constructor or a config of its own.
+    """
+    methods = type(model).__init__, type(model).get_config
+    root = keras.Model.__module__.partition(".")[0]
+    return all(method.__module__.partition(".")[0] == root for method in methods)
+
+
+def copy_operation(operation):
+    """An operation of a Keras 3 graph again, as if it had not been called."""
+    copy = type(operation).__new__(type(operation))
+    vars(copy).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
+    if sublayers(copy):
+        raise InputError(
+            f"the operation {operation.name!r} ({type(operation).__name__}) holds "
+            "layers: call a model instead"
+        )
+    return copy
+
+
+def is_variable(value) -> bool:
+    """Whether `value` is a variable of TensorFlow or of Keras."""
+    return isinstance(value, tf.Variable if LEGACY else tf.Variable | keras.Variable)
+
+
+def leaves(value) -> list:
+    """What lists, tuples and dicts hold at any depth, whatever it is."""
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        return [leaf for part in value for leaf in leaves(part)]
+    return [value]
+
+
+# Where Keras itself keeps the layers that the attributes of a layer hold.
+_BOOKKEEPING = (
+    "_layers",
+    "_self_tracked_trackables",
+    "_self_unconditional_checkpoint_dependencies",
+    "_self_unconditional_dependency_names",
+)
+
+
+def sublayers(layer) -> dict:
+    """name -> value of the attributes of `layer` that hold layers."""
+    return {
+        name: value
+        for name, value in vars(layer).items()
+        if name not in _BOOKKEEPING
+        and any(isinstance(leaf, keras.layers.Layer) for leaf in leaves(value))
+    }
+
+
+def hold(layer, name, value):
+    """Set an attribute of `layer` that holds layers.
+
+    They take the places of those that it held, in the order of the weights too.
+    """
+    if LEGACY:
+        _hold_legacy(layer, name, value)
+        return
+    tracker = _internal(layer, "_tracker")
+    for old, new in zip(leaves(vars(layer).get(name)), leaves(value), strict=False):
+        if old is not new and tracker.is_in_store("layers", old):
+            if tracker.is_in_store("layers", new):
+                tracker.untrack(old)
+            else:
+                tracker.replace_tracked_value("layers", old, new)
+    locked = tracker.locked
+    tracker.unlock()  # The original may have taken it before it was built.
+    setattr(layer, name, value)
+    tracker.locked = locked
+
+
+def _hold_legacy(layer, name, value):
+    before = list(_internal(layer, "_self_tracked_trackables"))
+    setattr(layer, name, value)
+    tracked = _internal(layer, "_self_tracked_trackables")
+    kept = [t for t in before if any(t is u for u in tracked)]
+    added = [t for t in tracked if not any(t is u for u in before)]
+    gone = (i for i, t in enumerate(before) if not any(t is u for u in kept))
+    place = next(gone, len(kept))
+    tracked[:] = kept[:place] + added + kept[place:]
+
+
+def rename(layer, name):
+    """Give another name to a layer that is not built."""
+    if not layer.built:
+        setattr(layer, "_name" if LEGACY else "name", name)
+
+
+def given_output_shape(layer):
+    """The `output_shape` that a Lambda layer was made with."""
+    return _internal(layer, "_output_shape")
+
+
+def own_variables(layer) -> list:
+    """The variables of `layer` that are not those of a sublayer, random state too."""
+    if not isinstance(layer, keras.layers.Layer):
+        return []
+    if LEGACY:
+        kinds = "_trainable_weights", "_non_trainable_weights"
+        states = _legacy_generator_state(layer)
+    else:
+        kinds = "_trainable_variables", "_non_trainable_variables"
+        states = [generator.state for generator in _internal(layer, "_seed_generators")]
+    return [variable for kind in kinds for variable in _internal(layer, kind)] + states
+
+
+def _legacy_generator_state(layer) -> list:
+    generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
+    return [] if generator is None else [generator.state]
+
+
+def copy_variable(source, copy):
+    """Give `copy` the value of `source`, and what Keras 3 keeps at a variable."""
+    copy.assign(source)
+    if LEGACY:
+        return
+    for name in ("trainable", "regularizer", "constraint"):
+        if getattr(copy, name) != getattr(source, name):
+            setattr(copy, name, getattr(source, name))
+
+
+def copy_flags(source, copy):
+    """Make a layer trainable like another, and a model of the same dtype policy."""
+    # The public setter would reach down into every sublayer.
+    copy._trainable = _internal(source, "_trainable")
+    if has_graph(source):
+        copy._dtype_policy = _internal(source, "_dtype_policy")
+
+
+def added_losses(layer) -> int:
+    """How many losses a Keras 2 layer has as functions without arguments."""
+    return len(_internal(layer, "_callable_losses")) if LEGACY else 0

@@ -59,14 +59,28 @@ class Graph:
         return table
 
     def resolve(self, at) -> list:
-        """The tensors that `at` names: a name, a tensor, or a list of these."""
-        tensors = [self.tensor_at(point) for point in points_of(at)]
-        names = [_keras.maker(tensor).name for tensor in tensors]
-        if len({id(tensor) for tensor in tensors}) < len(tensors):
-            raise InputError(
-                f"the cut points {names} name a tensor twice: give it once"
-            )
-        return tensors
+        """The tensors of this graph that `at` names: one cut point, or a list."""
+        return _each_once([self.tensor_at(point) for point in points_of(at)])
+
+    def placed(self, at) -> tuple:
+        """Where cut points lie.
+
+        Returns:
+            ``(here, inside)``: dict, index of a point -> its tensor in this graph; and
+            for each call of a nested model with points in it ``(call, points)``, dict,
+            index -> the point as that model names it.
+        """
+        here, inside = {}, {}
+        for i, point in enumerate(points_of(at)):
+            found = self.inside(point)
+            if found is None:
+                here[i] = self.tensor_at(point)
+                continue
+            calls, inner_point = found
+            call = only_one(calls, calls[0].layer.name, self.name)
+            inside.setdefault(id(call), (call, {}))[1][i] = inner_point
+        _each_once(list(here.values()))
+        return here, list(inside.values())
 
     def tensor_at(self, point):
         """The tensor that one cut point of this graph names."""
@@ -190,7 +204,8 @@ class Graph:
         The calls that make the cut tensors themselves are not among them.
         """
         made = {id(t) for t in cut}
-        needed = self._needed(cut)
+        effects = [tensor for call in self.side_effects for tensor in call.outputs]
+        needed = self.needed_for([*self.output_tensors, *effects], given=cut)
         calls = []
         for call in self.calls:
             makes_cut = any(id(t) in made for t in call.outputs)
@@ -203,12 +218,10 @@ class Graph:
                 made.update(id(t) for t in call.outputs)
         return calls
 
-    def _needed(self, cut) -> set:
-        """ids of the calls that some output needs once the cut tensors are given."""
-        given = {id(t) for t in cut}
-        wanted = {id(t) for t in self.output_tensors}
-        wanted.update(id(t) for call in self.side_effects for t in call.outputs)
-        needed, wanted = set(), wanted - given
+    def needed_for(self, wanted, given=()) -> set:
+        """ids of the calls that make the tensors `wanted` once those `given` are."""
+        given = {id(t) for t in given}
+        needed, wanted = set(), {id(t) for t in wanted} - given
         for call in reversed(self.calls):
             if any(id(t) in wanted for t in call.outputs):
                 needed.add(id(call))
@@ -256,6 +269,13 @@ def points_of(at) -> list:
     if not points:
         raise InputError("expected at least one cut point, received an empty list")
     return points
+
+
+def _each_once(tensors) -> list:
+    if len({id(tensor) for tensor in tensors}) < len(tensors):
+        names = [_keras.maker(tensor).name for tensor in tensors]
+        raise InputError(f"the cut points {names} name a tensor twice: give it once")
+    return tensors
 
 
 def only_one(calls, point, model_name):

@@ -1,6 +1,20 @@
 """Edits of functional models: new models that share the weights of the old one."""
 
 from tiedbert.surgery.cut import Cut, Front
+from tiedbert.surgery.features import features
+from tiedbert.surgery.inject import AddDelta, inject
+from tiedbert.surgery.insert import insert, remove, replace
 from tiedbert.surgery.split import get_outputs_of, split
 
-__all__ = ["Cut", "Front", "get_outputs_of", "split"]
+__all__ = [
+    "AddDelta",
+    "Cut",
+    "Front",
+    "features",
+    "get_outputs_of",
+    "inject",
+    "insert",
+    "remove",
+    "replace",
+    "split",
+]

@@ -6,7 +6,7 @@ from tensorflow import keras
 from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.explicit_mask import AttachMask, DropMask, mask_of, without_mask
-from tiedbert.graph import Graph, only_one, points_of
+from tiedbert.graph import Graph
 from tiedbert.surgery.masks_received import masks_received
 from tiedbert.surgery.replay import replay
 
@@ -138,7 +138,7 @@ def _check_leads_to_an_output(graph, cut, calls):
     for tensor in cut:
         if id(tensor) not in used:
             raise InputError(
-                f'no output of model {graph.name!r} depends on cut point '
+                f"no output of model {graph.name!r} depends on cut point "
                 f'"{_keras.maker(tensor).name}": there is nothing behind this cut'
             )
 
@@ -151,17 +151,11 @@ def _opened(graph, at):
         of a new model; the tensors in it that `at` names; and for each of them the
         tensor that is its mask where a nested cut made it explicit, or None.
     """
-    points = points_of(at)
-    nested = _by_nested_call(graph, points)
-    if not nested:
-        tensors = graph.resolve(points)
-        return graph, tensors, [None] * len(tensors)
-    here = {i: graph.tensor_at(p) for i, p in enumerate(points) if i not in nested}
-    halves = {}
-    for i, (call, inner) in nested.items():
-        halves.setdefault(id(call), (call, {}))[1][i] = inner
+    here, inside = graph.placed(at)
+    if not inside:
+        return graph, list(here.values()), [None] * len(here)
     received = masks_received(graph)
-    halves = [_Halves(call, inner, received) for call, inner in halves.values()]
+    halves = [_Halves(call, points, received) for call, points in inside]
     new = {}
     seen_by = {key: t for half in halves for key, t in half.unmasked(graph, received)}
     instead = {id(half.call): half for half in halves}
@@ -174,25 +168,11 @@ def _opened(graph, at):
     outputs = _keras.map_structure(output, graph.outputs)
     opened = keras.Model(graph.inputs, outputs, name=graph.name)
     _keras.repeat_side_effects(opened, graph.side_effects, new)
-    tensors = {i: (new.get(id(tensor), tensor), None) for i, tensor in here.items()}
+    points = {i: (new.get(id(tensor), tensor), None) for i, tensor in here.items()}
     for half in halves:
-        tensors.update(half.crossing)
-    opened = Graph(opened)
-    chosen = [tensors[i] for i in range(len(points))]
-    cut = opened.resolve([tensor for tensor, _ in chosen])
-    return opened, cut, [mask for _, mask in chosen]
-
-
-def _by_nested_call(graph, points) -> dict:
-    """index of a point -> (the nested model's call it lies in, the point inside)."""
-    found = {}
-    for i, point in enumerate(points):
-        inside = graph.inside(point)
-        if inside is not None:
-            calls, inner = inside
-            name = calls[0].layer.name
-            found[i] = only_one(calls, name, graph.name), inner
-    return found
+        points.update(half.crossing)
+    cut, masks = zip(*(points[i] for i in sorted(points)), strict=True)
+    return Graph(opened), list(cut), list(masks)
 
 
 class _Halves:

@@ -51,7 +51,9 @@ def _watched(graph):
         for call in graph.calls:
             watch(id(call), call.inputs)
             args, kwargs = _keras.map_structure(value, (tuple(call.args), call.kwargs))
-            values.update(_by_id(call.outputs, _keras.flatten(call.layer(*args, **kwargs))))
+            values.update(
+                _by_id(call.outputs, _keras.flatten(call.layer(*args, **kwargs)))
+            )
         watch(None, graph.output_tensors)
 
     _keras.trace(run, graph.input_tensors)

@@ -1,0 +1,146 @@
+"""What each edit shares: a model rebuilt from where it changes, nested ones too."""
+
+from dataclasses import dataclass, field
+
+from tensorflow import keras
+
+from tiedbert import _keras
+from tiedbert.errors import InputError
+from tiedbert.graph import Graph
+from tiedbert.surgery.replay import replay
+
+
+@dataclass
+class Changes:
+    """What an edit changes in one graph.
+
+    Attributes:
+        instead: dict, id of a call -> what is called in place of its layer.
+        after: dict, id of a tensor -> function of it that gives what takes its place.
+    """
+
+    instead: dict = field(default_factory=dict)
+    after: dict = field(default_factory=dict)
+
+
+def rebuild(graph, changes, more_inputs=(), name=None):
+    """The model of `graph` with `changes`; what they do not reach is shared with it."""
+    new = {}
+    for tensor in graph.input_tensors:
+        if id(tensor) in changes.after:
+            new[id(tensor)] = changes.after[id(tensor)](tensor)
+    replay(graph.calls, new, instead=changes.instead, after=changes.after)
+    outputs = _keras.map_structure(lambda t: new.get(id(t), t), graph.outputs)
+    inputs = with_more(graph.inputs, more_inputs)
+    _check_names(graph, inputs, outputs)
+    model = keras.Model(inputs, outputs, name=name or graph.name)
+    _keras.repeat_side_effects(model, graph.side_effects, new)
+    return model
+
+
+def with_more(inputs, more):
+    """The inputs of a model and more of them: a dict stays one, all else is a list."""
+    if not more:
+        return inputs
+    if isinstance(inputs, dict):
+        return {**inputs, **{_keras.maker(tensor).name: tensor for tensor in more}}
+    return [*_keras.flatten(inputs), *more]
+
+
+def edited(model, point, change):
+    """`model` with `change(graph, point)` made where the point lies, nested or not.
+
+    A nested model is edited once and takes the place of the old one in each call that
+    the point means.
+    """
+    graph = Graph(model)
+    inside = graph.inside(point)
+    if inside is None:
+        return rebuild(graph, change(graph, point))
+    calls, inner_point = inside
+    inner = edited(calls[0].layer, inner_point, change)
+    if any(c.layer is calls[0].layer and c not in calls for c in graph.calls):
+        # The old one stays in other calls, and two layers cannot have one name.
+        inner = renamed(inner, f"{inner.name}_edited")
+    return rebuild(graph, Changes(instead={id(call): inner for call in calls}))
+
+
+def renamed(model, name):
+    """The same functional model under another name."""
+    return keras.Model(*_keras.structures(_keras.functional(model)), name=name)
+
+
+def _check_names(graph, inputs, outputs):
+    """Keras wants each name once; the message must say whose it is."""
+    layers = {id(layer): layer for layer in _keras.ancestors((inputs, outputs))}
+    seen = {}
+    for layer in layers.values():
+        if layer.name in seen:
+            raise InputError(
+                f'model {graph.name!r} has a layer named "{layer.name}" already: give '
+                "the new one another name"
+            )
+        seen[layer.name] = layer
+
+
+def check_layer(layer):
+    """InputError unless `layer` is a Keras layer or model."""
+    if not isinstance(layer, keras.layers.Layer):
+        raise InputError(
+            f"expected a Keras layer or model, received {type(layer).__name__}"
+        )
+
+
+def check_fits(layer, args, kwargs, expected):
+    """InputError unless `layer` gives a tensor of the shape and dtype of `expected`.
+
+    A layer that is not built yet is tried as a copy: a refused layer stays untouched.
+    """
+    try:
+        outputs = _keras.flatten(_trial(layer)(*args, **kwargs))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f'layer "{layer.name}" cannot be called where "{_maker(expected)}" gives '
+            f"{describe(expected)}: {str(error).splitlines()[0]}"
+        ) from error
+    if len(outputs) != 1 or not _alike(outputs[0], expected):
+        raise InputError(
+            f'layer "{layer.name}" gives {", ".join(map(describe, outputs))} where '
+            f'what follows "{_maker(expected)}" expects {describe(expected)}: shape '
+            "and dtype must stay"
+        )
+
+
+def _trial(layer):
+    if layer.built:
+        return layer
+    try:
+        return type(layer).from_config(layer.get_config())
+    except (NotImplementedError, TypeError, ValueError):
+        return layer  # Not every layer can be copied: a Lambda, one without a config.
+
+
+def describe(tensor) -> str:
+    """``"(?, 4) float32"``."""
+    shape = ", ".join("?" if size is None else str(size) for size in tensor.shape)
+    return f"({shape}) {_keras.dtype_name(tensor)}"
+
+
+def _maker(tensor):
+    return _keras.maker(tensor).name
+
+
+def _alike(tensor, expected):
+    return (
+        _keras.dtype_name(tensor) == _keras.dtype_name(expected)
+        and len(tensor.shape) == len(expected.shape)
+        and all(
+            size is None or wanted is None or size == wanted
+            for size, wanted in zip(tensor.shape, expected.shape, strict=True)
+        )
+    )
+
+
+def free_to_change(graph, tensor) -> bool:
+    """Whether no call uses `tensor`, so that nothing depends on its shape."""
+    return not any(t is tensor for call in graph.calls for t in call.inputs)

@@ -1,0 +1,127 @@
+"""A model with one more input per cut point, which is added to the tensor there."""
+
+from functools import partial
+from itertools import count
+
+from tensorflow import keras
+
+from tiedbert import _keras
+from tiedbert.errors import InputError
+from tiedbert.graph import Graph
+from tiedbert.surgery.edit import Changes, rebuild
+
+
+@keras.utils.register_keras_serializable("tiedbert")
+class AddDelta(keras.layers.Layer):
+    """``[tensor, delta]`` -> their sum; the mask of the tensor stays.
+
+    Raises:
+        InputError: the two have different shapes; nothing is broadcast.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs):
+        """Add."""
+        tensor, delta = inputs
+        if not tensor.shape.is_compatible_with(delta.shape):
+            raise InputError(
+                f"{self.name}: a delta has the shape of the tensor it is added to, "
+                f"{tuple(tensor.shape)}; received {tuple(delta.shape)}"
+            )
+        return tensor + delta
+
+    def compute_output_shape(self, input_shape):
+        """That of the tensor."""
+        return input_shape[0]
+
+    def compute_mask(self, inputs, mask=None):
+        """The mask of the tensor."""
+        return None if mask is None else mask[0]
+
+
+def inject(model, at):
+    """A model that takes a perturbation for each cut point and adds it there.
+
+    Args:
+        model: a functional model; left as it is.
+        at: cut points as in :func:`split`, of float tensors; here they may depend on
+            each other.
+
+    Returns:
+        A model with the inputs of the old one and then one delta per cut point, in
+        the order of `at`, with the shape and dtype of the tensor there: a flat list
+        ``[*inputs, *deltas]``. A model that takes a dict takes a dict with the deltas
+        as ``"<layer>_delta"``. Deltas of zero give what the model gives.
+
+    Raises:
+        InputError: as :func:`split`; or a tensor that is not of floats.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from tensorflow import keras
+        >>> x = keras.Input((4,))
+        >>> h = keras.layers.Dense(3, name="middle")(x)
+        >>> model = keras.Model(x, keras.layers.Dense(2)(h))
+        >>> batch = tf.ones([5, 4])
+        >>> outputs = inject(model, "middle")([batch, tf.zeros([5, 3])])
+        >>> bool(tf.reduce_all(outputs == model(batch)))
+        True
+    """
+    graph = Graph(model)
+    here, inside = graph.placed(at)
+    changes = Changes()
+    deltas = {}
+    names = set()
+    for i, tensor in here.items():
+        deltas[i] = _delta_for(tensor, _keras.maker(tensor).name, names)
+        changes.after[id(tensor)] = partial(_add, deltas[i])
+    for call, points in inside:
+        inner = inject(call.layer, list(points.values()))
+        inner_deltas = inner.inputs[-len(points) :]
+        for i, tensor in zip(points, inner_deltas, strict=True):
+            name = _keras.maker(tensor).name.removesuffix("_delta")
+            deltas[i] = _delta_for(tensor, f"{call.layer.name}_{name}", names)
+        passed = {
+            _keras.maker(tensor).name: deltas[i]
+            for i, tensor in zip(points, inner_deltas, strict=True)
+        }
+        changes.instead[id(call)] = partial(_call_with, inner, passed)
+    ordered = [deltas[i] for i in sorted(deltas)]
+    return rebuild(graph, changes, ordered, name=f"{graph.name}_injected")
+
+
+def _delta_for(tensor, name, taken):
+    """An Input for what is added to `tensor`; its name differs from those `taken`."""
+    dtype = _keras.dtype_name(tensor)
+    if "float" not in dtype:
+        raise InputError(
+            f'a delta is added to floats, and "{name}" holds {dtype}: choose a point '
+            "behind an embedding"
+        )
+    number = next(n for n in count() if _numbered(name, n) not in taken)
+    taken.add(_numbered(name, number))
+    return _keras.input_like(tensor, f"{_numbered(name, number)}_delta")
+
+
+def _numbered(name, number):
+    return f"{name}_{number}" if number else name
+
+
+def _add(delta, tensor):
+    return AddDelta(name=_keras.maker(delta).name.replace("_delta", "_add_delta"))(
+        [tensor, delta]
+    )
+
+
+def _call_with(model, deltas, inputs, **options):
+    """Call an injected nested model on the inputs of the old one and its deltas."""
+    if isinstance(inputs, dict):
+        inputs = {**inputs, **deltas}
+    else:
+        inputs = [*_keras.flatten(inputs), *deltas.values()]
+    if options.get("mask") is not None:
+        options["mask"] = [*_keras.flatten(options["mask"]), *[None] * len(deltas)]
+    return model(inputs, **options)

@@ -1,0 +1,233 @@
+"""A layer put in, exchanged or taken out."""
+
+import inspect
+
+from tiedbert import _keras
+from tiedbert.errors import InputError
+from tiedbert.explicit_mask import AttachMask, mask_of, without_mask
+from tiedbert.graph import points_of
+from tiedbert.surgery.edit import (
+    Changes,
+    check_fits,
+    check_layer,
+    describe,
+    edited,
+    free_to_change,
+)
+
+
+def insert(model, at, layer, keep_mask=True):
+    """Put a layer behind a cut point: all that used the tensor uses the layer's output.
+
+    Args:
+        model: a functional model; left as it is.
+        at: a cut point as in :func:`split`, or a list of them. The bare name of a
+            layer that is called several times means each of its calls.
+        layer: a Keras layer or model of one input and one output; behind several
+            points it is shared. Its output must have the shape and dtype of the
+            tensor, unless that is an output of the model that nothing else uses.
+        keep_mask: whether the padding mask of the tensor goes on behind a layer that
+            does not know masks. What a layer that knows masks makes of it, stays.
+
+    Returns:
+        A new model of the same name with the same weights and those of `layer`.
+
+    Raises:
+        InputError: as :func:`split`; or the layer gives another shape or dtype (both
+            are shown; nothing was built), or its name is taken.
+
+    Example:
+        >>> import numpy as np
+        >>> from tensorflow import keras
+        >>> x = keras.Input((4,))
+        >>> h = keras.layers.Dense(3, name="middle")(x)
+        >>> model = keras.Model(x, keras.layers.Dense(2)(h))
+        >>> dropped = insert(model, "middle", keras.layers.Dropout(0.5))
+        >>> [layer.name for layer in dropped.layers][1:3]
+        ['middle', 'dropout']
+    """
+    check_layer(layer)
+
+    def change(graph, point):
+        tensors = graph.tensors_at(point)
+        for tensor in tensors:
+            if not free_to_change(graph, tensor):
+                check_fits(layer, [_as_known(layer, tensor)], {}, tensor)
+        return Changes(
+            after={id(t): lambda x: _applied(layer, x, keep_mask) for t in tensors}
+        )
+
+    for point in points_of(at):
+        model = edited(model, point, change)
+    return model
+
+
+def replace(model, name, layer, keep_mask=True):
+    """Put another layer in the place of one.
+
+    Args:
+        model: a functional model; left as it is.
+        name: the name of a layer: each of its calls; or ``"name:k"``, the k-th call
+            alone; or a path into a nested model, as in :func:`split`.
+        layer: a Keras layer or model, called with the arguments of the old one. Its
+            output must have the same shape and dtype, unless it is an output of the
+            model that nothing else uses.
+        keep_mask: as in :func:`insert`, where the old layer passed its mask on.
+
+    Returns:
+        A new model of the same name that shares the weights of all other layers.
+
+    Raises:
+        InputError: as :func:`insert`; or the old layer has several outputs.
+
+    Example:
+        >>> from tensorflow import keras
+        >>> x = keras.Input((4,))
+        >>> h = keras.layers.Dense(3, activation="relu", name="middle")(x)
+        >>> model = keras.Model(x, keras.layers.Dense(2)(h))
+        >>> smooth = keras.layers.Dense(3, activation="gelu", name="middle")
+        >>> replaced = replace(model, "middle", smooth)
+        >>> replaced.get_layer("middle") is smooth
+        True
+    """
+    check_layer(layer)
+
+    def change(graph, point):
+        calls = graph.calls_at(point)
+        for call in calls:
+            (output,) = _outputs(call, 1)
+            if not free_to_change(graph, output):
+                args, kwargs = _arguments_for(layer, call.args, _given(call))
+                args = _keras.map_structure(lambda t: _as_known(layer, t), args)
+                check_fits(layer, args, kwargs, output)
+        return Changes(
+            instead={id(call): _Exchanged(call, layer, keep_mask) for call in calls}
+        )
+
+    return edited(model, name, change)
+
+
+def remove(model, name):
+    """Take out a layer whose input can stand for its output.
+
+    Args:
+        model: a functional model; left as it is.
+        name: as in :func:`replace`. Among the tensors that the layer is called with,
+            exactly one must have the shape and dtype of its output: that one takes
+            its place (the query of an attention, the input of a normalization).
+
+    Returns:
+        A new model of the same name without the layer.
+
+    Raises:
+        InputError: as :func:`split`; or no tensor, or more than one, can stand for the
+            output (shapes are shown).
+
+    Example:
+        >>> from tensorflow import keras
+        >>> x = keras.Input((4,))
+        >>> h = keras.layers.Dropout(0.5, name="dropout")(x)
+        >>> model = keras.Model(x, keras.layers.Dense(2, name="last")(h))
+        >>> [layer.name for layer in remove(model, "dropout").layers][1:]
+        ['last']
+    """
+
+    def change(graph, point):
+        return Changes(
+            instead={id(call): _stand_in(call) for call in graph.calls_at(point)}
+        )
+
+    return edited(model, name, change)
+
+
+def _applied(layer, tensor, keep_mask):
+    """`layer(tensor)`, with the mask of the tensor if the layer would lose it."""
+    if _knows_masks(layer):
+        return layer(tensor)
+    mask = mask_of(tensor)
+    output = layer(without_mask(tensor))
+    return output if mask is None or not keep_mask else AttachMask()([output, mask])
+
+
+class _Exchanged:
+    """A call of `layer` in the place of `call`."""
+
+    def __init__(self, call, layer, keep_mask):
+        self._call, self._layer, self._keep_mask = call, layer, keep_mask
+
+    def __call__(self, *args, **kwargs):
+        args, kwargs = _arguments_for(self._layer, args, kwargs)
+        if _knows_masks(self._layer):
+            return self._layer(*args, **kwargs)
+        first = next(t for t in _keras.flatten(args) if _keras.is_symbolic(t))
+        mask = mask_of(first)
+        args = _keras.map_structure(lambda t: _as_known(self._layer, t), args)
+        output = self._layer(*args, **kwargs)
+        passed = _keras.symbolic_mask(self._call.outputs[0]) is not None
+        if mask is None or not (passed and self._keep_mask):
+            return output
+        return AttachMask()([output, mask])
+
+
+def _as_known(layer, value):
+    """`value` as a layer takes it: without a mask if it does not know masks."""
+    if not _keras.is_symbolic(value) or _knows_masks(layer):
+        return value
+    return without_mask(value)
+
+
+def _knows_masks(layer):
+    return bool(getattr(layer, "supports_masking", False)) or _keras.has_graph(layer)
+
+
+def _given(call) -> dict:
+    """The keyword arguments that the user gave."""
+    implicit = _keras.implicit_masks(call)
+    return {name: value for name, value in call.kwargs.items() if name not in implicit}
+
+
+def _arguments_for(layer, args, kwargs):
+    """The arguments of another layer's call; InputError if `layer` lacks one of them.
+
+    What only steers the old layer (``training``, a mask) is left out where `layer` has
+    no use for it.
+    """
+    parameters = inspect.signature(layer.call).parameters
+    takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    lacking = [name for name in kwargs if name not in parameters and not takes_all]
+    refused = [n for n in lacking if n != "training" and not n.endswith("mask")]
+    if refused:
+        raise InputError(
+            f'the call is made with {", ".join(refused)}, which layer "{layer.name}" '
+            f"({type(layer).__name__}) does not take"
+        )
+    return args, {name: kwargs[name] for name in kwargs if name not in lacking}
+
+
+def _outputs(call, count):
+    if len(call.outputs) != count:
+        raise InputError(
+            f'layer "{call.layer.name}" gives {len(call.outputs)} tensors; only a '
+            "layer of one output can be replaced or removed"
+        )
+    return call.outputs
+
+
+def _stand_in(call):
+    """A function of the arguments of `call`: the one that can stand for its output."""
+    (output,) = _outputs(call, 1)
+    places = _keras.flatten((call.args, _given(call)))
+    fitting = {
+        id(t): i
+        for i, t in reversed(list(enumerate(places)))
+        if _keras.is_symbolic(t) and describe(t) == describe(output)
+    }
+    if len(fitting) != 1:
+        shapes = ", ".join(describe(t) for t in places if _keras.is_symbolic(t))
+        raise InputError(
+            f'layer "{call.layer.name}" gives {describe(output)} from {shapes}: '
+            + ("none of them" if not fitting else f"{len(fitting)} of them")
+            + " can stand for the output, and one must"
+        )
+    (index,) = fitting.values()
+    return lambda *args, **kwargs: _keras.flatten((args, kwargs))[index]
