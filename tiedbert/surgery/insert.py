@@ -42,7 +42,8 @@ def insert(model, at, layer, keep_mask=True):
         >>> x = keras.Input((4,))
         >>> h = keras.layers.Dense(3, name="middle")(x)
         >>> model = keras.Model(x, keras.layers.Dense(2)(h))
-        >>> dropped = insert(model, "middle", keras.layers.Dropout(0.5))
+        >>> dropout = keras.layers.Dropout(0.5, name="dropout")
+        >>> dropped = insert(model, "middle", dropout)
         >>> [layer.name for layer in dropped.layers][1:3]
         ['middle', 'dropout']
     """
