@@ -43,6 +43,11 @@ class Graph:
         """The model's outputs as a flat list."""
         return _keras.flatten(self.outputs)
 
+    def readers(self):
+        """(id of a call, its inputs) for each call, then (None, the model's outputs)."""
+        yield from ((id(call), call.inputs) for call in self.calls)
+        yield None, self.output_tensors
+
     @cached_property
     def side_effects(self) -> list:
         """The calls that add a loss or a metric, which no output needs (Keras 2)."""

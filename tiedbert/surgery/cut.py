@@ -213,15 +213,15 @@ class _Halves:
         """
         tensors = self._flat(self.call.args, self.call.kwargs)
         for tensor in [tensors[i] for i in self._ranks]:
-            readers = [c for c in graph.calls if any(t is tensor for t in c.inputs)]
-            stripped = [
-                reader
-                for reader in [*(id(c) for c in readers if c is not self.call), None]
-                if (reader, id(tensor)) not in received
+            keys = [
+                (reader, id(tensor))
+                for reader, read in graph.readers()
+                if reader != id(self.call) and any(t is tensor for t in read)
             ]
+            stripped = [key for key in keys if key not in received]
             if stripped:
                 bare = DropMask()(tensor)
-                yield from (((reader, id(tensor)), bare) for reader in stripped)
+                yield from ((key, bare) for key in stripped)
 
     def _flat(self, args, kwargs) -> list:
         """The inputs of a call of the nested model, in the order of its own."""

@@ -25,7 +25,7 @@ def masks_received(graph) -> dict:
 
 def _told(graph):
     received = {}
-    for reader, tensors in _readers(graph):
+    for reader, tensors in graph.readers():
         for tensor in tensors:
             mask = _keras.symbolic_mask(tensor)
             if mask is not None:
@@ -58,12 +58,6 @@ def _watched(graph):
 
     _keras.trace(run, graph.input_tensors)
     return received
-
-
-def _readers(graph):
-    """(id of a call, its inputs) for each call, then (None, the model's outputs)."""
-    yield from ((id(call), call.inputs) for call in graph.calls)
-    yield None, graph.output_tensors
 
 
 def _by_id(old, new):
