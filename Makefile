@@ -5,11 +5,14 @@ UV ?= uv
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+HUB_VENV := .venv-hub
+HUB_BIN := $(HUB_VENV)/bin
+HUB_INSTALLED := $(HUB_VENV)/.installed
 
 # TensorFlow's start-up notes are of no use to a reader of tests or of the demo.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test lint bench lock clean
+.PHONY: demo test test-all lint bench lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py --output_dir runs/demo --overwrite
@@ -21,6 +24,16 @@ test: $(INSTALLED)
 	for legacy in 1 0; do \
 		TF_USE_LEGACY_KERAS=$$legacy TF_KERAS=$$legacy $(BIN)/python -m pytest || failed=1; \
 	done; \
+	exit $$failed
+
+# The same and what takes long: real models, cut at every one of their tensors.
+test-all: $(INSTALLED) $(HUB_INSTALLED)
+	@failed=0; \
+	for legacy in 1 0; do \
+		TF_USE_LEGACY_KERAS=$$legacy TF_KERAS=$$legacy \
+			$(BIN)/python -m pytest tests tests/zoo || failed=1; \
+	done; \
+	$(HUB_BIN)/python -m pytest tests/hub || failed=1; \
 	exit $$failed
 
 lint: $(INSTALLED)
@@ -40,13 +53,26 @@ $(INSTALLED): requirements.lock setup.py
 	$(BIN)/python -m pip install --no-deps -r requirements.lock -e .
 	touch $@
 
+# keras-hub has an environment of its own: requirements-hub.in says why.
+$(HUB_INSTALLED): requirements-hub.lock setup.py
+	$(PYTHON) -m venv $(HUB_VENV)
+	$(HUB_BIN)/python -m pip install --no-deps -r requirements-hub.lock -e .
+	touch $@
+
+# `make lock UPGRADE=` adds what is new and leaves every other version as it is.
+UPGRADE ?= --upgrade
+LOCK = $(UV) pip compile --universal --python-version 3.10 $(UPGRADE) \
+	--no-python-downloads --no-emit-index-url --no-emit-find-links \
+	--custom-compile-command "make lock"
+
+# The second environment takes its versions from the first.
 lock:
-	$(UV) pip compile --universal --python-version 3.10 --upgrade \
-		setup.py requirements.in --extra demo --extra test \
-		--no-python-downloads --no-emit-index-url --no-emit-find-links \
-		--custom-compile-command "make lock" --output-file requirements.lock
+	$(LOCK) setup.py requirements.in --extra demo --extra test \
+		--output-file requirements.lock
+	$(LOCK) setup.py requirements-hub.in --extra test \
+		--constraint requirements.lock --output-file requirements-hub.lock
 
 # runs/ stays: it holds results.
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(HUB_VENV) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
