@@ -434,7 +434,9 @@ def own_variables(layer) -> list:
     else:
         kinds = "_trainable_variables", "_non_trainable_variables"
         states = [generator.state for generator in _internal(layer, "_seed_generators")]
-    return [variable for kind in kinds for variable in _internal(layer, kind)] + states
+    weights = [weight for kind in kinds for weight in _internal(layer, kind)]
+    # Keras 2 counts the table of a lookup layer among them.
+    return [weight for weight in weights if is_variable(weight)] + states
 
 
 def _legacy_generator_state(layer) -> list:

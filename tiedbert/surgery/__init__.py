@@ -1,5 +1,6 @@
 """Edits of functional models: new models that share the weights of the old one."""
 
+from tiedbert.surgery.clone import clone
 from tiedbert.surgery.cut import Cut, Front
 from tiedbert.surgery.features import features
 from tiedbert.surgery.inject import AddDelta, inject
@@ -10,6 +11,7 @@ __all__ = [
     "AddDelta",
     "Cut",
     "Front",
+    "clone",
     "features",
     "get_outputs_of",
     "inject",
