@@ -5,6 +5,7 @@ from tiedbert.surgery.cut import Cut, Front
 from tiedbert.surgery.features import features
 from tiedbert.surgery.inject import AddDelta, inject
 from tiedbert.surgery.insert import insert, remove, replace
+from tiedbert.surgery.picture import draw
 from tiedbert.surgery.split import get_outputs_of, split
 
 __all__ = [
@@ -12,6 +13,7 @@ __all__ = [
     "Cut",
     "Front",
     "clone",
+    "draw",
     "features",
     "get_outputs_of",
     "inject",
