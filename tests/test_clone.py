@@ -231,6 +231,17 @@ def test_random_layers_go_on_from_the_same_state():
     assert np.any(copy(ones, training=True) != ones)
 
 
+def test_the_state_of_a_recurrent_layer_is_copied():
+    x = keras.Input(batch_shape=(2, 3, 4))
+    source = keras.Model(x, layers.LSTM(3, stateful=True)(x))
+    ones = tf.ones([2, 3, 4])
+    source(ones)
+    copy = clone(source)
+    first = copy(ones)
+    assert_same(source(ones), first)
+    assert np.any(copy(ones) != first)
+
+
 def test_numbers_that_a_layer_derives_from_its_state():
     normalization = layers.Normalization()
     normalization.adapt(np.array([[1.0, 2.0], [3.0, 8.0]], np.float32))
@@ -331,6 +342,15 @@ def test_functions_of_lambda_layers_are_kept():
     scaled = layers.Lambda(lambda h, by: h * scale + by, arguments={"by": 1.0})(x)
     source = keras.Model(x, layers.Lambda(lambda h: tf.nn.relu(h)[:, :2])(scaled))
     inputs = tf.random.normal([2, 4])
+    assert_same(clone(source)(inputs), source(inputs))
+
+
+def test_a_function_within_a_wrapper():
+    by = 3.0
+    x = keras.Input((3, 4))
+    scaled = layers.TimeDistributed(layers.Lambda(lambda h: tf.nn.relu(h) * by))(x)
+    source = keras.Model(x, scaled)
+    inputs = tf.random.normal([2, 3, 4])
     assert_same(clone(source)(inputs), source(inputs))
 
 
@@ -657,6 +677,27 @@ def test_a_variable_in_two_layers_is_never_untied_in_silence():
         clone(source)
 
 
+@register
+class HandsOver(Loose):
+    """Its config hands its variable over: a copy would share it."""
+
+    def __init__(self, kernel=None, **kwargs):
+        super().__init__(**kwargs)
+        if kernel is not None:
+            self.kernel = kernel
+            self.built = True
+
+    def get_config(self):
+        return {**super().get_config(), "kernel": self.kernel}
+
+
+def test_a_copy_that_would_share_a_variable_is_refused():
+    x = keras.Input((WIDTH,))
+    source = keras.Model(x, HandsOver(name="generous")(x))
+    with pytest.raises(InputError, match="'generous' .*not one of its own"):
+        clone(source)
+
+
 def test_a_function_that_reaches_a_layer_is_refused():
     ids = tokens_input()
     table = embedding()
@@ -667,6 +708,18 @@ def test_a_function_that_reaches_a_layer_is_refused():
         name="logits",
     )(hidden)
     with pytest.raises(InputError, match="'logits' uses from outside: tokens;"):
+        clone(keras.Model(ids, logits))
+
+
+def test_a_call_on_a_variable_itself_is_refused():
+    ids = tokens_input()
+    table = embedding()
+    hidden = table(ids)
+    if IS_LEGACY:
+        logits = tf.matmul(hidden, table.embeddings, transpose_b=True)
+    else:
+        logits = keras.ops.einsum("btw,vw->btv", hidden, table.embeddings)
+    with pytest.raises(InputError, match="called on the variable '.*embeddings"):
         clone(keras.Model(ids, logits))
 
 

@@ -6,6 +6,7 @@ for both. Much of it reads what Keras calls private; every such read passes thro
 :func:`_internal`, which turns a moved attribute into one clear line.
 """
 
+import contextlib
 import sys
 import warnings
 from typing import Any, NamedTuple
@@ -336,6 +337,14 @@ def made_of_tensors(model) -> bool:
     return all(method.__module__.partition(".")[0] == root for method in methods)
 
 
+def trusted_configs():
+    """Let the configs of this process's own layers make Lambda layers again."""
+    if LEGACY:
+        return contextlib.nullcontext()
+    module = sys.modules["keras.src.saving.serialization_lib"]
+    return _internal(module, "SafeModeScope")(safe_mode=False)
+
+
 def copy_operation(operation):
     """An operation of a Keras 3 graph again, as if it had not been called."""
     copy = type(operation).__new__(type(operation))
@@ -435,8 +444,10 @@ def own_variables(layer) -> list:
         kinds = "_trainable_variables", "_non_trainable_variables"
         states = [generator.state for generator in _internal(layer, "_seed_generators")]
     weights = [weight for kind in kinds for weight in _internal(layer, kind)]
-    # Keras 2 counts the table of a lookup layer among them.
-    return [weight for weight in weights if is_variable(weight)] + states
+    # Keras 2 counts the table of a lookup layer among the weights, and neither Keras
+    # the states of a stateful recurrent layer.
+    states += leaves(getattr(layer, "states", None))
+    return [variable for variable in weights + states if is_variable(variable)]
 
 
 def _legacy_generator_state(layer) -> list:

@@ -15,7 +15,8 @@ class EmbeddingDense(keras.layers.Layer):
     embedding to improve language models", 2017; Su Jianlin, kexue.fm/archives/6985).
     There is one variable, looked up at each call: gradients of both uses add up, and
     the tie survives save, load, `from_config` and `clone_model`. (Keras rebuilds a
-    nested model by itself: a head there, its table outside, gets a table of its own.)
+    nested model by itself: a head there, its table outside, gets a table of its own.
+    `tiedbert.surgery.clone` keeps the tie there too.)
 
     Args:
         embedding_layer: the Embedding layer that owns the table ``[vocab, width]``;

@@ -97,10 +97,12 @@ class _Copies:
         except InputError:
             raise
         except Exception as error:
+            # Keras goes on with the whole config.
+            why = reason(error).partition(". ")[0]
             raise InputError(
                 f"clone cannot make layer {source.name!r} ({type(source).__name__}) "
-                f"again from its config: {reason(error)}; give the class a get_config "
-                "and a from_config that fit its constructor"
+                f"again from its config: {why}; give the class a get_config and a "
+                "from_config that fit its constructor"
             ) from error
 
     def _from_config(self, source):
@@ -112,7 +114,8 @@ class _Copies:
             return type(source)(**{**config, "embedding_layer": table})
         # Classes that nobody registered are known all the same: from the model.
         kinds = {type(layer) for layer in _keras.layers_within(source)}
-        with keras.utils.custom_object_scope({kind.__name__: kind for kind in kinds}):
+        known = keras.utils.custom_object_scope({kind.__name__: kind for kind in kinds})
+        with known, _keras.trusted_configs():
             return type(source).from_config(config)
 
     def _sequential(self, source):
@@ -133,11 +136,9 @@ class _Copies:
         inputs = [self.of(_keras.maker(tensor)) for tensor in graph.input_tensors]
         effects = [call for call in graph.calls if _keras.side_effect(call.layer)]
         effects.sort(key=lambda call: source.layers.index(call.layer))
-        calls = [
-            dataclasses.replace(call, layer=self.of(call.layer))
-            for call in graph.calls
-            if call not in effects
-        ]
+        calls = [call for call in graph.calls if call not in effects]
+        _check_arguments(calls)
+        calls = [dataclasses.replace(c, layer=self.of(c.layer)) for c in calls]
         old = graph.input_tensors
         new = {id(t): layer.output for t, layer in zip(old, inputs, strict=True)}
         replay(_as_they_were_made(calls), new, recorded_masks=True)
@@ -213,8 +214,12 @@ class _Copies:
 
     def _held_layer(self, source, other):
         own = type(other) is type(source) and other is not source
+        # Graphs and functions are not copied well by the config of their holder.
+        simple = (
+            not _keras.has_graph(source) and type(source) is not keras.layers.Lambda
+        )
         if id(source) not in self._known:
-            if own and not _keras.has_graph(source):
+            if own and simple:
                 _keras.rename(other, source.name)
                 self._learn(source, other)
             elif own or other is source or id(source) in self._in_graphs:
@@ -279,9 +284,12 @@ def _paired_variables(pairs) -> dict:
             owner = owners.setdefault(id(variable), source)
             if found.setdefault(id(variable), (variable, twin))[1] is not twin:
                 raise InputError(_untied([owner.name, source.name], "variable"))
-    if len({id(twin) for _, twin in found.values()} - found.keys()) < len(found):
-        names = sorted({owner.name for owner in owners.values()})
-        raise InputError(_untied(names, "variable of the original, or of two layers"))
+    first = {}
+    for variable, twin in found.values():
+        other = first.setdefault(id(twin), variable)
+        if other is not variable or id(twin) in found:
+            names = {owners[id(v)].name for v in (variable, other)}
+            raise InputError(_untied(sorted(names), "its copy is not one of its own"))
     return found
 
 
@@ -311,6 +319,18 @@ def _as_they_were_made(calls) -> list:
         made[id(call.layer)] = made.get(id(call.layer), 0) + 1
         missing.difference_update(map(id, call.outputs))
     return ordered
+
+
+def _check_arguments(calls):
+    """A variable that a call is given would stay that of the original."""
+    for call in calls:
+        for leaf in _keras.leaves([call.args, call.kwargs]):
+            if _keras.is_variable(leaf):
+                raise InputError(
+                    f"clone cannot keep the tie of {call.layer.name!r}, which is "
+                    f"called on the variable {leaf.name!r} itself: write a layer that "
+                    "holds its owner as an attribute, like EmbeddingDense"
+                )
 
 
 def _unbuilt(config):
