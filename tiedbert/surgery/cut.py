@@ -175,23 +175,21 @@ def _opened(graph, at):
     return Graph(opened), list(cut), list(masks)
 
 
-class _Halves:
-    """What takes the place of a nested model's call: its front, then its rest.
+class Inner:
+    """A call of a nested model, seen from inside.
 
     Attributes:
-        call: the call of the nested model.
-        crossing: once called: index of a cut point -> (its tensor, its mask or None).
+        call: the call.
+        model: the nested model, the masks that reach its inputs made inputs as well.
     """
 
-    def __init__(self, call, points, received):
+    def __init__(self, call, received):
         self.call = call
-        self.crossing = {}
-        self._indices = list(points)
         self._model = Graph(call.layer)
         self._ranks = self._mask_ranks(received)
-        model = _with_masks(self._model, self._ranks) if self._ranks else call.layer
-        self._cut = Cut(model, list(points.values()))
-        self._front, self._rest = self._cut.front(), self._cut.rest()
+        self.model = (
+            _with_masks(self._model, self._ranks) if self._ranks else call.layer
+        )
 
     def _mask_ranks(self, received) -> dict:
         """index of an input -> rank of the mask with which it reaches the model."""
@@ -203,6 +201,28 @@ class _Halves:
             if given[i] is not None or rank is not None:
                 ranks[i] = rank if given[i] is None else len(given[i].shape)
         return ranks
+
+    def _flat(self, args, kwargs) -> list:
+        """The inputs of a call of the nested model, in the order of its own."""
+        inputs = args[0] if args else kwargs["inputs"]
+        if isinstance(inputs, dict):
+            inputs = {name: inputs[name] for name in self._model.inputs}
+        return _keras.flatten(inputs)
+
+
+class _Halves(Inner):
+    """What takes the place of a nested model's call: its front, then its rest.
+
+    Attributes:
+        crossing: once called: index of a cut point -> (its tensor, its mask or None).
+    """
+
+    def __init__(self, call, points, received):
+        super().__init__(call, received)
+        self.crossing = {}
+        self._indices = list(points)
+        self._cut = Cut(self.model, list(points.values()))
+        self._front, self._rest = self._cut.front(), self._cut.rest()
 
     def unmasked(self, graph, received):
         """What else reads a masked input of the nested model, but receives no mask.
@@ -222,13 +242,6 @@ class _Halves:
             if stripped:
                 bare = DropMask()(tensor)
                 yield from ((key, bare) for key in stripped)
-
-    def _flat(self, args, kwargs) -> list:
-        """The inputs of a call of the nested model, in the order of its own."""
-        inputs = args[0] if args else kwargs["inputs"]
-        if isinstance(inputs, dict):
-            inputs = {name: inputs[name] for name in self._model.inputs}
-        return _keras.flatten(inputs)
 
     def __call__(self, *args, **kwargs):
         """The outputs of the nested model."""

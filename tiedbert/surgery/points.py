@@ -1,0 +1,138 @@
+"""The points at which a model can be cut, and what a cut there would hand over."""
+
+from collections import Counter
+from typing import NamedTuple
+
+from tiedbert import _keras
+from tiedbert.graph import Graph
+from tiedbert.surgery.cut import Inner
+from tiedbert.surgery.edit import describe
+from tiedbert.surgery.masks_received import masks_received
+
+
+class Point(NamedTuple):
+    """A cut point of a model.
+
+    Attributes:
+        at: its name, as :func:`tiedbert.surgery.split` takes it.
+        kind: the class of the layer, ``"Input"`` for an input of the model.
+        tensors: shape and dtype of what the layer gives: ``["(?, 4) float32"]``.
+        crossing: how many tensors cross a cut there; None: the name picks no tensor
+            to cut at, and `why_not` says why.
+        why_not: the reason, or "".
+    """
+
+    at: str
+    kind: str
+    tensors: list
+    crossing: int | None
+    why_not: str = ""
+
+
+def cut_points(model) -> list:
+    """The points of a functional model that have a name, in nested models too.
+
+    The inputs come first, then each call in topological order; a nested model before
+    what is in it. Nothing is cut: a model is looked through once, at every depth.
+
+    Args:
+        model: a functional model; left as it is.
+
+    Returns:
+        list of :class:`Point`.
+
+    Raises:
+        InputError: a model without a graph.
+
+    Example:
+        >>> from tensorflow import keras
+        >>> x = keras.Input((4,), name="x")
+        >>> h = keras.layers.Dense(4, name="hidden")(x)
+        >>> model = keras.Model(x, keras.layers.Add(name="sum")([x, h]))
+        >>> for point in cut_points(model):
+        ...     print(point.at, point.kind, *point.tensors, point.crossing)
+        x Input (?, 4) float32 1
+        hidden Dense (?, 4) float32 2
+        sum Add (?, 4) float32 1
+    """
+    graph = Graph(model)
+    received = masks_received(graph)
+    inputs = [
+        _point(graph, received, _keras.maker(tensor).name, "Input", [tensor])
+        for tensor in graph.input_tensors
+    ]
+    own = {id(call.layer) for call in graph.calls}
+    return inputs + list(_points_of_calls(graph, received, own))
+
+
+def _points_of_calls(graph, received, own, path="", beside=0):
+    """The points of a model at `path`; `beside` tensors cross around it.
+
+    `own`: the ids of the layers of the model itself, not put in by the way it is read.
+    """
+    calls = [
+        call
+        for call in graph.calls
+        if id(call.layer) in own and not _keras.side_effect(call.layer)
+    ]
+    times = Counter(call.layer.name for call in calls)
+    for call in calls:
+        name = call.layer.name
+        at = path + (name if times[name] == 1 else f"{name}:{call.index}")
+        kind = type(call.layer).__name__
+        yield _point(graph, received, at, kind, call.outputs, beside)
+        if _keras.has_graph(call.layer):
+            around = beside + len(_context(graph, received, call.outputs))
+            inner = Graph(Inner(call, received).model)
+            its_own = {id(c.layer) for c in Graph(call.layer).calls}
+            yield from _points_of_calls(
+                inner, masks_received(inner), its_own, f"{at}/", around
+            )
+
+
+def _point(graph, received, at, kind, tensors, beside=0) -> Point:
+    described = [describe(tensor) for tensor in tensors]
+    if len(tensors) > 1:
+        return Point(at, kind, described, None, "its name does not say which tensor")
+    if not _is_used(graph, tensors[0]):
+        return Point(at, kind, described, None, "no output depends on it")
+    return Point(at, kind, described, beside + _crossing(graph, received, tensors[0]))
+
+
+def _is_used(graph, tensor) -> bool:
+    read = [t for call in graph.calls for t in call.inputs]
+    return any(t is tensor for t in [*read, *graph.output_tensors])
+
+
+def _crossing(graph, received, tensor) -> int:
+    """How many tensors cross a cut at `tensor`: those of `Cut`, but only counted."""
+    behind = _receivers(graph, [tensor])
+    masks = _masks(received, behind, [tensor], always=True)
+    return len({id(tensor)} | masks | _context(graph, received, [tensor]))
+
+
+def _context(graph, received, cut) -> set:
+    """What stands for the tensors that cross beside those of `cut`, masks included."""
+    context = graph.context(cut)
+    masks = _masks(received, _receivers(graph, cut), context)
+    return {id(tensor) for tensor in context} | masks
+
+
+def _receivers(graph, cut) -> list:
+    """Who may receive a mask behind a cut, as in `received`: calls and the outputs."""
+    return [*(id(call) for call in graph.downstream(cut)), None]
+
+
+def _masks(received, receivers, tensors, always=False) -> set:
+    """What stands for the masks of `tensors` that one of `receivers` receives.
+
+    A mask is a tensor of the graph in Keras 3, unless only a running model shows it.
+    """
+    masks = set()
+    for tensor in tensors:
+        arrives = any((reader, id(tensor)) in received for reader in receivers)
+        mask = _keras.symbolic_mask(tensor)
+        if arrives or (always and mask is not None):
+            known = _keras.is_symbolic(mask)
+            masks.add(id(mask) if known else ("mask of", id(tensor)))
+    return masks
