@@ -13,9 +13,13 @@ def blocks(name, language):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-@pytest.mark.parametrize("code", blocks("README.md", "python"))
-def test_python_in_the_readme_runs(code):
-    exec(compile(code, "README.md", "exec"), {})
+PAGES = ["README.md", "docs/surgery.md"]
+CODE = [(page, code) for page in PAGES for code in blocks(page, "python")]
+
+
+@pytest.mark.parametrize(("page", "code"), CODE)
+def test_python_in_the_documents_runs(page, code):
+    exec(compile(code, page, "exec"), {})
 
 
 @pytest.mark.parametrize("language", ["python", "sh"])
@@ -24,7 +28,7 @@ def test_both_languages_show_the_same_code(language):
     assert blocks("README.md", language) == blocks("README.zh.md", language)
 
 
-@pytest.mark.parametrize("name", ["README.md", "README.zh.md", "examples/README.md"])
+@pytest.mark.parametrize("name", [*PAGES, "README.zh.md", "examples/README.md"])
 def test_links_lead_somewhere(name):
     page = ROOT / name
     for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
