@@ -13,14 +13,14 @@ ROOT = Path(__file__).parents[1]
 # Bottom up. A module imports from its own entry and from lower lines only.
 LAYERS = [
     {"errors"},
-    {"_keras"},
+    {"_keras", "command"},
     {"graph"},
     {"explicit_mask", "layers", "losses"},
     {"surgery"},
     {"bert", "text"},
     {"adversarial", "pretraining"},
     {"robustness"},
-    {"command", "optimization", "plots", "runs"},  # what only scripts use
+    {"optimization", "plots", "runs"},  # what only scripts use
     {"callbacks", "saved_models"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}

@@ -35,7 +35,7 @@ LEGEND = {
     "context": "context",
     "mask": "implicit mask",
 }
-_CROSSING_SIDES = ("cut", "context", "mask")
+CROSSING_SIDES = ("cut", "context", "mask")
 
 
 def draw(model, at=None, path="model.svg"):
@@ -67,13 +67,8 @@ def draw(model, at=None, path="model.svg"):
             ...
         tiedbert.errors.InputError: a picture is .svg or .png, received 'cut.jpg'
     """
-    path = Path(path)
     check_can_draw(path)
-    content = to_dot(model, at).create(format=path.suffix[1:].lower())
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise InputError(f"cannot write {path}: {error.strerror}") from error
+    write(drawing_of(model, at), path)
 
 
 def check_can_draw(path):
@@ -90,26 +85,41 @@ def check_can_draw(path):
         )
 
 
-def to_dot(model, at=None):
-    """The picture of :func:`draw` as a `pydot.Dot`; graphviz is not needed yet."""
-    return _Looks(drawing_of(model, at)).dot
+def write(drawing, path):
+    """Let graphviz lay out a :class:`Drawing` and write it into a file."""
+    path = Path(path)
+    content = to_dot(drawing).create(format=path.suffix[1:].lower())
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise InputError(f"cannot write {path}: {error.strerror}") from error
+
+
+def to_dot(drawing):
+    """A :class:`Drawing` as a `pydot.Dot`; graphviz is not needed yet."""
+    return _Looks(drawing).dot
 
 
 def drawing_of(model, at=None):
     """What :func:`draw` shows, as plain nodes and edges."""
+    if at is not None:
+        cut = Cut(model, at)
+        return drawing_of_cut(model, cut, cut.front(), cut.rest())
     whole = Graph(model)
     drawing = Drawing(model, whole.name)
-    if at is None:
-        drawing.add_inputs(whole, "whole")
-        made = drawing.add_calls(whole, "whole", _numbers(whole))
-        drawing.add_outputs(whole, "whole", made)
-        return drawing
-    cut = Cut(model, at)
-    front, rest = Graph(cut.front()), Graph(cut.rest())
+    drawing.add_inputs(whole, "whole")
+    made = drawing.add_calls(whole, "whole", _numbers(whole))
+    drawing.add_outputs(whole, "whole", made)
+    return drawing
+
+
+def drawing_of_cut(model, cut, front, rest):
+    """The same for a `Cut` of `model` whose two sides are made already."""
+    whole, front, rest = Graph(model), Graph(front), Graph(rest)
     numbers = _numbers_in_halves(whole, front, rest)
+    drawing = Drawing(model, whole.name)
     drawing.add_inputs(front, "front")
-    crossing = drawing.add_calls(front, "front", numbers)
-    drawing.add_crossing(cut, rest, crossing)
+    drawing.add_crossing(cut, rest, drawing.add_calls(front, "front", numbers))
     drawing.add_outputs(rest, "rest", drawing.add_calls(rest, "rest", numbers))
     return drawing
 
@@ -210,6 +220,22 @@ class Drawing:
             node = self._add(Node(name, "", _described([tensor]), side))
             self._connect(source, node)
 
+    def crossing(self) -> list:
+        """``(crossing node, the path of what makes it)``, in order."""
+        makers = {target: source for source, target, _ in self.edges}
+        return [
+            (node, self._path(self.nodes[makers[name]]))
+            for name, node in self.nodes.items()
+            if node.side in CROSSING_SIDES
+        ]
+
+    def _path(self, node) -> str:
+        names, box = [node.name], node.box
+        while box is not None:
+            names.append(self.boxes[box].name.removesuffix("_front"))
+            box = self.boxes[box].box
+        return "/".join(reversed(names))
+
     def _add(self, node) -> str:
         name = f"node{len(self.nodes)}"
         self.nodes[name] = node
@@ -239,7 +265,7 @@ class Drawing:
     def _connect(self, source, node):
         self.edges[source.node, node, source.is_mask] = None
         # Other masks need no edge: Keras passes them with the tensor.
-        if source.mask and self.nodes[source.mask].side in _CROSSING_SIDES:
+        if source.mask and self.nodes[source.mask].side in CROSSING_SIDES:
             self.edges[source.mask, node, True] = None
 
 
@@ -330,7 +356,7 @@ class _Looks:
         self._pydot = pydot
         self._drawing = drawing
         self._crossing = {
-            name for name, node in drawing.nodes.items() if node.side in _CROSSING_SIDES
+            name for name, node in drawing.nodes.items() if node.side in CROSSING_SIDES
         }
         self.dot = pydot.Dot(
             rankdir="TB",
@@ -412,7 +438,11 @@ def _bold(text) -> str:
     return f'<font point-size="13"><b>{_escaped(text)}</b></font>'
 
 
+def printable(text) -> str:
+    """Text from a file as it may be shown: what is no letter or sign is spelled out."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
 def _escaped(text) -> str:
     """Text of a label, in ASCII: graphviz gets the file in whatever encoding."""
-    shown = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-    return html.escape(shown).encode("ascii", "xmlcharrefreplace").decode()
+    return html.escape(printable(text)).encode("ascii", "xmlcharrefreplace").decode()

@@ -1,0 +1,103 @@
+"""List the cut points of a saved model, cut it, or draw it.
+
+    python -m tiedbert.surgery model.keras --list
+    python -m tiedbert.surgery model.keras --cut encoder/norm --output halves
+    python -m tiedbert.surgery model.keras --cut encoder/norm --draw cut.svg
+
+--list tells for each point how many tensors would cross a cut there. --cut writes
+front.keras and rest.keras; import tiedbert.surgery before you load them. A weight that
+both use is in both. The Keras that saved the file must load it (for Keras 2 set
+TF_USE_LEGACY_KERAS=1 TF_KERAS=1); code in the file does not run without --trust.
+"""
+
+from pathlib import Path
+
+from tiedbert.command import parser
+from tiedbert.surgery import archive
+from tiedbert.surgery.cut import Cut
+from tiedbert.surgery.picture import (
+    check_can_draw,
+    drawing_of,
+    drawing_of_cut,
+    printable,
+    write,
+)
+from tiedbert.surgery.points import cut_points
+
+
+def options(arguments=None):
+    """The command line."""
+    command = parser(__doc__)
+    add = command.add_argument
+    add("model", type=Path, help=".keras file")
+    add("--list", action="store_true", help="print the cut points, one a line")
+    add("--cut", action="append", metavar="NAME",
+        help="cut point; repeat it for several, none behind another")  # fmt: skip
+    add("--output", type=Path, metavar="DIR", help="folder for the two parts of --cut")
+    add("--draw", type=Path, metavar="FILE",
+        help="picture (.svg or .png) of the model, or of --cut")  # fmt: skip
+    add("--overwrite", action="store_true", help="replace the models in --output")
+    add("--import", action="append", default=[], dest="modules", metavar="MODULE",
+        help="import a module that registers layers")  # fmt: skip
+    add("--trust", action="store_true",
+        help="run code in the file, such as that of Lambda layers")  # fmt: skip
+    args = command.parse_args(arguments)
+    if not (args.list or args.cut or args.draw):
+        command.error("nothing to do: give --list, --cut or --draw")
+    if args.cut and not (args.output or args.draw):
+        command.error("--cut needs --output DIR or --draw FILE")
+    if args.output and not args.cut:
+        command.error("--output needs --cut NAME")
+    return args
+
+
+def main(arguments=None):
+    """Check everything that can be checked, load the model, then list, cut and draw."""
+    args = options(arguments)
+    if args.output:
+        archive.check_free(args.output, args.overwrite)
+    if args.draw:
+        check_can_draw(args.draw)
+    model = archive.load(args.model, args.trust, args.modules)
+    if args.list:
+        print_table(
+            ["cut point", "layer", "tensor", "crossing"],
+            [_row(point) for point in cut_points(model)],
+        )
+    if args.cut:
+        drawing = _cut(model, args)
+    elif args.draw:
+        drawing = drawing_of(model)
+    if args.draw:
+        write(drawing, args.draw)
+        print(args.draw)
+
+
+def _row(point) -> list:
+    crossing = point.why_not if point.crossing is None else str(point.crossing)
+    return [point.at, point.kind, ", ".join(point.tensors), crossing]
+
+
+def _cut(model, args):
+    """Cut, tell what crosses, write the parts; returns what a picture shows."""
+    cut = Cut(model, args.cut)
+    parts = {"front": cut.front(), "rest": cut.rest()}
+    drawing = drawing_of_cut(model, cut, **parts)
+    rows = [
+        [node.name, node.side, maker, node.shape] for node, maker in drawing.crossing()
+    ]
+    print_table(["crossing", "", "made by", "tensor"], rows)
+    if args.output:
+        archive.save(parts, args.output)
+        for name in parts:
+            print(f"{args.output / name}.keras")
+    return drawing
+
+
+def print_table(head, rows):
+    """Print rows of text under a head, the columns aligned."""
+    rows = [[printable(cell) for cell in row] for row in [head, *rows]]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
