@@ -2,6 +2,7 @@
 
 import html
 import importlib.util
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -232,7 +233,7 @@ class Drawing:
     def _path(self, node) -> str:
         names, box = [node.name], node.box
         while box is not None:
-            names.append(self.boxes[box].name.removesuffix("_front"))
+            names.append(re.sub(r"_front(_\d+)?$", "", self.boxes[box].name))
             box = self.boxes[box].box
         return "/".join(reversed(names))
 
