@@ -27,8 +27,9 @@ class Graph:
     """The calls of `model` in topological order, and who makes which tensor."""
 
     def __init__(self, model):
+        # What has the graph inside of a Sequential has another name in Keras 3.
+        self.name = getattr(model, "name", None)
         model = _keras.functional(model)
-        self.name = model.name
         self.inputs, self.outputs = _keras.structures(model)
         self.calls = _numbered(_keras.calls(model))
         self.producers = {id(t): call for call in self.calls for t in call.outputs}
@@ -44,7 +45,7 @@ class Graph:
         return _keras.flatten(self.outputs)
 
     def readers(self):
-        """(id of a call, its inputs) for each call, then (None, the model's outputs)."""
+        """(id of a call, its inputs) for each call, then (None, the outputs)."""
         yield from ((id(call), call.inputs) for call in self.calls)
         yield None, self.output_tensors
 
@@ -52,6 +53,11 @@ class Graph:
     def side_effects(self) -> list:
         """The calls that add a loss or a metric, which no output needs (Keras 2)."""
         return [call for call in self.calls if _keras.side_effect(call.layer)]
+
+    @property
+    def names(self) -> set:
+        """The names of its inputs and layers."""
+        return set(self._by_name)
 
     @cached_property
     def _by_name(self) -> dict:
