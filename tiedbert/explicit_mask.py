@@ -79,6 +79,26 @@ class DropMask(keras.layers.Layer):
         return None
 
 
+@keras.utils.register_keras_serializable("tiedbert")
+class CopyMask(keras.layers.Layer):
+    """``[tensor, other]`` -> the tensor, unchanged, with the implicit mask of `other`.
+
+    What mask that is, or whether there is one, need not be known before the model runs.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs):
+        """Return the tensor itself (the same bits in a new tensor)."""
+        return tf.identity(inputs[0])
+
+    def compute_mask(self, inputs, mask=None):
+        """The mask that comes with the second input."""
+        return None if mask is None else mask[1]
+
+
 def mask_of(tensor, rank=None):
     """The implicit mask of a symbolic tensor as a symbolic bool tensor, or None.
 

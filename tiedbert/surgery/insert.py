@@ -2,10 +2,12 @@
 
 import inspect
 
+from tensorflow import keras
+
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.explicit_mask import AttachMask, mask_of, without_mask
-from tiedbert.graph import points_of
+from tiedbert.explicit_mask import CopyMask, DropMask, without_mask
+from tiedbert.graph import Graph, points_of
 from tiedbert.surgery.edit import (
     Changes,
     check_fits,
@@ -14,6 +16,7 @@ from tiedbert.surgery.edit import (
     edited,
     free_to_change,
 )
+from tiedbert.surgery.masks_received import has_masks
 
 
 def insert(model, at, layer, keep_mask=True):
@@ -48,18 +51,9 @@ def insert(model, at, layer, keep_mask=True):
         ['middle', 'dropout']
     """
     check_layer(layer)
-
-    def change(graph, point):
-        tensors = graph.tensors_at(point)
-        for tensor in tensors:
-            if not free_to_change(graph, tensor):
-                check_fits(layer, [_as_known(layer, tensor)], {}, tensor)
-        return Changes(
-            after={id(t): lambda x: _applied(layer, x, keep_mask) for t in tensors}
-        )
-
     for point in points_of(at):
-        model = edited(model, point, change)
+        masked = has_masks(Graph(model)) and not _knows_masks(layer)
+        model = edited(model, point, _Insertion(layer, masked, keep_mask))
     return model
 
 
@@ -92,6 +86,7 @@ def replace(model, name, layer, keep_mask=True):
         True
     """
     check_layer(layer)
+    masked = has_masks(Graph(model)) and not _knows_masks(layer)
 
     def change(graph, point):
         calls = graph.calls_at(point)
@@ -102,7 +97,9 @@ def replace(model, name, layer, keep_mask=True):
                 args = _keras.map_structure(lambda t: _as_known(layer, t), args)
                 check_fits(layer, args, kwargs, output)
         return Changes(
-            instead={id(call): _Exchanged(call, layer, keep_mask) for call in calls}
+            instead={
+                id(call): _Exchanged(call, layer, masked, keep_mask) for call in calls
+            }
         )
 
     return edited(model, name, change)
@@ -141,33 +138,62 @@ def remove(model, name):
     return edited(model, name, change)
 
 
-def _applied(layer, tensor, keep_mask):
-    """`layer(tensor)`, with the mask of the tensor if the layer would lose it."""
-    if _knows_masks(layer):
-        return layer(tensor)
-    mask = mask_of(tensor)
-    output = layer(without_mask(tensor))
-    return output if mask is None or not keep_mask else AttachMask()([output, mask])
+class _Insertion:
+    """What `insert` changes; `masked`: a mask may arrive that `layer` does not know."""
+
+    def __init__(self, layer, masked, keep_mask):
+        self._layer, self._masked, self._keep_mask = layer, masked, keep_mask
+
+    def __call__(self, graph, point):
+        tensors = graph.tensors_at(point)
+        for tensor in tensors:
+            if not free_to_change(graph, tensor):
+                check_fits(self._layer, [_as_known(self._layer, tensor)], {}, tensor)
+        return Changes(after={id(tensor): self._applied for tensor in tensors})
+
+    def _applied(self, tensor):
+        """`layer(tensor)`, with the mask of the tensor if the layer would lose it.
+
+        In a nested model only the run can tell whether there is a mask.
+        """
+        if not self._masked:
+            return self._layer(tensor)
+        output = self._layer(DropMask()(tensor))
+        return CopyMask()([output, tensor]) if self._keep_mask else output
 
 
 class _Exchanged:
-    """A call of `layer` in the place of `call`."""
+    """A call of `layer` in the place of `call`; `masked` as in :class:`_Insertion`."""
 
-    def __init__(self, call, layer, keep_mask):
-        self._call, self._layer, self._keep_mask = call, layer, keep_mask
+    def __init__(self, call, layer, masked, keep_mask):
+        self._layer, self._masked = layer, masked
+        self._keep_mask = keep_mask and masked and _passes_mask_on(call)
 
     def __call__(self, *args, **kwargs):
         args, kwargs = _arguments_for(self._layer, args, kwargs)
-        if _knows_masks(self._layer):
-            return self._layer(*args, **kwargs)
-        first = next(t for t in _keras.flatten(args) if _keras.is_symbolic(t))
-        mask = mask_of(first)
-        args = _keras.map_structure(lambda t: _as_known(self._layer, t), args)
+        first = next(filter(_keras.is_symbolic, _keras.flatten((args, kwargs))))
+        if self._masked:
+            args, kwargs = _keras.map_structure(_unmasked, (args, kwargs))
         output = self._layer(*args, **kwargs)
-        passed = _keras.symbolic_mask(self._call.outputs[0]) is not None
-        if mask is None or not (passed and self._keep_mask):
-            return output
-        return AttachMask()([output, mask])
+        return CopyMask()([output, first]) if self._keep_mask else output
+
+
+def _unmasked(value):
+    return DropMask()(value) if _keras.is_symbolic(value) else value
+
+
+def _passes_mask_on(call):
+    """Whether the layer of `call` gives its output the mask of its first input.
+
+    The output itself may not tell: a mask may come from outside of a nested model.
+    """
+    if _keras.symbolic_mask(call.outputs[0]) is not None:
+        return True
+    first = next(filter(_keras.is_symbolic, _keras.flatten((call.args, call.kwargs))))
+    if not _knows_masks(call.layer) or len(first.shape) < 3:
+        return False
+    mask = keras.Input(first.shape[1:2], dtype="bool")
+    return call.layer.compute_mask(first, mask) is not None
 
 
 def _as_known(layer, value):

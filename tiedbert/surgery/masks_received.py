@@ -7,6 +7,7 @@ none. There the model runs once, on placeholders, and is watched.
 """
 
 from tiedbert import _keras
+from tiedbert.graph import Graph
 
 
 def masks_received(graph) -> dict:
@@ -18,9 +19,16 @@ def masks_received(graph) -> dict:
     """
     if _keras.LEGACY:
         return _told(graph)
-    if not _keras.starts_masks(call.layer for call in graph.calls):
-        return {}
-    return _watched(graph)
+    return _watched(graph) if has_masks(graph) else {}
+
+
+def has_masks(graph) -> bool:
+    """Whether a tensor of `graph`, or of a model nested in it, may have a mask."""
+    return _keras.starts_masks(call.layer for call in graph.calls) or any(
+        call.kwargs.get("mask") is not None
+        or (_keras.has_graph(call.layer) and has_masks(Graph(call.layer)))
+        for call in graph.calls
+    )
 
 
 def _told(graph):
