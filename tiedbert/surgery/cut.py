@@ -7,6 +7,7 @@ from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.explicit_mask import AttachMask, DropMask, mask_of, without_mask
 from tiedbert.graph import Graph
+from tiedbert.surgery.edit import unique
 from tiedbert.surgery.masks_received import masks_received
 from tiedbert.surgery.replay import replay
 
@@ -73,22 +74,26 @@ class Cut:
         found = [i for i, tensor in enumerate(self.tensors) if tensor is mask]
         return found[0] if found else None
 
-    def front(self):
+    def front(self, name=None):
         """The model's inputs -> the list of crossing tensors."""
-        name = f"{self._graph.name}_front"
+        name = name or f"{self._graph.name}_front"
         # The masks cross as tensors: a second, implicit copy would only mislead.
-        outputs = [without_mask(tensor) for tensor in self.tensors]
+        outputs = [
+            _passed(without_mask(tensor), self._graph.input_tensors)
+            for tensor in self.tensors
+        ]
         front = Front(self._graph.inputs, outputs, name=name)
         behind = {id(call) for call in self._calls}
         before = [call for call in self._graph.side_effects if id(call) not in behind]
         _keras.repeat_side_effects(front, before, {})
         return front
 
-    def rest(self):
+    def rest(self, name=None):
         """The list of crossing tensors -> the model's outputs."""
         inputs = self.inputs()
         outputs, new = self._behind(inputs)
-        rest = keras.Model(inputs, outputs, name=f"{self._graph.name}_rest")
+        name = name or f"{self._graph.name}_rest"
+        rest = keras.Model(inputs, outputs, name=name)
         behind = [call for call in self._calls if _keras.side_effect(call.layer)]
         _keras.repeat_side_effects(rest, behind, new)
         return rest
@@ -123,13 +128,25 @@ class Cut:
         replay(self._calls, new, recorded_masks=True, seen_by=seen_by)
 
         def output(tensor):
-            return seen_by.get((None, id(tensor)), new[id(tensor)])
+            seen = seen_by.get((None, id(tensor)))
+            return _passed(new[id(tensor)], inputs) if seen is None else seen
 
         return _keras.map_structure(output, self._graph.outputs), new
 
 
 def _attach(tensor, mask):
     return AttachMask()([tensor, mask])
+
+
+def _passed(tensor, inputs):
+    """A tensor that may be an input, as an output.
+
+    Keras 3 takes for the output of a model that passes its input through the very
+    tensor that the model is called with, and so forgets who made that.
+    """
+    if _keras.LEGACY or not any(tensor is x for x in inputs):
+        return tensor
+    return DropMask()(tensor)
 
 
 def _check_leads_to_an_output(graph, cut, calls):
@@ -155,7 +172,8 @@ def _opened(graph, at):
     if not inside:
         return graph, list(here.values()), [None] * len(here)
     received = masks_received(graph)
-    halves = [_Halves(call, points, received) for call, points in inside]
+    names = graph.names
+    halves = [_Halves(call, points, received, names) for call, points in inside]
     new = {}
     seen_by = {key: t for half in halves for key, t in half.unmasked(graph, received)}
     instead = {id(half.call): half for half in halves}
@@ -187,9 +205,16 @@ class Inner:
         self.call = call
         self._model = Graph(call.layer)
         self._ranks = self._mask_ranks(received)
+        self._new = {}
         self.model = (
-            _with_masks(self._model, self._ranks) if self._ranks else call.layer
+            _with_masks(self._model, self._ranks, self._new)
+            if self._ranks
+            else call.layer
         )
+
+    def point(self, point):
+        """A point of the nested model in `model`, whose tensors may be others."""
+        return self._new.get(id(point), point)
 
     def _mask_ranks(self, received) -> dict:
         """index of an input -> rank of the mask with which it reaches the model."""
@@ -217,12 +242,14 @@ class _Halves(Inner):
         crossing: once called: index of a cut point -> (its tensor, its mask or None).
     """
 
-    def __init__(self, call, points, received):
+    def __init__(self, call, points, received, names):
         super().__init__(call, received)
         self.crossing = {}
         self._indices = list(points)
-        self._cut = Cut(self.model, list(points.values()))
-        self._front, self._rest = self._cut.front(), self._cut.rest()
+        self._cut = Cut(self.model, [self.point(point) for point in points.values()])
+        name = call.layer.name
+        self._front = self._cut.front(unique(f"{name}_front", names))
+        self._rest = self._cut.rest(unique(f"{name}_rest", names))
 
     def unmasked(self, graph, received):
         """What else reads a masked input of the nested model, but receives no mask.
@@ -273,10 +300,11 @@ def _given_masks(kwargs, count) -> list:
     return masks if len(masks) == count else [None] * count
 
 
-def _with_masks(graph, ranks):
+def _with_masks(graph, ranks, new):
     """A nested model that takes the masks of its inputs as inputs of their own.
 
-    Its own symbolic tensors know nothing of masks that come from outside.
+    Its own symbolic tensors know nothing of masks that come from outside. What they
+    became is added to `new`, dict, id of an old tensor -> the new one.
     """
     old = graph.input_tensors
     inputs = [_keras.input_like(t, _keras.maker(t).name) for t in old]
@@ -284,7 +312,7 @@ def _with_masks(graph, ranks):
         keras.Input((None,) * (rank - 1), dtype="bool", name=f"{inputs[i].name}_mask")
         for i, rank in ranks.items()
     ]
-    new = {id(tensor): x for tensor, x in zip(old, inputs, strict=True)}
+    new.update({id(tensor): x for tensor, x in zip(old, inputs, strict=True)})
     for i, mask in zip(ranks, masks, strict=True):
         new[id(old[i])] = _attach(inputs[i], mask)
         _keras.forget_mask(new[id(old[i])])

@@ -1,6 +1,7 @@
 """What each edit shares: a model rebuilt from where it changes, nested ones too."""
 
 from dataclasses import dataclass, field
+from itertools import count
 
 from tensorflow import keras
 
@@ -61,7 +62,7 @@ def edited(model, point, change):
     inner = edited(calls[0].layer, inner_point, change)
     if any(c.layer is calls[0].layer and c not in calls for c in graph.calls):
         # The old one stays in other calls, and two layers cannot have one name.
-        inner = renamed(inner, f"{inner.name}_edited")
+        inner = renamed(inner, unique(f"{inner.name}_edited", graph.names))
     return rebuild(graph, Changes(instead={id(call): inner for call in calls}))
 
 
@@ -81,6 +82,14 @@ def _check_names(graph, inputs, outputs):
                 "the new one another name"
             )
         seen[layer.name] = layer
+
+
+def unique(name, taken):
+    """`name`, with a number if it is in the set `taken`, to which it is added."""
+    numbered = (f"{name}_{number}" if number else name for number in count())
+    name = next(candidate for candidate in numbered if candidate not in taken)
+    taken.add(name)
+    return name
 
 
 def check_layer(layer):

@@ -3,7 +3,9 @@
 from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert.explicit_mask import CopyMask
 from tiedbert.graph import Graph
+from tiedbert.surgery.edit import unique
 from tiedbert.surgery.replay import replay
 
 
@@ -44,7 +46,10 @@ def _tensors(graph, at, more=()) -> list:
     here, inside = graph.placed(at)
     read = [tensor for call, _ in inside for tensor in call.inputs]
     needed = graph.needed_for([*here.values(), *more, *read])
-    exposed = [_Exposed(call, points, id(call) in needed) for call, points in inside]
+    names = graph.names
+    exposed = [
+        _Exposed(call, points, id(call) in needed, names) for call, points in inside
+    ]
     new = {}
     replay(graph.calls, new, instead={id(part.call): part for part in exposed})
     found = {i: new.get(id(tensor), tensor) for i, tensor in here.items()}
@@ -61,13 +66,17 @@ class _Exposed:
         found: once called: index of a point -> its tensor.
     """
 
-    def __init__(self, call, points, outputs_too):
+    def __init__(self, call, points, outputs_too, names):
         self.call, self._points, self._outputs_too = call, points, outputs_too
         self.found = {}
         graph = Graph(call.layer)
         outputs = graph.output_tensors if outputs_too else []
         tensors = _tensors(graph, list(points.values()), outputs)
-        name = f"{graph.name}_features"
+        if not _keras.LEGACY:
+            # Keras 3 would take for its output the tensor that it is called with.
+            inputs = {id(tensor) for tensor in graph.input_tensors}
+            tensors = [CopyMask()([t, t]) if id(t) in inputs else t for t in tensors]
+        name = unique(f"{graph.name}_features", names)
         self._model = keras.Model(graph.inputs, tensors, name=name)
 
     def __call__(self, *args, **kwargs):

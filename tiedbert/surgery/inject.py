@@ -1,14 +1,13 @@
 """A model with one more input per cut point, which is added to the tensor there."""
 
 from functools import partial
-from itertools import count
 
 from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.graph import Graph
-from tiedbert.surgery.edit import Changes, rebuild
+from tiedbert.surgery.edit import Changes, rebuild, unique
 
 
 @keras.utils.register_keras_serializable("tiedbert")
@@ -71,26 +70,33 @@ def inject(model, at):
         True
     """
     graph = Graph(model)
+    return _injected(graph, at, f"{graph.name}_injected")[0]
+
+
+def _injected(graph, at, name):
+    """The model, and its deltas in the order of `at`."""
     here, inside = graph.placed(at)
     changes = Changes()
     deltas = {}
-    names = set()
+    # A model may have been injected before.
+    known = [name for name in graph.names if name.endswith("_delta")]
+    names = {name.removesuffix("_delta") for name in known}
     for i, tensor in here.items():
         deltas[i] = _delta_for(tensor, _keras.maker(tensor).name, names)
         changes.after[id(tensor)] = partial(_add, deltas[i])
     for call, points in inside:
-        inner = inject(call.layer, list(points.values()))
-        inner_deltas = inner.inputs[-len(points) :]
+        inner_name = unique(f"{call.layer.name}_injected", names)
+        inner, inner_deltas = _injected(
+            Graph(call.layer), list(points.values()), inner_name
+        )
+        passed = {}
         for i, tensor in zip(points, inner_deltas, strict=True):
-            name = _keras.maker(tensor).name.removesuffix("_delta")
-            deltas[i] = _delta_for(tensor, f"{call.layer.name}_{name}", names)
-        passed = {
-            _keras.maker(tensor).name: deltas[i]
-            for i, tensor in zip(points, inner_deltas, strict=True)
-        }
+            name_inside = _keras.maker(tensor).name
+            outside = f"{call.layer.name}_{name_inside.removesuffix('_delta')}"
+            passed[name_inside] = deltas[i] = _delta_for(tensor, outside, names)
         changes.instead[id(call)] = partial(_call_with, inner, passed)
     ordered = [deltas[i] for i in sorted(deltas)]
-    return rebuild(graph, changes, ordered, name=f"{graph.name}_injected")
+    return rebuild(graph, changes, ordered, name=name), ordered
 
 
 def _delta_for(tensor, name, taken):
@@ -101,19 +107,12 @@ def _delta_for(tensor, name, taken):
             f'a delta is added to floats, and "{name}" holds {dtype}: choose a point '
             "behind an embedding"
         )
-    number = next(n for n in count() if _numbered(name, n) not in taken)
-    taken.add(_numbered(name, number))
-    return _keras.input_like(tensor, f"{_numbered(name, number)}_delta")
-
-
-def _numbered(name, number):
-    return f"{name}_{number}" if number else name
+    return _keras.input_like(tensor, f"{unique(name, taken)}_delta")
 
 
 def _add(delta, tensor):
-    return AddDelta(name=_keras.maker(delta).name.replace("_delta", "_add_delta"))(
-        [tensor, delta]
-    )
+    name = _keras.maker(delta).name.removesuffix("_delta")
+    return AddDelta(name=f"{name}_add_delta")([tensor, delta])
 
 
 def _call_with(model, deltas, inputs, **options):
