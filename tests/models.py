@@ -25,6 +25,29 @@ class ShowMask(layers.Layer):
 
 
 @register
+class Plain(layers.Layer):
+    """The same values; the mask ends: this layer knows nothing of masks."""
+
+    def __init__(self, **kwargs):
+        super().__init__(autocast=False, **kwargs)
+
+    def call(self, inputs):
+        return tf.identity(inputs)
+
+    def compute_output_spec(self, inputs):  # Keras 3: also of a bool or sparse tensor
+        return keras.KerasTensor(inputs.shape, inputs.dtype)
+
+
+@register
+class Aware(Plain):
+    """The same values and the same mask."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+
+@register
 class CountCalls(layers.Layer):
     """Its input; `calls` is how often it really ran."""
 
