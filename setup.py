@@ -26,7 +26,13 @@ setup(
         "demo": ["matplotlib>=3.8", "scikit-learn>=1.4", "snownlp==0.12.3"],
         # A test builds the wheel without a network, hence setuptools; 70.1 is the
         # first that needs no wheel package for it.
-        "test": ["pytest>=8", "hypothesis", "pydot", "ruff==0.15.*", "setuptools>=70.1"],
+        "test": [
+            "hypothesis",
+            "pydot",
+            "pytest>=8",
+            "ruff==0.15.*",
+            "setuptools>=70.1",
+        ],
     },
     classifiers=[
         "Programming Language :: Python :: 3.10",

@@ -17,7 +17,7 @@ from tensorflow import keras
 
 from tiedbert.errors import InputError
 from tiedbert.graph import Graph
-from tiedbert.surgery import Cut, draw, split
+from tiedbert.surgery import cut_at, draw, split
 from tiedbert.surgery.picture import STYLES, drawing_of, to_dot
 
 layers = keras.layers
@@ -200,7 +200,7 @@ def test_every_cut_shows_each_call_once_and_what_split_hands_over(build):
     for at in points:
         drawing = drawing_of(model, at)
         assert sorted(names(drawing, "front") + names(drawing, "rest")) == whole
-        assert len(crossing(drawing)) == len(Cut(model, at).tensors)
+        assert len(crossing(drawing)) == len(cut_at(model, at).tensors)
         side = {key: node.side for key, node in drawing.nodes.items()}
         assert ("front", "rest") not in {
             (side[a], side[b]) for a, b, _ in drawing.edges

@@ -7,7 +7,7 @@ from tensorflow import keras
 from test_surgery_picture import classifier, encoder
 
 from tiedbert.errors import InputError
-from tiedbert.surgery import Cut
+from tiedbert.surgery import cut_at
 from tiedbert.surgery.points import cut_points
 
 layers = keras.layers
@@ -51,9 +51,9 @@ def test_every_point_is_told_what_a_cut_there_finds(build):
     for point in points:
         if point.crossing is None:
             with pytest.raises(InputError):
-                Cut(model, point.at)
+                cut_at(model, point.at)
         else:
-            assert point.crossing == len(Cut(model, point.at).tensors), point.at
+            assert point.crossing == len(cut_at(model, point.at).tensors), point.at
 
 
 def told(model):

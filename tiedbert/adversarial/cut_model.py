@@ -3,7 +3,7 @@
 from tiedbert import _keras
 from tiedbert.adversarial.positions import ID_INPUTS, ordinary_tokens, token_ids_of
 from tiedbert.errors import InputError
-from tiedbert.surgery import Cut
+from tiedbert.surgery import cut_at
 
 
 class CutModel:
@@ -18,7 +18,7 @@ class CutModel:
     """
 
     def __init__(self, model, at, positions=None):
-        cut = Cut(model, at)
+        cut = cut_at(model, at)
         if cut.width != 1 or "float" not in str(cut.tensors[0].dtype):
             dtypes = ", ".join(str(t.dtype) for t in cut.tensors[: cut.width])
             raise InputError(

@@ -1,18 +1,19 @@
 """Edits of functional models: new models that share the weights of the old one."""
 
 from tiedbert.surgery.clone import clone
-from tiedbert.surgery.cut import Cut, Front
+from tiedbert.surgery.cut import Front
 from tiedbert.surgery.features import features
 from tiedbert.surgery.inject import AddDelta, inject
 from tiedbert.surgery.insert import insert, remove, replace
+from tiedbert.surgery.nested import cut_at
 from tiedbert.surgery.picture import draw
 from tiedbert.surgery.split import get_outputs_of, split
 
 __all__ = [
     "AddDelta",
-    "Cut",
     "Front",
     "clone",
+    "cut_at",
     "draw",
     "features",
     "get_outputs_of",

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tiedbert.command import parser
 from tiedbert.surgery import archive
-from tiedbert.surgery.cut import Cut
+from tiedbert.surgery.nested import cut_at
 from tiedbert.surgery.picture import (
     check_can_draw,
     drawing_of,
@@ -80,7 +80,7 @@ def _row(point) -> list:
 
 def _cut(model, args):
     """Cut, tell what crosses, write the parts; returns what a picture shows."""
-    cut = Cut(model, args.cut)
+    cut = cut_at(model, args.cut)
     parts = {"front": cut.front(), "rest": cut.rest()}
     drawing = drawing_of_cut(model, cut, **parts)
     rows = [

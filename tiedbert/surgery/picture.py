@@ -12,8 +12,8 @@ from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.explicit_mask import AttachMask, DropMask, ReadMask
 from tiedbert.graph import Graph
-from tiedbert.surgery.cut import Cut
 from tiedbert.surgery.edit import describe
+from tiedbert.surgery.nested import cut_at
 
 FORMATS = (".svg", ".png")
 
@@ -104,7 +104,7 @@ def to_dot(drawing):
 def drawing_of(model, at=None):
     """What :func:`draw` shows, as plain nodes and edges."""
     if at is not None:
-        cut = Cut(model, at)
+        cut = cut_at(model, at)
         return drawing_of_cut(model, cut, cut.front(), cut.rest())
     whole = Graph(model)
     drawing = Drawing(model, whole.name)

@@ -5,9 +5,9 @@ from typing import NamedTuple
 
 from tiedbert import _keras
 from tiedbert.graph import Graph
-from tiedbert.surgery.cut import Inner
 from tiedbert.surgery.edit import describe
 from tiedbert.surgery.masks_received import masks_received
+from tiedbert.surgery.nested import Inner
 
 
 class Point(NamedTuple):

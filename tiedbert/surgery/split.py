@@ -1,6 +1,6 @@
 """A model in two halves: the public faces of a cut."""
 
-from tiedbert.surgery.cut import Cut
+from tiedbert.surgery.nested import cut_at
 
 
 def split(model, at):
@@ -44,7 +44,7 @@ def split(model, at):
         >>> bool(tf.reduce_all(rest([hidden, *context]) == model(batch)))
         True
     """
-    cut = Cut(model, at)
+    cut = cut_at(model, at)
     return cut.front(), cut.rest()
 
 
@@ -77,7 +77,7 @@ def get_outputs_of(model, start_tensors, input_layers=None):
         >>> tuple(inputs.shape), tuple(outputs.shape)
         ((None, 3), (None, 2))
     """
-    cut = Cut(model, start_tensors)
+    cut = cut_at(model, start_tensors)
     inputs = cut.inputs(_as_list(input_layers))
     outputs = cut.outputs(inputs)
     return (inputs[0] if len(inputs) == 1 else inputs), outputs

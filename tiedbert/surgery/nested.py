@@ -1,0 +1,179 @@
+"""Cut points at any depth: nested models are opened, then there is one graph to cut."""
+
+from tensorflow import keras
+
+from tiedbert import _keras
+from tiedbert.explicit_mask import DropMask, mask_of
+from tiedbert.graph import Graph
+from tiedbert.surgery.cut import Cut, attach
+from tiedbert.surgery.edit import unique
+from tiedbert.surgery.masks_received import masks_received
+from tiedbert.surgery.replay import replay
+
+
+def cut_at(model, at):
+    """The :class:`Cut` of a functional model at cut points as `split` takes them."""
+    return Cut(*_opened(Graph(model), at))
+
+
+def _opened(graph, at):
+    """`graph` with each nested model that holds a cut point split at it.
+
+    Returns:
+        ``(graph, tensors, masks)``: the graph itself when no point is nested, else one
+        of a new model; the tensors in it that `at` names; and for each of them the
+        tensor that is its mask where a nested cut made it explicit, or None.
+    """
+    here, inside = graph.placed(at)
+    if not inside:
+        return graph, list(here.values()), [None] * len(here)
+    received = masks_received(graph)
+    names = graph.names
+    halves = [_Halves(call, points, received, names) for call, points in inside]
+    new = {}
+    seen_by = {key: t for half in halves for key, t in half.unmasked(graph, received)}
+    instead = {id(half.call): half for half in halves}
+    replay(graph.calls, new, recorded_masks=True, seen_by=seen_by, instead=instead)
+
+    def output(tensor):
+        seen = seen_by.get((None, id(tensor)))
+        return new.get(id(tensor), tensor) if seen is None else seen
+
+    outputs = _keras.map_structure(output, graph.outputs)
+    opened = keras.Model(graph.inputs, outputs, name=graph.name)
+    _keras.repeat_side_effects(opened, graph.side_effects, new)
+    points = {i: (new.get(id(tensor), tensor), None) for i, tensor in here.items()}
+    for half in halves:
+        points.update(half.crossing)
+    cut, masks = zip(*(points[i] for i in sorted(points)), strict=True)
+    return Graph(opened), list(cut), list(masks)
+
+
+class Inner:
+    """A call of a nested model, seen from inside.
+
+    Attributes:
+        call: the call.
+        model: the nested model, the masks that reach its inputs made inputs as well.
+    """
+
+    def __init__(self, call, received):
+        self.call = call
+        self._model = Graph(call.layer)
+        self._ranks = self._mask_ranks(received)
+        self._new = {}
+        self.model = (
+            _with_masks(self._model, self._ranks, self._new)
+            if self._ranks
+            else call.layer
+        )
+
+    def point(self, point):
+        """A point of the nested model in `model`, whose tensors may be others."""
+        return self._new.get(id(point), point)
+
+    def _mask_ranks(self, received) -> dict:
+        """index of an input -> rank of the mask with which it reaches the model."""
+        tensors = self._flat(self.call.args, self.call.kwargs)
+        given = _given_masks(self.call.kwargs, len(tensors))
+        ranks = {}
+        for i, tensor in enumerate(tensors):
+            rank = received.get((id(self.call), id(tensor)))
+            if given[i] is not None or rank is not None:
+                ranks[i] = rank if given[i] is None else len(given[i].shape)
+        return ranks
+
+    def _flat(self, args, kwargs) -> list:
+        """The inputs of a call of the nested model, in the order of its own."""
+        inputs = args[0] if args else kwargs["inputs"]
+        if isinstance(inputs, dict):
+            inputs = {name: inputs[name] for name in self._model.inputs}
+        return _keras.flatten(inputs)
+
+
+class _Halves(Inner):
+    """What takes the place of a nested model's call: its front, then its rest.
+
+    Attributes:
+        crossing: once called: index of a cut point -> (its tensor, its mask or None).
+    """
+
+    def __init__(self, call, points, received, names):
+        super().__init__(call, received)
+        self.crossing = {}
+        self._indices = list(points)
+        self._cut = cut_at(self.model, [self.point(p) for p in points.values()])
+        name = call.layer.name
+        self._front = self._cut.front(unique(f"{name}_front", names))
+        self._rest = self._cut.rest(unique(f"{name}_rest", names))
+
+    def unmasked(self, graph, received):
+        """What else reads a masked input of the nested model, but receives no mask.
+
+        MultiHeadAttention of Keras 3 takes the mask off its input, in a nested model
+        off the tensor outside; the front of that model gets a copy instead. Yields
+        ``(id of a call or None for an output, id of the tensor), tensor``.
+        """
+        tensors = self._flat(self.call.args, self.call.kwargs)
+        for tensor in [tensors[i] for i in self._ranks]:
+            keys = [
+                (reader, id(tensor))
+                for reader, read in graph.readers()
+                if reader != id(self.call) and any(t is tensor for t in read)
+            ]
+            stripped = [key for key in keys if key not in received]
+            if stripped:
+                bare = DropMask()(tensor)
+                yield from ((key, bare) for key in stripped)
+
+    def __call__(self, *args, **kwargs):
+        """The outputs of the nested model."""
+        options = {k: v for k, v in kwargs.items() if k == "training"}
+        if self._ranks:
+            inputs = self._flat(args, kwargs)
+            given = _given_masks(kwargs, len(inputs))
+            masks = [
+                mask_of(inputs[i], rank) if given[i] is None else given[i]
+                for i, rank in self._ranks.items()
+            ]
+            # Keras warns of implicit masks that enter a model; they are explicit here.
+            inputs = [
+                DropMask()(x) if i in self._ranks else x for i, x in enumerate(inputs)
+            ]
+            crossing = self._front([*inputs, *masks], **options)
+        else:
+            crossing = self._front(*args, **kwargs)
+        for i, index in enumerate(self._indices):
+            mask = self._cut.mask_index[i]
+            known = None if mask is None else crossing[mask]
+            self.crossing[index] = crossing[i], known
+        return self._rest(crossing, **options)
+
+
+def _given_masks(kwargs, count) -> list:
+    """The masks that a call of a model is given by keyword, one per input."""
+    masks = _keras.flatten(kwargs.get("mask"))
+    return masks if len(masks) == count else [None] * count
+
+
+def _with_masks(graph, ranks, new):
+    """A nested model that takes the masks of its inputs as inputs of their own.
+
+    Its own symbolic tensors know nothing of masks that come from outside. What they
+    became is added to `new`, dict, id of an old tensor -> the new one.
+    """
+    old = graph.input_tensors
+    inputs = [_keras.input_like(t, _keras.maker(t).name) for t in old]
+    masks = [
+        keras.Input((None,) * (rank - 1), dtype="bool", name=f"{inputs[i].name}_mask")
+        for i, rank in ranks.items()
+    ]
+    new.update({id(tensor): x for tensor, x in zip(old, inputs, strict=True)})
+    for i, mask in zip(ranks, masks, strict=True):
+        new[id(old[i])] = attach(inputs[i], mask)
+        _keras.forget_mask(new[id(old[i])])
+    replay(graph.calls, new, recorded_masks=True)
+    outputs = _keras.map_structure(lambda tensor: new[id(tensor)], graph.outputs)
+    model = keras.Model([*inputs, *masks], outputs, name=graph.name)
+    _keras.repeat_side_effects(model, graph.side_effects, new)
+    return model
