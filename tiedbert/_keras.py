@@ -117,6 +117,12 @@ def _why_no_graph(model) -> str:
     return "a subclassed or unbuilt model has no graph to cut"
 
 
+def kind_of_edited(model):
+    """The class of an edited `model`: its own if inputs and outputs make one."""
+    plain = isinstance(model, keras.Sequential) or not made_of_tensors(model)
+    return keras.Model if plain else type(model)
+
+
 def structures(model) -> tuple:
     """The nested inputs and outputs of a functional model, as its user gave them."""
     if LEGACY:
@@ -219,12 +225,15 @@ def starts_masks(layers) -> bool:
 def _starts_a_mask(layer) -> bool:
     if not isinstance(layer, keras.layers.Layer):
         return False  # an operation of Keras 3
-    if isinstance(layer, keras.layers.Masking):
-        return True
-    if hasattr(layer, "mask_zero"):
-        return bool(layer.mask_zero)
     definer = next(kind for kind in type(layer).__mro__ if "compute_mask" in vars(kind))
-    return not definer.__module__.startswith(("keras.src.", "tf_keras.src."))
+    if not definer.__module__.startswith(("keras.src.", "tf_keras.src.")):
+        return (
+            True  # It may do anything; a mask that is looked for in vain does no harm.
+        )
+    if isinstance(layer, keras.layers.Lambda):
+        return layer.mask is not None
+    masking = isinstance(layer, keras.layers.Masking)
+    return masking or bool(getattr(layer, "mask_zero", False))
 
 
 def trace(function, tensors):

@@ -29,6 +29,8 @@ class Graph:
     def __init__(self, model):
         # What has the graph inside of a Sequential has another name in Keras 3.
         self.name = getattr(model, "name", None)
+        #: What a model is that has this graph in another form.
+        self.kind = _keras.kind_of_edited(model)
         model = _keras.functional(model)
         self.inputs, self.outputs = _keras.structures(model)
         self.calls = _numbered(_keras.calls(model))
@@ -272,6 +274,24 @@ def _numbered(raw_calls) -> list:
         )
         for raw in raw_calls
     ]
+
+
+def model_arguments(graph, args, kwargs) -> tuple:
+    """The inputs of a call of a nested model, as its graph declares them, and the rest.
+
+    Keras takes a list for a dict and a dict for a list.
+    """
+    names = ("inputs", "training", "mask")
+    options = {**dict(zip(names, args, strict=False)), **kwargs}
+    inputs = options.pop("inputs")
+    if isinstance(graph.inputs, dict):
+        if isinstance(inputs, dict):
+            return {name: inputs[name] for name in graph.inputs}, options
+        given = zip(sorted(graph.inputs), _keras.flatten(inputs), strict=True)
+        return dict(given), options
+    if isinstance(inputs, dict):
+        inputs = [inputs[_keras.maker(t).name] for t in graph.input_tensors]
+    return inputs, options
 
 
 def points_of(at) -> list:

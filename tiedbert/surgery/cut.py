@@ -6,6 +6,7 @@ from tensorflow import keras
 from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.explicit_mask import AttachMask, DropMask, mask_of, without_mask
+from tiedbert.surgery.edit import alike, describe, unique
 from tiedbert.surgery.masks_received import masks_received
 from tiedbert.surgery.replay import replay
 
@@ -46,7 +47,7 @@ class Cut:
         _check_leads_to_an_output(self._graph, cut, self._calls)
         self._received = masks_received(self._graph)
         context = self._graph.context(cut)
-        self._masks = self._masks_toattach(cut, context)
+        self._masks = self._masks_to_attach(cut, context)
         attached = {id(mask): mask for mask in self._masks.values()}
         # Keras 3 hands masks to some layers as edges: those are in the context too.
         context = [tensor for tensor in context if id(tensor) not in attached]
@@ -58,7 +59,7 @@ class Cut:
             for tensor, mask in zip(cut, masks, strict=True)
         ]
 
-    def _masks_toattach(self, cut, context) -> dict:
+    def _masks_to_attach(self, cut, context) -> dict:
         """id of a crossing tensor -> its mask, where a call behind the cut needs it.
 
         The mask of a cut tensor crosses in any case: it tells what is padding.
@@ -108,7 +109,15 @@ class Cut:
                 f"{len(self.tensors)} tensors cross this cut, received "
                 f"{len(given)} input layers"
             )
-        names = _unique_names(f"{_keras.maker(t).name}_crossing" for t in self.tensors)
+        for i, (tensor, expected) in enumerate(
+            zip(given, self.tensors[: len(given)], strict=True)
+        ):
+            _check_stands_for(i, tensor, expected)
+        taken = set()
+        names = [
+            unique(f"{_keras.maker(tensor).name}_crossing", taken)
+            for tensor in self.tensors
+        ]
         missing = list(zip(self.tensors, names, strict=True))[len(given) :]
         return [*given, *(_keras.input_like(tensor, name) for tensor, name in missing)]
 
@@ -164,10 +173,14 @@ def _check_leads_to_an_output(graph, cut, calls):
             )
 
 
-def _unique_names(names) -> list:
-    seen = {}
-    unique = []
-    for name in names:
-        seen[name] = seen.get(name, 0) + 1
-        unique.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
-    return unique
+def _check_stands_for(i, tensor, expected):
+    received = type(tensor).__name__
+    if _keras.is_symbolic(tensor):
+        if alike(tensor, expected):
+            return
+        received = describe(tensor)
+    raise InputError(
+        f"input layer {i} stands for what "
+        f'"{_keras.maker(expected).name}" gives, {describe(expected)}: received '
+        f"{received}"
+    )

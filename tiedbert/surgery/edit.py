@@ -8,7 +8,7 @@ from tensorflow import keras
 from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.graph import Graph
-from tiedbert.surgery.replay import replay
+from tiedbert.surgery.replay import in_order_made, replay
 
 
 @dataclass
@@ -23,6 +23,11 @@ class Changes:
     instead: dict = field(default_factory=dict)
     after: dict = field(default_factory=dict)
 
+    def add(self, other):
+        """Take over the changes of `other`."""
+        self.instead.update(other.instead)
+        self.after.update(other.after)
+
 
 def rebuild(graph, changes, more_inputs=(), name=None):
     """The model of `graph` with `changes`; what they do not reach is shared with it."""
@@ -30,11 +35,13 @@ def rebuild(graph, changes, more_inputs=(), name=None):
     for tensor in graph.input_tensors:
         if id(tensor) in changes.after:
             new[id(tensor)] = changes.after[id(tensor)](tensor)
-    replay(graph.calls, new, instead=changes.instead, after=changes.after)
+    instead = _with_siblings(graph, changes)
+    calls = in_order_made(graph.calls)
+    replay(calls, new, instead=instead, after=changes.after)
     outputs = _keras.map_structure(lambda t: new.get(id(t), t), graph.outputs)
     inputs = with_more(graph.inputs, more_inputs)
     _check_names(graph, inputs, outputs)
-    model = keras.Model(inputs, outputs, name=name or graph.name)
+    model = graph.kind(inputs, outputs, name=name or graph.name)
     _keras.repeat_side_effects(model, graph.side_effects, new)
     return model
 
@@ -48,22 +55,67 @@ def with_more(inputs, more):
     return [*_keras.flatten(inputs), *more]
 
 
-def edited(model, point, change):
-    """`model` with `change(graph, point)` made where the point lies, nested or not.
+def edited(model, points, change):
+    """`model` with `change(graph, point)` made where each point lies, nested or not.
 
     A nested model is edited once and takes the place of the old one in each call that
-    the point means.
+    the same points mean.
     """
     graph = Graph(model)
-    inside = graph.inside(point)
-    if inside is None:
-        return rebuild(graph, change(graph, point))
-    calls, inner_point = inside
-    inner = edited(calls[0].layer, inner_point, change)
-    if any(c.layer is calls[0].layer and c not in calls for c in graph.calls):
-        # The old one stays in other calls, and two layers cannot have one name.
-        inner = renamed(inner, unique(f"{inner.name}_edited", graph.names))
-    return rebuild(graph, Changes(instead={id(call): inner for call in calls}))
+    changes = Changes()
+    inside = {}  # id of a call of a nested model -> (the call, the points in it)
+    for point in points:
+        found = graph.inside(point)
+        if found is None:
+            changes.add(change(graph, point))
+            continue
+        for call in found[0]:
+            inside.setdefault(id(call), (call, []))[1].append(found[1])
+    changes.instead.update(_edited_inside(graph, inside, change))
+    return rebuild(graph, changes)
+
+
+def _edited_inside(graph, inside, change) -> dict:
+    """id of a call -> the edited nested model in the place of its layer."""
+    stay = {id(c.layer) for c in graph.calls if id(c) not in inside}
+    names, models, instead = graph.names, {}, {}
+    for call, points in inside.values():
+        alike = id(call.layer), *(p if isinstance(p, str) else id(p) for p in points)
+        if alike not in models:
+            inner = edited(call.layer, points, change)
+            if id(call.layer) in stay:
+                # Two layers cannot have one name.
+                inner = renamed(inner, unique(f"{inner.name}_edited", names))
+            models[alike] = inner
+            stay.add(id(call.layer))
+        instead[id(call)] = models[alike]
+    return instead
+
+
+def _with_siblings(graph, changes) -> dict:
+    """What to call in place of layers, the calls that must be made again among it.
+
+    If one call of a layer is made again, so are the others, or ``"name:k"`` would
+    mean another call in the new model than in the old one.
+    """
+    instead = dict(changes.instead)
+    while True:
+        reached, new = set(), set(changes.after)
+        for call in graph.calls:
+            if id(call) in instead or any(id(t) in new for t in call.inputs):
+                reached.add(id(call.layer))
+                new.update(id(t) for t in call.outputs)
+        siblings = [
+            call
+            for call in graph.calls
+            if id(call.layer) in reached
+            and id(call) not in instead
+            and not any(id(t) in new for t in call.inputs)
+            and not _keras.side_effect(call.layer)
+        ]
+        if not siblings:
+            return instead
+        instead.update({id(call): call.layer for call in siblings})
 
 
 def renamed(model, name):
@@ -112,7 +164,7 @@ def check_fits(layer, args, kwargs, expected):
             f'layer "{layer.name}" cannot be called where "{_maker(expected)}" gives '
             f"{describe(expected)}: {str(error).splitlines()[0]}"
         ) from error
-    if len(outputs) != 1 or not _alike(outputs[0], expected):
+    if len(outputs) != 1 or not alike(outputs[0], expected):
         raise InputError(
             f'layer "{layer.name}" gives {", ".join(map(describe, outputs))} where '
             f'what follows "{_maker(expected)}" expects {describe(expected)}: shape '
@@ -139,7 +191,8 @@ def _maker(tensor):
     return _keras.maker(tensor).name
 
 
-def _alike(tensor, expected):
+def alike(tensor, expected) -> bool:
+    """Whether `tensor` can stand where `expected` is, as far as shapes are known."""
     return (
         _keras.dtype_name(tensor) == _keras.dtype_name(expected)
         and len(tensor.shape) == len(expected.shape)

@@ -6,7 +6,7 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
+from tiedbert.graph import Graph, model_arguments
 from tiedbert.surgery.edit import Changes, rebuild, unique
 
 
@@ -79,22 +79,22 @@ def _injected(graph, at, name):
     changes = Changes()
     deltas = {}
     # A model may have been injected before.
-    known = [name for name in graph.names if name.endswith("_delta")]
+    layers = graph.names
+    known = [name for name in layers if name.endswith("_delta")]
     names = {name.removesuffix("_delta") for name in known}
     for i, tensor in here.items():
         deltas[i] = _delta_for(tensor, _keras.maker(tensor).name, names)
         changes.after[id(tensor)] = partial(_add, deltas[i])
     for call, points in inside:
-        inner_name = unique(f"{call.layer.name}_injected", names)
-        inner, inner_deltas = _injected(
-            Graph(call.layer), list(points.values()), inner_name
-        )
+        inner_graph = Graph(call.layer)
+        inner_name = unique(f"{call.layer.name}_injected", layers)
+        inner, inner_deltas = _injected(inner_graph, list(points.values()), inner_name)
         passed = {}
         for i, tensor in zip(points, inner_deltas, strict=True):
             name_inside = _keras.maker(tensor).name
             outside = f"{call.layer.name}_{name_inside.removesuffix('_delta')}"
             passed[name_inside] = deltas[i] = _delta_for(tensor, outside, names)
-        changes.instead[id(call)] = partial(_call_with, inner, passed)
+        changes.instead[id(call)] = partial(_call_with, inner, inner_graph, passed)
     ordered = [deltas[i] for i in sorted(deltas)]
     return rebuild(graph, changes, ordered, name=name), ordered
 
@@ -115,8 +115,9 @@ def _add(delta, tensor):
     return AddDelta(name=f"{name}_add_delta")([tensor, delta])
 
 
-def _call_with(model, deltas, inputs, **options):
+def _call_with(model, graph, deltas, *args, **kwargs):
     """Call an injected nested model on the inputs of the old one and its deltas."""
+    inputs, options = model_arguments(graph, args, kwargs)
     if isinstance(inputs, dict):
         inputs = {**inputs, **deltas}
     else:

@@ -51,10 +51,8 @@ def insert(model, at, layer, keep_mask=True):
         ['middle', 'dropout']
     """
     check_layer(layer)
-    for point in points_of(at):
-        masked = has_masks(Graph(model)) and not _knows_masks(layer)
-        model = edited(model, point, _Insertion(layer, masked, keep_mask))
-    return model
+    masked = has_masks(Graph(model)) and not _knows_masks(layer)
+    return edited(model, points_of(at), _Insertion(layer, masked, keep_mask))
 
 
 def replace(model, name, layer, keep_mask=True):
@@ -91,7 +89,7 @@ def replace(model, name, layer, keep_mask=True):
     def change(graph, point):
         calls = graph.calls_at(point)
         for call in calls:
-            (output,) = _outputs(call, 1)
+            output = _only_output(call)
             if not free_to_change(graph, output):
                 args, kwargs = _arguments_for(layer, call.args, _given(call))
                 args = _keras.map_structure(lambda t: _as_known(layer, t), args)
@@ -102,7 +100,7 @@ def replace(model, name, layer, keep_mask=True):
             }
         )
 
-    return edited(model, name, change)
+    return edited(model, [name], change)
 
 
 def remove(model, name):
@@ -135,7 +133,7 @@ def remove(model, name):
             instead={id(call): _stand_in(call) for call in graph.calls_at(point)}
         )
 
-    return edited(model, name, change)
+    return edited(model, [name], change)
 
 
 class _Insertion:
@@ -189,11 +187,15 @@ def _passes_mask_on(call):
     """
     if _keras.symbolic_mask(call.outputs[0]) is not None:
         return True
-    first = next(filter(_keras.is_symbolic, _keras.flatten((call.args, call.kwargs))))
-    if not _knows_masks(call.layer) or len(first.shape) < 3:
+    first = call.args[0] if call.args else next(iter(call.kwargs.values()))
+    tensors = [t for t in _keras.flatten(first) if _keras.is_symbolic(t)]
+    # A mask is [batch, time]: what has no time has none.
+    if not _knows_masks(call.layer) or any(len(t.shape) < 3 for t in tensors):
         return False
-    mask = keras.Input(first.shape[1:2], dtype="bool")
-    return call.layer.compute_mask(first, mask) is not None
+    masks = _keras.map_structure(
+        lambda t: keras.Input(t.shape[1:2], dtype="bool"), first
+    )
+    return call.layer.compute_mask(first, masks) is not None
 
 
 def _as_known(layer, value):
@@ -231,18 +233,18 @@ def _arguments_for(layer, args, kwargs):
     return args, {name: kwargs[name] for name in kwargs if name not in lacking}
 
 
-def _outputs(call, count):
-    if len(call.outputs) != count:
+def _only_output(call):
+    if len(call.outputs) != 1:
         raise InputError(
             f'layer "{call.layer.name}" gives {len(call.outputs)} tensors; only a '
             "layer of one output can be replaced or removed"
         )
-    return call.outputs
+    return call.outputs[0]
 
 
 def _stand_in(call):
     """A function of the arguments of `call`: the one that can stand for its output."""
-    (output,) = _outputs(call, 1)
+    output = _only_output(call)
     places = _keras.flatten((call.args, _given(call)))
     fitting = {
         id(t): i

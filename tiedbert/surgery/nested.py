@@ -4,7 +4,7 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.explicit_mask import DropMask, mask_of
-from tiedbert.graph import Graph
+from tiedbert.graph import Graph, model_arguments
 from tiedbert.surgery.cut import Cut, attach
 from tiedbert.surgery.edit import unique
 from tiedbert.surgery.masks_received import masks_received
@@ -74,8 +74,7 @@ class Inner:
 
     def _mask_ranks(self, received) -> dict:
         """index of an input -> rank of the mask with which it reaches the model."""
-        tensors = self._flat(self.call.args, self.call.kwargs)
-        given = _given_masks(self.call.kwargs, len(tensors))
+        tensors, given, _ = self._arguments(self.call.args, self.call.kwargs)
         ranks = {}
         for i, tensor in enumerate(tensors):
             rank = received.get((id(self.call), id(tensor)))
@@ -83,12 +82,14 @@ class Inner:
                 ranks[i] = rank if given[i] is None else len(given[i].shape)
         return ranks
 
-    def _flat(self, args, kwargs) -> list:
-        """The inputs of a call of the nested model, in the order of its own."""
-        inputs = args[0] if args else kwargs["inputs"]
-        if isinstance(inputs, dict):
-            inputs = {name: inputs[name] for name in self._model.inputs}
-        return _keras.flatten(inputs)
+    def _arguments(self, args, kwargs) -> tuple:
+        """A call's inputs in a flat list, the masks given with them, and the rest."""
+        inputs, options = model_arguments(self._model, args, kwargs)
+        inputs = _keras.flatten(inputs)
+        masks = _keras.flatten(options.pop("mask", None))
+        if len(masks) != len(inputs):
+            masks = [None] * len(inputs)
+        return inputs, masks, options
 
 
 class _Halves(Inner):
@@ -114,7 +115,7 @@ class _Halves(Inner):
         off the tensor outside; the front of that model gets a copy instead. Yields
         ``(id of a call or None for an output, id of the tensor), tensor``.
         """
-        tensors = self._flat(self.call.args, self.call.kwargs)
+        tensors, _, _ = self._arguments(self.call.args, self.call.kwargs)
         for tensor in [tensors[i] for i in self._ranks]:
             keys = [
                 (reader, id(tensor))
@@ -128,10 +129,8 @@ class _Halves(Inner):
 
     def __call__(self, *args, **kwargs):
         """The outputs of the nested model."""
-        options = {k: v for k, v in kwargs.items() if k == "training"}
+        inputs, given, options = self._arguments(args, kwargs)
         if self._ranks:
-            inputs = self._flat(args, kwargs)
-            given = _given_masks(kwargs, len(inputs))
             masks = [
                 mask_of(inputs[i], rank) if given[i] is None else given[i]
                 for i, rank in self._ranks.items()
@@ -140,20 +139,15 @@ class _Halves(Inner):
             inputs = [
                 DropMask()(x) if i in self._ranks else x for i, x in enumerate(inputs)
             ]
-            crossing = self._front([*inputs, *masks], **options)
+            inputs = [*inputs, *masks]
         else:
-            crossing = self._front(*args, **kwargs)
+            inputs, _ = model_arguments(self._model, args, kwargs)
+        crossing = self._front(inputs, **options)
         for i, index in enumerate(self._indices):
             mask = self._cut.mask_index[i]
             known = None if mask is None else crossing[mask]
             self.crossing[index] = crossing[i], known
         return self._rest(crossing, **options)
-
-
-def _given_masks(kwargs, count) -> list:
-    """The masks that a call of a model is given by keyword, one per input."""
-    masks = _keras.flatten(kwargs.get("mask"))
-    return masks if len(masks) == count else [None] * count
 
 
 def _with_masks(graph, ranks, new):
