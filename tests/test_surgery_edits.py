@@ -128,6 +128,21 @@ def test_one_call_of_a_shared_layer_gets_the_layer(which):
     np.testing.assert_allclose(found, model.get_layer("last")(total), rtol=1e-5)
 
 
+def test_the_kth_call_of_a_layer_stays_the_kth():
+    """Also when the edit makes some of its calls again, and others not."""
+    model = models.shared()
+    left, right = x = batch(model)
+    dense = model.get_layer("dense")
+    total = dense(dense(left) * 2.0) * 2.0 + dense(right)
+    expected = model.get_layer("last")(total)
+    points = ["dense:0", "dense:1"]
+    double = layers.Rescaling(2.0, name="double")
+    for at in (points, points[::-1]):
+        np.testing.assert_allclose(insert(model, at, double)(x), expected, rtol=1e-5)
+    edited = insert(model, "left", Aware(name="aware"))
+    np.testing.assert_allclose(insert(edited, points, double)(x), expected, rtol=1e-5)
+
+
 def test_one_layer_behind_several_points_is_shared():
     model = models.chain()
     x = batch(model)
@@ -700,6 +715,30 @@ def test_a_cut_in_a_nested_model_by_tensor():
     front, rest = split(model, tensor)
     assert_same(rest(front(tokens)), model(tokens))
     assert_same(front(tokens)[0], features(model, "encoder/inside")(tokens))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_the_kth_call_in_a_nested_model_that_masks_reach(which):
+    """The second call of the layer is the deeper one in the graph."""
+    x = keras.Input((None, 4))
+    dense = layers.Dense(4, name="dense")
+    first = dense(x)
+    second = dense(layers.Dense(4, name="between")(layers.ReLU(name="deep")(x)))
+    inner = keras.Model(
+        x,
+        layers.Subtract()([second, layers.ReLU()(layers.ReLU()(layers.ReLU()(first)))]),
+        name="inner",
+    )
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    e = layers.Embedding(9, 4, mask_zero=True, name="embedding")(tokens)
+    model = keras.Model(tokens, inner(e))
+    values = batch(model)
+    hidden = model.get_layer("embedding")(values)
+    if which == 1:
+        hidden = inner.get_layer("between")(tf.nn.relu(hidden))
+    at = f"inner/dense:{which}"
+    assert_same(split(model, at)[0](values)[0], dense(hidden))
+    assert_same(features(model, at)(values), dense(hidden))
 
 
 def test_a_nested_model_whose_input_is_of_fixed_length_outside():

@@ -8,7 +8,7 @@ from tensorflow import keras
 from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.graph import Graph
-from tiedbert.surgery.replay import in_order_made, replay
+from tiedbert.surgery.replay import replay
 
 
 @dataclass
@@ -36,8 +36,7 @@ def rebuild(graph, changes, more_inputs=(), name=None):
         if id(tensor) in changes.after:
             new[id(tensor)] = changes.after[id(tensor)](tensor)
     instead = _with_siblings(graph, changes)
-    calls = in_order_made(graph.calls)
-    replay(calls, new, instead=instead, after=changes.after)
+    replay(graph.calls, new, instead=instead, after=changes.after)
     outputs = _keras.map_structure(lambda t: new.get(id(t), t), graph.outputs)
     inputs = with_more(graph.inputs, more_inputs)
     _check_names(graph, inputs, outputs)

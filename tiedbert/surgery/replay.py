@@ -7,8 +7,8 @@ def replay(calls, new, *, recorded_masks=False, seen_by=None, instead=None, afte
     """Call the layers of `calls` again; `new` maps old tensors' ids to new tensors.
 
     A tensor that is not in `new` stays itself, and a call that nothing new reaches is
-    not made again, unless an earlier one of its layer is: the k-th call of a layer
-    stays the k-th. What the calls give is added to `new`.
+    not made again. What the calls give is added to `new`. The calls of one layer come
+    in the order in which they were made: the k-th of them is the k-th again.
 
     Args:
         calls: calls of one graph in topological order.
@@ -22,9 +22,8 @@ def replay(calls, new, *, recorded_masks=False, seen_by=None, instead=None, afte
             one that takes its place.
     """
     seen_by, instead, after = seen_by or {}, instead or {}, after or {}
-    made_again = set()
-    for call in _as_made(calls):
-        reached = id(call.layer) in made_again or any(
+    for call in in_order_made(calls):
+        reached = any(
             id(tensor) in new or (id(call), id(tensor)) in seen_by
             for tensor in call.inputs
         )
@@ -32,7 +31,6 @@ def replay(calls, new, *, recorded_masks=False, seen_by=None, instead=None, afte
         if id(call) in instead or (reached and not _keras.side_effect(call.layer)):
             args, kwargs = _arguments(call, new, seen_by, recorded_masks)
             function = instead.get(id(call), call.layer)
-            made_again.add(id(call.layer))
             outputs = _keras.flatten(function(*args, **kwargs))
         for old, tensor in zip(call.outputs, outputs, strict=True):
             if recorded_masks and _keras.symbolic_mask(old) is None:
@@ -42,8 +40,8 @@ def replay(calls, new, *, recorded_masks=False, seen_by=None, instead=None, afte
                 new[id(old)] = tensor
 
 
-def _as_made(calls):
-    """`calls` in topological order, those of one layer in the order of their index."""
+def in_order_made(calls) -> list:
+    """Some calls in topological order, those of one layer as their indices say."""
     makers = {id(tensor): call for call in calls for tensor in call.outputs}
     before = {
         id(call): [makers[id(t)] for t in call.inputs if id(t) in makers]
@@ -78,19 +76,3 @@ def _arguments(call, new, seen_by, recorded_masks):
         return new.get(id(value), value) if known is None else known
 
     return _keras.map_structure(mapped, (tuple(call.args), kwargs))
-
-
-def in_order_made(calls) -> list:
-    """Topological order in which the k-th call of a layer is the k-th again."""
-    waiting, made, ordered = list(calls), {}, []
-    missing = {id(tensor) for call in calls for tensor in call.outputs}
-    while waiting:
-        ready = [c for c in waiting if missing.isdisjoint(map(id, c.inputs))]
-        # A model between tensors of another one may have its calls in any order.
-        turn = (c for c in ready if made.get(id(c.layer), 0) == c.index)
-        call = next(turn, ready[0])
-        waiting.remove(call)
-        ordered.append(call)
-        made[id(call.layer)] = made.get(id(call.layer), 0) + 1
-        missing.difference_update(map(id, call.outputs))
-    return ordered
