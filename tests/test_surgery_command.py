@@ -12,6 +12,7 @@ from pathlib import Path
 import models
 import numpy as np
 import pytest
+import tensorflow as tf
 from generation import IS_LEGACY
 from models import assert_same, batch
 from tensorflow import keras
@@ -234,6 +235,7 @@ def test_code_in_a_file_does_not_run_unless_trusted(build, saved, monkeypatch, c
 @pytest.mark.parametrize(
     "part",
     [
+        {"class_name": "Other", "registered_name": "keras>Lambda", "config": {}},
         {"class_name": "__lambda__", "config": {"value": "4wE="}},
         {"module": "keras.layers", "class_name": "TFSMLayer", "config": {}},
         {"residual_fn": ["4wE="], "residual_fn_type": "lambda"},
@@ -244,6 +246,129 @@ def test_code_is_found_wherever_it_is(part, wrap, saved):
     path = saved(models.chain())
     rewritten(path, lambda config, _: config.update(hidden=wrap(part)))
     assert "brings functions of its own in 'model'" in refused(path, "--list")
+
+
+def op(kind="TFOpLambda", **config):
+    """What Keras 2 writes for a function of TensorFlow."""
+    name = "op"
+    return {"class_name": kind, "name": name, "config": {"name": name, **config}}
+
+
+@pytest.mark.parametrize("named", ["class_name", "registered_name"])
+@pytest.mark.parametrize(
+    "prefix",
+    [{}, {"module": "tf_keras.src.layers.core.tf_op_layer", "registered_name": None}],
+)
+def test_a_file_cannot_write_files(named, prefix, saved, tmp_path):
+    path, target = saved(models.chain()), tmp_path / "written"
+    layer = {**prefix, **op(function="io.write_file")}
+    if named == "registered_name":
+        layer.update(class_name="Nothing", registered_name="TFOpLambda")
+    constant = ["_CONSTANT_VALUE", -1, str(target), {"contents": "payload"}]
+    layer["inbound_nodes"] = [constant]
+    rewritten(path, lambda config, _: config["config"]["layers"].append(layer))
+    message = refused(path, "--list")
+    assert message == (
+        f"{path} calls io.write_file in 'op', which may do more on this machine than "
+        "compute: give --trust if you know who made it"
+    )
+    assert not target.exists()
+
+
+@pytest.mark.parametrize(
+    ("part", "function"),
+    [
+        (op(function="py_function"), "py_function"),
+        (op(function="compat.v1.py_func"), "compat.v1.py_func"),
+        (op(function="math"), "math"),
+        (op(function=None), "None"),
+        (op(function="nn.RNNCellDeviceWrapper"), "nn.RNNCellDeviceWrapper"),
+        (
+            op(function="nn.fixed_unigram_candidate_sampler"),
+            "nn.fixed_unigram_candidate_sampler",
+        ),
+        (op("SlicingOpLambda", function="io.read_file"), "io.read_file"),
+        (op("InstanceMethod", attr_name="__reduce__"), "__reduce__"),
+        (op("InstanceProperty", attr_name="__class__"), "__class__"),
+        (
+            op("ClassMethod", cls_symbol="data.Dataset", method_name="from_file"),
+            "data.Dataset.from_file",
+        ),
+        (op("TensorFlowOpLayer", node_def={"op": "WriteFile"}), "WriteFile"),
+        (op("TensorFlowOpLayer", node_def="bytes"), "an operation"),
+    ],
+)
+def test_only_functions_that_compute_are_called(part, function, saved):
+    path = saved(models.chain())
+    rewritten(path, lambda config, _: config.update(hidden=[part]))
+    assert f" calls {function} in 'op', " in refused(path, "--list")
+
+
+@pytest.mark.parametrize("build", models.MODELS)
+def test_ordinary_models_need_no_trust(build, saved):
+    if IS_LEGACY and build is models.constants:
+        pytest.skip("Keras 2 does not load what it has saved")
+    model = build()
+    model.compile("adam", "mse", metrics=["mae"])
+    loaded = archive.load(saved(model))
+    assert_same(loaded(batch(model)), model(batch(model)))
+
+
+def common_functions(x, ids, rows):
+    """Functions of TensorFlow on tensors of Keras 2, as models use them."""
+    yield tf.concat(
+        [x + 1, x - 1.0, x * 2, 1 / x, x**2, -x, abs(x), x @ [[1.0]] * 4], 1
+    )
+    yield tf.where((x > 1) & ~(x <= 0), tf.nn.relu(x), tf.zeros_like(x))
+    yield tf.reshape(tf.transpose(tf.expand_dims(x, 1)), [-1]) + tf.cast(3, "float32")
+    yield tf.cast(ids, tf.float32) // 2 + tf.cast(tf.shape(x)[0], tf.float32)
+    yield tf.gather(tf.one_hot(ids % 2, 3), [0], axis=1)
+    yield tf.einsum("ab,cb->ac", x, tf.math.l2_normalize(tf.stop_gradient(x)))
+    yield tf.squeeze(tf.tile(x[:, :1, tf.newaxis], [1, 1, 2]), 1)
+    yield tf.boolean_mask(x, tf.sequence_mask(ids[:, 0], 1)[:, 0])
+    yield tf.stack(
+        tf.split(tf.pad(x, [[0, 0], [1, 2]]), 2, 1) + tf.unstack(x[:, :0], 0, 1)
+    )
+    yield tf.fill(tf.shape(x), 1.0) * tf.range(1.0) + tf.random.normal(tf.shape(x)) * 0
+    yield tf.reduce_max(keras.backend.batch_dot(x, x)) + tf.linalg.band_part(x, 1, 1)
+    yield keras.activations.gelu(tf.nn.softmax(tf.identity(x))) + keras.losses.mse(x, x)
+    yield tf.strings.length(tf.strings.join([tf.as_string(x), "a"]))
+    yield rows.flat_values
+    yield rows.to_tensor()
+    yield tf.RaggedTensor.from_tensor(x)
+
+
+@pytest.mark.legacy_keras
+def test_functions_that_compute_need_no_trust(saved):
+    x, ids = keras.Input((1,)), keras.Input((1,), dtype="int32")
+    rows = keras.Input((None,), ragged=True)
+    model = keras.Model([x, ids, rows], list(common_functions(x, ids, rows)))
+    kinds = {type(layer).__name__ for layer in model.layers}
+    assert kinds > {"TFOpLambda", "SlicingOpLambda", "InstanceMethod", "ClassMethod"}
+    path = saved(model)
+    with zipfile.ZipFile(path) as file:
+        archive._check_harmless(path, json.loads(file.read("config.json")), set())
+
+
+@pytest.mark.parametrize("key", ["vocabulary", "idf_weights"])
+@pytest.mark.parametrize("kind", ["StringLookup", "IntegerLookup", "TextVectorization"])
+def test_a_file_cannot_read_files(kind, key, saved, tmp_path):
+    (tmp_path / "secret").write_text("1\n2\n")
+    path = saved(models.chain())
+    config = {"name": "words", "vocabulary": ["1"], key: f"{tmp_path}/secret"}
+    layer = {"module": "keras.layers", "class_name": kind, "registered_name": None}
+    layer.update(config=config, name="words", inbound_nodes=[])
+    rewritten(path, lambda config, _: config["config"]["layers"].append(layer))
+    assert refused(path, "--list") == (
+        f"{path} reads a vocabulary from the file '{tmp_path}/secret' in 'words' of "
+        "this machine: give --trust if you know who made it"
+    )
+
+
+def test_a_vocabulary_in_the_file_needs_no_trust(saved):
+    words = keras.Input((), dtype="string")
+    lookup = layers.StringLookup(vocabulary=["to", "be"])
+    assert archive.load(saved(keras.Model(words, lookup(words))))
 
 
 def test_safe_mode_guards_what_the_search_does_not_know(saved, monkeypatch):
@@ -274,6 +399,11 @@ def test_no_module_that_a_file_names_is_imported(saved, tmp_path, monkeypatch):
         {"module": "os", "config": "system"},
         {"module": None, "config": "system"},
         {"module": "tf_keras.src.saving.saving_lib", "config": "os.system"},
+        {"module": "builtins", "config": "eval"},
+        {"module": "keras.utils", "config": "get_file"},
+        {"module": "tiedbert.surgery.archive", "config": "load"},
+        {"module": "keras.utils", "class_name": "get_file", "config": {}},
+        {"module": "keras.applications", "class_name": "VGG16", "config": {}},
     ],
 )
 def test_a_file_cannot_name_a_function_of_other_modules(function, saved, monkeypatch):

@@ -1,5 +1,6 @@
 """Models in `.keras` files: read without running what a file brings, written whole."""
 
+import builtins
 import importlib
 import json
 import os
@@ -18,6 +19,49 @@ _KNOWN = {"keras", "tf_keras", "builtins", "tiedbert"}
 # What zipfile and json say of a file that is something else, cut off or encrypted.
 _DAMAGE = (KeyError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 
+# What Keras 2 writes for functions of TensorFlow called on its tensors; a file may name
+# any function there is (io.write_file), so only those that compute are let through.
+_OPS = {"TFOpLambda", "SlicingOpLambda"}
+_NAMESPACES = """
+    __operators__ bitwise image linalg math nn quantization ragged signal sparse strings
+    keras.activations
+"""
+_COMPUTE = """
+    abs acos acosh add add_n argmax argmin argsort as_string asin asinh atan atan2 atanh
+    batch_to_space bitcast boolean_mask broadcast_dynamic_shape broadcast_static_shape
+    broadcast_to cast clip_by_norm clip_by_value complex concat constant
+    convert_to_tensor cos cosh cumsum debugging.check_numerics divide dynamic_partition
+    dynamic_stitch einsum ensure_shape equal exp expand_dims eye fftnd fill floor
+    floor_div gather gather_nd greater greater_equal histogram_fixed_width
+    histogram_fixed_width_bins identity identity_n ifftnd irfftnd less less_equal
+    linspace logical_and logical_not logical_or matmul maximum meshgrid minimum multiply
+    negative norm not_equal one_hot ones ones_like pad pow random.categorical
+    random.normal random.shuffle random.stateless_normal random.stateless_uniform
+    random.truncated_normal random.uniform range rank realdiv reduce_all reduce_any
+    reduce_logsumexp reduce_max reduce_mean reduce_min reduce_prod reduce_sum repeat
+    reshape reverse reverse_sequence rfftnd roll round saturate_cast scalar_mul
+    scatter_nd searchsorted sequence_mask shape shape_n sigmoid sign sin sinh size slice
+    sort space_to_batch space_to_batch_nd split sqrt square squeeze stack stop_gradient
+    strided_slice subtract tan tanh tensor_scatter_nd_add tensor_scatter_nd_max
+    tensor_scatter_nd_min tensor_scatter_nd_sub tensor_scatter_nd_update tensordot tile
+    transpose truediv truncatediv truncatemod unique unique_with_counts unravel_index
+    unstack where zeros zeros_like
+"""
+_READS_FILES = {"nn.fixed_unigram_candidate_sampler"}
+# Attributes that Keras 2 asks ragged and sparse tensors for.
+_ATTRIBUTES = """
+    values flat_values row_splits nested_row_splits value_rowids nested_value_rowids
+    nrows row_starts row_limits row_lengths nested_row_lengths bounding_shape
+    with_values with_flat_values with_row_splits_dtype merge_dims to_tensor to_sparse
+    indices dense_shape
+"""
+# Modules of Keras whose functions layers and compiled models hold, and names in them
+# that Python has too.
+_FUNCTIONS = "activations constraints initializers losses metrics ops regularizers"
+_LIKE_PYTHON = "abs all any max min pow round sum"
+# Layers and preprocessors read their vocabulary from a file where a text stands.
+_VOCABULARIES = {"vocabulary", "idf_weights"}
+
 
 def load(path, trust=False, modules=()):
     """Load a model that one Keras or the other has saved; nothing is compiled.
@@ -25,7 +69,8 @@ def load(path, trust=False, modules=()):
     Args:
         path: a ``.keras`` file.
         trust: run what is in the file: Python code of Lambda layers, modules that it
-            names, and a SavedModel elsewhere that it points to.
+            names, functions of TensorFlow that do more than compute, and what it
+            points to elsewhere: a SavedModel, the file of a vocabulary.
         modules: names of modules to import first, whose classes the file may name.
 
     Returns:
@@ -99,6 +144,18 @@ def _check_harmless(path, config, imported):
             f"{path} brings functions of its own in {', '.join(sorted(coded))}, which "
             "would run on this machine: give --trust if you know who made it"
         )
+    calls = {f"{_acts(p)} in {owner!r}" for p, owner in parts if _acts(p) is not None}
+    if calls:
+        raise InputError(
+            f"{path} calls {', '.join(sorted(calls))}, which may do more on this "
+            "machine than compute: give --trust if you know who made it"
+        )
+    files = {f"{name!r} in {o!r}" for p, o in parts for name in _files(p)}
+    if files:
+        raise InputError(
+            f"{path} reads a vocabulary from the file {', '.join(sorted(files))} of "
+            "this machine: give --trust if you know who made it"
+        )
     classes = {_class(part) for part, _ in parts if _is_foreign(part, imported)}
     if classes:
         raise InputError(
@@ -126,9 +183,52 @@ def _holds_code(part) -> bool:
     Beside Lambda layers a ``__lambda__`` of Keras 3, and in Keras 2 what says
     ``"..._type": "lambda"``, as the wrappers of recurrent cells do.
     """
-    return part.get("class_name") in ("Lambda", "__lambda__", "TFSMLayer") or any(
+    return not _classes(part).isdisjoint({"Lambda", "__lambda__", "TFSMLayer"}) or any(
         name.endswith("_type") and value == "lambda" for name, value in part.items()
     )
+
+
+def _classes(part) -> set:
+    """The names under which the class of a config may be found: Keras 2 tries both."""
+    names = (part.get("class_name"), part.get("registered_name"))
+    return {str(name).rpartition(">")[2] for name in names}
+
+
+def _acts(part):
+    """The function that a config lets Keras 2 call, if it may do more than compute."""
+    kinds = _classes(part)
+    config = part.get("config")
+    config = config if isinstance(config, dict) else {}
+    if kinds & _OPS:
+        name = str(config.get("function"))
+        return None if _computes(name) else name
+    if kinds & {"InstanceMethod", "InstanceProperty"}:
+        name = str(config.get("attr_name"))
+        return None if name in _ATTRIBUTES.split() else name
+    if "ClassMethod" in kinds:
+        owner, name = (str(config.get(key)) for key in ("cls_symbol", "method_name"))
+        ragged = owner == "RaggedTensor" and name.startswith("from_")
+        return None if ragged else f"{owner}.{name}"
+    if "TensorFlowOpLayer" in kinds:
+        node = config.get("node_def")
+        return str(node.get("op")) if isinstance(node, dict) else "an operation"
+    return None
+
+
+def _computes(name) -> bool:
+    """Whether a function of TensorFlow, by its public name, does nothing else."""
+    name = name.removeprefix("compat.v1.")
+    space, _, last = name.rpartition(".")
+    # Classes are there too. The rest of `space` is linalg.experimental and the like.
+    spaces = _NAMESPACES.split()
+    within = space in spaces or space.partition(".")[0] in spaces
+    pure = within and not last[:1].isupper() and name not in _READS_FILES
+    return pure or name in _COMPUTE.split()
+
+
+def _files(part) -> list:
+    """The files that a config names instead of holding a vocabulary."""
+    return [part[key] for key in _VOCABULARIES if isinstance(part.get(key), str)]
 
 
 def _is_foreign(part, imported) -> bool:
@@ -140,15 +240,36 @@ def _is_foreign(part, imported) -> bool:
     inside = "." in str(part.get("config") if is_function else part["class_name"])
     root = None if module is None else module.partition(".")[0]
     # tf_keras takes "os.system" for what a module of its own has imported.
-    if root in {"", *_KNOWN, *imported} and not inside:
+    if root in {"", *_KNOWN, *imported} and not inside and not _misplaced(part):
         return False
     name = part.get("config" if is_function else "registered_name")
-    known = name is None and not inside
+    known = name is None and not inside and not _misplaced(part)
     return not known and keras.utils.get_registered_object(str(name)) is None
 
 
+def _misplaced(part) -> bool:
+    """Whether a config names a function of Keras or Python that no layer would hold.
+
+    Keras 2 looks into any module of its own, and calls a function it finds there like
+    a layer (utils.get_file); Python's own functions are there too (eval).
+    """
+    steps, name = str(part.get("module") or "").split("."), str(part["class_name"])
+    if name == "function":
+        name = str(part.get("config"))
+        python = hasattr(builtins, name) and name not in _LIKE_PYTHON.split()
+        if steps == ["builtins"]:
+            return python
+        kept = not set(steps).isdisjoint(_FUNCTIONS.split())
+        return steps[0] in {"keras", "tf_keras", "tiedbert"} and not kept
+    # Those of `applications` are functions with the names of classes.
+    return steps[0] in {"keras", "tf_keras"} and (
+        name[:1].islower() or "applications" in steps
+    )
+
+
 def _class(part) -> str:
-    return ".".join(str(part[key]) for key in ("module", "class_name") if part[key])
+    key = "config" if part["class_name"] == "function" else "class_name"
+    return ".".join(str(part[name]) for name in ("module", key) if part.get(name))
 
 
 def check_free(folder, overwrite):
