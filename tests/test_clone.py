@@ -1,5 +1,8 @@
 """A clone has weights of its own, the same values and every tie of its source."""
 
+import functools
+import types
+
 import models
 import numpy as np
 import pytest
@@ -709,6 +712,97 @@ def test_a_function_that_reaches_a_layer_is_refused():
     )(hidden)
     with pytest.raises(InputError, match="'logits' uses from outside: tokens;"):
         clone(keras.Model(ids, logits))
+
+
+def head_over(h, table):
+    return tf.einsum("btw,vw->btv", h, tf.convert_to_tensor(table.embeddings))
+
+
+GLOBAL_TABLES = {}
+
+
+def head_over_a_global(h):
+    return head_over(h, GLOBAL_TABLES["table"])
+
+
+def partial_head(table):
+    return functools.partial(head_over, table=table)
+
+
+def calls_a_closure(table):
+    def inner(h):
+        return head_over(h, table)
+
+    return lambda h: inner(h)
+
+
+def keyword_only_default(table):
+    def project(h, *, table=table):
+        return head_over(h, table)
+
+    return project
+
+
+def inner_default(table):
+    def project(h, others=({"table": [table]},)):
+        return head_over(h, others[0]["table"][0])
+
+    return lambda h: project(h)
+
+
+def bound_method(table):
+    def project(self, h):
+        return head_over(h, self)
+
+    return functools.partial(types.MethodType(project, table))
+
+
+def decorated(table):
+    inner = calls_a_closure(table)
+    return functools.wraps(inner)(lambda *args: inner(*args))
+
+
+def traced(table):
+    return tf.function(calls_a_closure(table))
+
+
+def global_of_a_function_made_inside(table):
+    GLOBAL_TABLES["table"] = table
+    return lambda h: [head_over_a_global(x) for x in [h]][0]
+
+
+@pytest.mark.parametrize(
+    "function_over",
+    [
+        partial_head,
+        calls_a_closure,
+        keyword_only_default,
+        inner_default,
+        bound_method,
+        decorated,
+        traced,
+        global_of_a_function_made_inside,
+    ],
+)
+def test_a_layer_is_found_wherever_a_function_holds_it(function_over, monkeypatch):
+    monkeypatch.setitem(GLOBAL_TABLES, "table", None)
+    ids = tokens_input()
+    table = embedding()
+    hidden = table(ids)
+    shape = {"output_shape": (None, VOCABULARY)}
+    logits = layers.Lambda(function_over(table), name="logits", **shape)(hidden)
+    with pytest.raises(InputError, match="'logits' uses from outside: tokens;"):
+        clone(keras.Model(ids, logits))
+
+
+def recursive(h, times=2):
+    return recursive(h + 1, times - 1) if times else h
+
+
+def test_a_function_that_calls_itself_is_copied():
+    x = keras.Input((3,))
+    source = keras.Model(x, layers.Lambda(recursive, output_shape=(3,))(x))
+    assert_cloned(source, tf.ones([2, 3]))
 
 
 def test_a_call_on_a_variable_itself_is_refused():

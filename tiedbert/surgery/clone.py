@@ -1,6 +1,9 @@
 """A copy of a functional model with weights of its own, and every tie kept."""
 
+import contextlib
 import dataclasses
+import dis
+import functools
 import inspect
 import warnings
 
@@ -11,6 +14,9 @@ from tiedbert.errors import InputError, reason
 from tiedbert.graph import Graph
 from tiedbert.layers import EmbeddingDense
 from tiedbert.surgery.replay import replay
+
+# No layer of a user is among their globals.
+_LIBRARIES = {"tensorflow", "keras", "tf_keras", "numpy"}
 
 
 def clone(model):
@@ -37,7 +43,8 @@ def clone(model):
     Raises:
         InputError: a model without a graph; a layer that its config does not make
             again; a tie, a loss or a state that the copy would lose. It names the
-            layers; nothing is untied in silence.
+            layers. One tie is not seen: a Lambda whose function reaches a layer by an
+            attribute of some other object goes on using that of `model`.
 
     Example:
         >>> import tensorflow as tf
@@ -120,7 +127,7 @@ class _Copies:
 
     def _sequential(self, source):
         graph = Graph(source)
-        if any(_keras.side_effect(call.layer) for call in graph.calls):
+        if graph.side_effects:
             raise InputError(
                 f"clone does not keep a symbolic add_loss or add_metric of Sequential "
                 f"model {source.name!r}: make it a keras.Model(inputs, outputs)"
@@ -134,7 +141,7 @@ class _Copies:
         # All copies before the first call: a layer must not be built before it holds
         # the layers that it shares with others.
         inputs = [self.of(_keras.maker(tensor)) for tensor in graph.input_tensors]
-        effects = [call for call in graph.calls if _keras.side_effect(call.layer)]
+        effects = graph.side_effects
         effects.sort(key=lambda call: source.layers.index(call.layer))
         calls = [call for call in graph.calls if call not in effects]
         _check_arguments(calls)
@@ -361,17 +368,53 @@ def _lambda(source):
 
 
 def _layers_used(function, arguments) -> list:
-    """Names of the layers and variables that a function takes from around it."""
-    values = [getattr(function, "__self__", None), *arguments.values()]
-    if inspect.isfunction(inspect.unwrap(function)):
-        found = inspect.getclosurevars(inspect.unwrap(function))
-        values += [*found.nonlocals.values(), *found.globals.values()]
-        values += inspect.unwrap(function).__defaults__ or ()
-    return [
-        leaf.name
-        for leaf in _keras.leaves(values)
-        if isinstance(leaf, keras.layers.Layer) or _keras.is_variable(leaf)
-    ]
+    """Names of the layers and variables that a function takes from around it.
+
+    It follows closures, globals, defaults, `functools.partial`, methods and the
+    functions that those hold or call. What an attribute of another object or of a
+    module holds is not seen.
+    """
+    names, seen, pending = [], set(), [function, *arguments.values()]
+    while pending:
+        for leaf in _keras.leaves([pending.pop()]):
+            if id(leaf) in seen:
+                continue
+            seen.add(id(leaf))
+            if isinstance(leaf, keras.layers.Layer) or _keras.is_variable(leaf):
+                names.append(leaf.name)
+            else:
+                pending += _around(leaf)
+    return names
+
+
+def _around(function) -> list:
+    """What a function uses that no call gives it; nothing of another object."""
+    if isinstance(function, functools.partial):
+        return [function.func, *function.args, *function.keywords.values()]
+    if inspect.ismethod(function):
+        return [function.__self__, function.__func__]
+    if inspect.ismodule(function) or not callable(function):
+        return []
+    # Of what wraps a function (functools.wraps, tf.function), and of a function.
+    found = [getattr(function, "__dict__", {}).get("__wrapped__")]
+    if not inspect.isfunction(function):
+        return found
+    found += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
+    for cell in function.__closure__ or ():
+        with contextlib.suppress(ValueError):  # a name that is not bound yet
+            found.append(cell.cell_contents)
+    if str(function.__module__).partition(".")[0] not in _LIBRARIES:
+        names = _globals_read(function.__code__)
+        found += [function.__globals__.get(name) for name in names]
+    return found
+
+
+def _globals_read(code) -> set:
+    """Names of globals that some code reads, in the functions that it makes too."""
+    steps = dis.get_instructions(code)
+    names = {s.argval for s in steps if s.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    made = [part for part in code.co_consts if inspect.iscode(part)]
+    return names.union(*map(_globals_read, made))
 
 
 def _check_state(source, copy):
