@@ -1,10 +1,6 @@
 """A copy of a functional model with weights of its own, and every tie kept."""
 
-import contextlib
 import dataclasses
-import dis
-import functools
-import inspect
 import warnings
 
 from tensorflow import keras
@@ -13,10 +9,14 @@ from tiedbert import _keras
 from tiedbert.errors import InputError, reason
 from tiedbert.graph import Graph
 from tiedbert.layers import EmbeddingDense
+from tiedbert.surgery.clone_checks import (
+    check_arguments,
+    check_state,
+    layers_used,
+    paired_variables,
+    untied,
+)
 from tiedbert.surgery.replay import replay
-
-# No layer of a user is among their globals.
-_LIBRARIES = {"tensorflow", "keras", "tf_keras", "numpy"}
 
 
 def clone(model):
@@ -144,7 +144,7 @@ class _Copies:
         effects = graph.side_effects
         effects.sort(key=lambda call: source.layers.index(call.layer))
         calls = [call for call in graph.calls if call not in effects]
-        _check_arguments(calls)
+        check_arguments(calls)
         calls = [dataclasses.replace(c, layer=self.of(c.layer)) for c in calls]
         old = graph.input_tensors
         new = {id(t): layer.output for t, layer in zip(old, inputs, strict=True)}
@@ -186,7 +186,7 @@ class _Copies:
             if id(old) not in self._known:
                 self._learn(old, new)
             elif self._known[id(old)] is not new:
-                raise InputError(_untied([old.name], f"model {source.name!r}"))
+                raise InputError(untied([old.name], f"model {source.name!r}"))
 
     def _join(self, source, copy):
         """Let `copy` hold the one copy of each layer that `source` holds."""
@@ -254,13 +254,13 @@ class _Copies:
             elif isinstance(source, keras.layers.Layer):
                 self._join(source, copy)
         pairs = [p for p in self._pairs if isinstance(p[0], keras.layers.Layer)]
-        variables = _paired_variables(pairs)
+        variables = paired_variables(pairs)
         self._check_complete(variables)
         for source, copy in variables.values():
             _keras.copy_variable(source, copy)
         for source, copy in pairs:
             _keras.copy_flags(source, copy)
-            _check_state(source, copy)
+            check_state(source, copy)
             if hasattr(copy, "finalize_state"):  # what Normalization derives
                 copy.finalize_state()
 
@@ -274,42 +274,6 @@ class _Copies:
                     "of the graph uses it, or the layer that holds it does not make "
                     "it again; hold it as an attribute that get_config tells of"
                 )
-
-
-def _paired_variables(pairs) -> dict:
-    """id of a variable -> (it, its one copy), of all layers in `pairs`."""
-    found, owners = {}, {}
-    for source, copy in pairs:
-        old, new = _keras.own_variables(source), _keras.own_variables(copy)
-        if [v.shape for v in old] != [v.shape for v in new]:
-            raise InputError(
-                f"clone expected the copy of layer {source.name!r} "
-                f"({type(source).__name__}) to have variables of the shapes "
-                f"{_shapes(old)}, received {_shapes(new)}: its config must make them"
-            )
-        for variable, twin in zip(old, new, strict=True):
-            owner = owners.setdefault(id(variable), source)
-            if found.setdefault(id(variable), (variable, twin))[1] is not twin:
-                raise InputError(_untied([owner.name, source.name], "variable"))
-    first = {}
-    for variable, twin in found.values():
-        other = first.setdefault(id(twin), variable)
-        if other is not variable or id(twin) in found:
-            names = {owners[id(v)].name for v in (variable, other)}
-            raise InputError(_untied(sorted(names), "its copy is not one of its own"))
-    return found
-
-
-def _untied(names, what) -> str:
-    listed = " and ".join(repr(name) for name in names)
-    return (
-        f"clone cannot keep a tie of layer(s) {listed} ({what}): their configs make "
-        "two of what is one; let one layer hold the other as an attribute"
-    )
-
-
-def _shapes(variables) -> str:
-    return " ".join(str(tuple(v.shape)) for v in variables) or "(none)"
 
 
 def _as_they_were_made(calls) -> list:
@@ -328,18 +292,6 @@ def _as_they_were_made(calls) -> list:
     return ordered
 
 
-def _check_arguments(calls):
-    """A variable that a call is given would stay that of the original."""
-    for call in calls:
-        for leaf in _keras.leaves([call.args, call.kwargs]):
-            if _keras.is_variable(leaf):
-                raise InputError(
-                    f"clone cannot keep the tie of {call.layer.name!r}, which is "
-                    f"called on the variable {leaf.name!r} itself: write a layer that "
-                    "holds its owner as an attribute, like EmbeddingDense"
-                )
-
-
 def _unbuilt(config):
     """A config whose layers are built when they are called, as those of the source."""
     if isinstance(config, dict):
@@ -351,7 +303,7 @@ def _unbuilt(config):
 
 def _lambda(source):
     """A Lambda layer with the same function, which no config could hold exactly."""
-    used = _layers_used(source.function, source.arguments)
+    used = layers_used(source.function, source.arguments)
     if used:
         raise InputError(
             f"clone cannot keep what the function of Lambda layer {source.name!r} "
@@ -365,68 +317,3 @@ def _lambda(source):
         output_shape=_keras.given_output_shape(source),
         **keras.layers.Layer.get_config(source),
     )
-
-
-def _layers_used(function, arguments) -> list:
-    """Names of the layers and variables that a function takes from around it.
-
-    It follows closures, globals, defaults, `functools.partial`, methods and the
-    functions that those hold or call. What an attribute of another object or of a
-    module holds is not seen.
-    """
-    names, seen, pending = [], set(), [function, *arguments.values()]
-    while pending:
-        for leaf in _keras.leaves([pending.pop()]):
-            if id(leaf) in seen:
-                continue
-            seen.add(id(leaf))
-            if isinstance(leaf, keras.layers.Layer) or _keras.is_variable(leaf):
-                names.append(leaf.name)
-            else:
-                pending += _around(leaf)
-    return names
-
-
-def _around(function) -> list:
-    """What a function uses that no call gives it; nothing of another object."""
-    if isinstance(function, functools.partial):
-        return [function.func, *function.args, *function.keywords.values()]
-    if inspect.ismethod(function):
-        return [function.__self__, function.__func__]
-    if inspect.ismodule(function) or not callable(function):
-        return []
-    # Of what wraps a function (functools.wraps, tf.function), and of a function.
-    found = [getattr(function, "__dict__", {}).get("__wrapped__")]
-    if not inspect.isfunction(function):
-        return found
-    found += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # a name that is not bound yet
-            found.append(cell.cell_contents)
-    if str(function.__module__).partition(".")[0] not in _LIBRARIES:
-        names = _globals_read(function.__code__)
-        found += [function.__globals__.get(name) for name in names]
-    return found
-
-
-def _globals_read(code) -> set:
-    """Names of globals that some code reads, in the functions that it makes too."""
-    steps = dis.get_instructions(code)
-    names = {s.argval for s in steps if s.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    made = [part for part in code.co_consts if inspect.iscode(part)]
-    return names.union(*map(_globals_read, made))
-
-
-def _check_state(source, copy):
-    """What layers keep beside their variables must have come through the config."""
-    if _keras.added_losses(source) != _keras.added_losses(copy):
-        raise InputError(
-            f"clone cannot keep a loss that was added to {source.name!r} from outside, "
-            "as a function of the original's variables: use a regularizer"
-        )
-    words = getattr(source, "get_vocabulary", list)()
-    if words != getattr(copy, "get_vocabulary", list)():
-        raise InputError(
-            f"clone cannot keep the vocabulary that {source.name!r} has learned: "
-            "give it to its constructor"
-        )
