@@ -12,30 +12,31 @@ HUB_INSTALLED := $(HUB_VENV)/.installed
 # TensorFlow's start-up notes are of no use to a reader of tests or of the demo.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-all lint bench lock clean
+# Which tests: all that pyproject.toml names.
+TESTS ?=
+
+.PHONY: demo test test-keras-2 test-keras-3 test-all lint bench lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py --output_dir runs/demo --overwrite
 
-# One process cannot hold both Kerases: two at a time, the output of the second
-# after that of the first. The exit code tells of either.
-define both_kerases
-	@log=$$(mktemp); failed=0; \
-	TF_USE_LEGACY_KERAS=0 TF_KERAS=0 $(BIN)/python -m pytest $(1) >$$log 2>&1 & \
-	TF_USE_LEGACY_KERAS=1 TF_KERAS=1 $(BIN)/python -m pytest $(1) || failed=1; \
-	wait $$! || failed=1; \
-	cat $$log; rm $$log; \
-	exit $$failed
-endef
-
+# One process cannot hold both Kerases, and two cores can run two: the output of one
+# comes after that of the other, and the exit code tells of either.
 test: $(INSTALLED)
-	$(call both_kerases,)
+	@$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync \
+		test-keras-2 test-keras-3
+
+test-keras-2 test-keras-3: test-keras-%: $(INSTALLED)
+	@legacy=$$((3 - $*)); \
+	TF_USE_LEGACY_KERAS=$$legacy TF_KERAS=$$legacy $(BIN)/python -m pytest $(TESTS)
 
 # The same and what takes long: real models, cut at every one of their tensors, and
 # keras-hub, which bert4keras' process cannot import.
 test-all: $(INSTALLED) $(HUB_INSTALLED)
-	$(call both_kerases,tests tests/zoo)
-	$(HUB_BIN)/python -m pytest tests/hub
+	@failed=0; \
+	$(MAKE) --no-print-directory test TESTS="tests tests/zoo" || failed=1; \
+	$(HUB_BIN)/python -m pytest tests/hub || failed=1; \
+	exit $$failed
 
 lint: $(INSTALLED)
 	@failed=0; \

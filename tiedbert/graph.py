@@ -145,7 +145,7 @@ class Graph:
         """
         if not isinstance(point, str):
             return None if self.owns(point) else self._inside_of_tensor(point)
-        if point in self._by_name:
+        if _split_name(point, self._by_name)[0] in self._by_name:
             return None
         outer, slash, inner = self._parted(point)
         if not slash:

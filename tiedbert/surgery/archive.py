@@ -3,6 +3,7 @@
 import builtins
 import importlib
 import json
+import sys
 import os
 import tempfile
 import zipfile
@@ -236,6 +237,8 @@ def _is_foreign(part, imported) -> bool:
     module = part.get("module", "")
     if "class_name" not in part or not isinstance(module, str | None):
         return False
+    if _is_layer_here(module, part["class_name"]):
+        return False
     is_function = part["class_name"] == "function"
     inside = "." in str(part.get("config") if is_function else part["class_name"])
     root = None if module is None else module.partition(".")[0]
@@ -245,6 +248,12 @@ def _is_foreign(part, imported) -> bool:
     name = part.get("config" if is_function else "registered_name")
     known = name is None and not inside and not _misplaced(part)
     return not known and keras.utils.get_registered_object(str(name)) is None
+
+
+def _is_layer_here(module, name) -> bool:
+    """Whether a module that this program has imported already holds such a layer."""
+    found = getattr(sys.modules.get(module), str(name), None)
+    return isinstance(found, type) and issubclass(found, keras.layers.Layer)
 
 
 def _misplaced(part) -> bool:

@@ -156,7 +156,7 @@ class _Insertion:
         """
         if not self._masked:
             return self._layer(tensor)
-        output = self._layer(DropMask()(tensor))
+        output = self._layer(_as_taken(self._layer, tensor))
         return CopyMask()([output, tensor]) if self._keep_mask else output
 
 
@@ -171,13 +171,21 @@ class _Exchanged:
         args, kwargs = _arguments_for(self._layer, args, kwargs)
         first = next(filter(_keras.is_symbolic, _keras.flatten((args, kwargs))))
         if self._masked:
-            args, kwargs = _keras.map_structure(_unmasked, (args, kwargs))
+            args, kwargs = _keras.map_structure(
+                lambda value: _as_taken(self._layer, value), (args, kwargs)
+            )
         output = self._layer(*args, **kwargs)
         return CopyMask()([output, first]) if self._keep_mask else output
 
 
-def _unmasked(value):
-    return DropMask()(value) if _keras.is_symbolic(value) else value
+def _as_taken(layer, value):
+    """`value` for a layer that does not know masks; the tensor itself keeps its mask.
+
+    A model that Keras 3 says does not know them passes them on to its layers.
+    """
+    if not _keras.is_symbolic(value):
+        return value
+    return CopyMask()([value, value]) if _keras.has_graph(layer) else DropMask()(value)
 
 
 def _passes_mask_on(call):
@@ -206,7 +214,8 @@ def _as_known(layer, value):
 
 
 def _knows_masks(layer):
-    return bool(getattr(layer, "supports_masking", False)) or _keras.has_graph(layer)
+    knows = bool(getattr(layer, "supports_masking", False))
+    return knows or (_keras.LEGACY and _keras.has_graph(layer))
 
 
 def _given(call) -> dict:

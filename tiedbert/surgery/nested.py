@@ -1,5 +1,7 @@
 """Cut points at any depth: nested models are opened, then there is one graph to cut."""
 
+import copy
+
 from tensorflow import keras
 
 from tiedbert import _keras
@@ -29,7 +31,12 @@ def _opened(graph, at):
         return graph, list(here.values()), [None] * len(here)
     received = masks_received(graph)
     names = graph.names
-    halves = [_Halves(call, points, received, names) for call, points in inside]
+    halves = []
+    for call, points in inside:
+        same = [h for h in halves if h.fits(call, received) and h.has(points)]
+        half = same[0].again(call, points) if same else None
+        halves.append(half or _Halves(call, points, received, names))
+    halves += _siblings(graph, halves, received)
     new = {}
     seen_by = {key: t for half in halves for key, t in half.unmasked(graph, received)}
     instead = {id(half.call): half for half in halves}
@@ -43,7 +50,7 @@ def _opened(graph, at):
     opened = keras.Model(graph.inputs, outputs, name=graph.name)
     _keras.repeat_side_effects(opened, graph.side_effects, new)
     points = {i: (new.get(id(tensor), tensor), None) for i, tensor in here.items()}
-    for half in halves:
+    for half in halves[: len(inside)]:
         points.update(half.crossing)
     cut, masks = zip(*(points[i] for i in sorted(points)), strict=True)
     return Graph(opened), list(cut), list(masks)
@@ -60,7 +67,7 @@ class Inner:
     def __init__(self, call, received):
         self.call = call
         self._model = Graph(call.layer)
-        self._ranks = self._mask_ranks(received)
+        self._ranks = self._mask_ranks(call, received)
         self._new = {}
         self.model = (
             _with_masks(self._model, self._ranks, self._new)
@@ -72,12 +79,12 @@ class Inner:
         """A point of the nested model in `model`, whose tensors may be others."""
         return self._new.get(id(point), point)
 
-    def _mask_ranks(self, received) -> dict:
+    def _mask_ranks(self, call, received) -> dict:
         """index of an input -> rank of the mask with which it reaches the model."""
-        tensors, given, _ = self._arguments(self.call.args, self.call.kwargs)
+        tensors, given, _ = self._arguments(call.args, call.kwargs)
         ranks = {}
         for i, tensor in enumerate(tensors):
-            rank = received.get((id(self.call), id(tensor)))
+            rank = received.get((id(call), id(tensor)))
             if given[i] is not None or rank is not None:
                 ranks[i] = rank if given[i] is None else len(given[i].shape)
         return ranks
@@ -92,6 +99,20 @@ class Inner:
         return inputs, masks, options
 
 
+def _siblings(graph, halves, received) -> list:
+    """The other calls of nested models that are split in one call, split alike.
+
+    Keras cannot save a layer that is in two models: a part and the whole.
+    """
+    split = {id(half.call) for half in halves}
+    siblings = []
+    for call in graph.calls:
+        alike = next((h for h in halves if h.fits(call, received)), None)
+        if alike is not None and id(call) not in split:
+            siblings.append(alike.again(call))
+    return siblings
+
+
 class _Halves(Inner):
     """What takes the place of a nested model's call: its front, then its rest.
 
@@ -102,11 +123,30 @@ class _Halves(Inner):
     def __init__(self, call, points, received, names):
         super().__init__(call, received)
         self.crossing = {}
-        self._indices = list(points)
+        self._points = points
         self._cut = cut_at(self.model, [self.point(p) for p in points.values()])
         name = call.layer.name
         self._front = self._cut.front(unique(f"{name}_front", names))
         self._rest = self._cut.rest(unique(f"{name}_rest", names))
+
+    def has(self, points) -> bool:
+        """Whether it is cut at these points."""
+        return all(
+            a is b or (isinstance(a, str) and a == b)
+            for a, b in zip(self._points.values(), points.values(), strict=False)
+        ) and len(points) == len(self._points)
+
+    def again(self, call, points=None):
+        """The same halves for another call of the nested model."""
+        twin = copy.copy(self)
+        twin.call, twin.crossing = call, {}
+        twin._points = self._points if points is None else points
+        return twin
+
+    def fits(self, call, received) -> bool:
+        """Whether another call of the nested model can be made in the same halves."""
+        same = call.layer is self.call.layer
+        return same and self._mask_ranks(call, received) == self._ranks
 
     def unmasked(self, graph, received):
         """What else reads a masked input of the nested model, but receives no mask.
@@ -143,7 +183,7 @@ class _Halves(Inner):
         else:
             inputs, _ = model_arguments(self._model, args, kwargs)
         crossing = self._front(inputs, **options)
-        for i, index in enumerate(self._indices):
+        for i, index in enumerate(self._points):
             mask = self._cut.mask_index[i]
             known = None if mask is None else crossing[mask]
             self.crossing[index] = crossing[i], known
