@@ -11,7 +11,15 @@ from tensorflow import keras
 from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.graph import Graph
-from tiedbert.surgery import features, inject, insert, remove, replace, split
+from tiedbert.surgery import (
+    features,
+    get_outputs_of,
+    inject,
+    insert,
+    remove,
+    replace,
+    split,
+)
 
 layers = keras.layers
 
@@ -1206,3 +1214,135 @@ def test_keras_whose_internals_moved_is_one_clear_line(edit, monkeypatch):
 
 def moved(owner, name, read=_keras._internal):
     return read(owner, name if name != "_nodes_by_depth" else "_nodes_by_depth_")
+
+
+def marker(name):
+    """A layer of one's own that changes its input, so that its place shows."""
+    return layers.Rescaling(2.0, offset=1.0, name=name)
+
+
+@pytest.mark.parametrize("by", ["tensor", "number"])
+def test_points_of_one_insertion_are_those_of_the_model_given(by):
+    """The second point lies behind the first, and is no other call after it."""
+    left, right = keras.Input((3,), name="left"), keras.Input((3,), name="right")
+    dense = layers.Dense(3, activation="tanh", name="dense")
+    first = dense(left)
+    second = dense(first)
+    model = keras.Model([left, right], [second, dense(right)])
+    points = [first, second] if by == "tensor" else ["dense:0", "dense:1"]
+    x = batch(model)
+    mark = marker("mark")
+    expected = [mark(dense(mark(dense(x[0])))), dense(x[1])]
+    edited = insert(model, points, mark)
+    assert_same(edited(x), expected)
+    # The numbers still mean the same calls.
+    assert_same(features(edited, "dense:2")(x), expected[1])
+
+
+def test_different_calls_of_a_nested_model_are_edited_at_once():
+    model = twice()
+    x = batch(model)
+    both = insert(model, ["encoder:0/inside", "encoder:1/inside"], marker("mark"))
+    assert_same(both(x), insert(model, "encoder/inside", marker("mark"))(x))
+
+
+@pytest.mark.filterwarnings(
+    "ignore:The structure of `inputs` doesn't match:UserWarning"
+)
+@pytest.mark.parametrize("given", ["list for a dict", "dict for a list"])
+def test_a_nested_model_may_be_called_with_another_structure(given):
+    """Keras sorts the names of a dict."""
+    z, a = keras.Input((3,), name="z"), keras.Input((3,), name="a")
+    h = layers.Dense(3, name="inside")(layers.Subtract(name="gap")([z, a]))
+    declared = {"a": a, "z": z} if given == "list for a dict" else [z, a]
+    inner = keras.Model(declared, h, name="inner")
+    p, q = keras.Input((3,), name="p"), keras.Input((3,), name="q")
+    called = [p, q] if given == "list for a dict" else {"a": p, "z": q}
+    model = keras.Model([p, q], layers.Dense(2, name="last")(inner(called)))
+    x = batch(model)
+    expected = model(x)
+    front, rest = split(model, "inner/gap")
+    assert_same(rest(front(x)), expected)
+    zero = tf.zeros_like(features(model, "inner/gap")(x))
+    assert_same(inject(model, "inner/gap")([*x, zero]), expected)
+    assert_same(insert(model, "inner/gap", Aware(name="aware"))(x), expected)
+
+
+@pytest.mark.skipif(not IS_LEGACY, reason="Keras 3 wants a keyword")
+def test_training_given_by_position_reaches_both_halves_of_a_nested_model():
+    x = keras.Input((64,))
+    h = layers.Dense(64, name="inside")(x)
+    inner = keras.Model(x, layers.Dropout(0.5, name="dropout")(h), name="inner")
+    y = keras.Input((64,), name="y")
+    model = keras.Model(y, inner(y, True))
+    front, rest = split(model, "inner/inside")
+    values = tf.ones([1, 64])
+    assert np.any(rest(front(values)) == 0.0)
+    zero = tf.zeros([1, 64])
+    assert np.any(inject(model, "inner/inside")([values, zero]) == 0.0)
+
+
+@models.register
+class OwnMask(layers.Embedding):
+    """An embedding with a mask of its own making."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.supports_masking = True
+
+    def compute_mask(self, inputs, mask=None):
+        return tf.not_equal(inputs, 1)
+
+
+def test_a_mask_that_no_option_tells_of_crosses_a_nested_cut():
+    x = keras.Input((None,), dtype="int32")
+    e = layers.Dense(4, name="inside")(OwnMask(9, 4, name="embedding")(x))
+    inner = keras.Model(x, e, name="inner")
+    tokens = keras.Input((None,), dtype="int32", name="tokens")
+    h = inner(tokens)
+    pooled = layers.GlobalAveragePooling1D(name="pooled")(h)
+    model = keras.Model(tokens, [pooled, ShowMask(name="mask")(h)])
+    ids = tf.constant([[1, 2, 3], [4, 1, 1]])
+    expected = model(ids)
+    np.testing.assert_array_equal(expected[1], ids != 1)
+    for at in ("inner/inside", "inner/embedding", "inner"):
+        front, rest = split(model, at)
+        assert_same(rest(front(ids)), expected)
+
+
+@pytest.mark.parametrize(
+    "at", ["encoder:0/inside", ["encoder:0/inside", "encoder:1/inside"]]
+)
+def test_the_parts_of_a_model_called_twice_can_be_saved(at, tmp_path):
+    """Keras cannot load a layer that is in two models: all calls are split alike."""
+    model = twice()
+    x = batch(model)
+    parts = split(model, at)
+    for name, part in zip("fr", parts, strict=True):
+        part.save(tmp_path / f"{name}.keras")
+    front, rest = (keras.models.load_model(tmp_path / f"{n}.keras") for n in "fr")
+    assert_same(rest(front(x)), model(x))
+
+
+def test_an_inserted_model_keeps_the_mask_as_a_layer_does():
+    model = models.attention()
+    x = keras.Input((None, 4))
+    identity = keras.Model(x, layers.Activation("linear")(x), name="identity")
+    tokens = batch(model)
+    assert_same(insert(model, "embedding", identity)(tokens), model(tokens))
+
+
+def test_a_front_stays_a_front():
+    model = models.chain()
+    front, rest = split(model, "middle")
+    edited = insert(front, "first", Aware(name="aware"))
+    crossing = edited(batch(model))
+    assert isinstance(crossing, list)
+    assert_same(rest(crossing), model(batch(model)))
+
+
+def test_an_input_layer_of_another_shape_is_refused():
+    model = models.chain()
+    message = refused(get_outputs_of, model, "first", keras.Input((7,)))
+    assert "(?, 3) float32" in message
+    assert "(?, 7) float32" in message

@@ -28,12 +28,12 @@ class Graph:
 
     def __init__(self, model):
         # What has the graph inside of a Sequential has another name in Keras 3.
-        self.name = getattr(model, "name", None)
-        #: What a model is that has this graph in another form.
+        graph = _keras.functional(model)
+        self.name = model.name
+        #: The class of a model that has this graph in another form.
         self.kind = _keras.kind_of_edited(model)
-        model = _keras.functional(model)
-        self.inputs, self.outputs = _keras.structures(model)
-        self.calls = _numbered(_keras.calls(model))
+        self.inputs, self.outputs = _keras.structures(graph)
+        self.calls = _numbered(_keras.calls(graph))
         self.producers = {id(t): call for call in self.calls for t in call.outputs}
 
     @cached_property

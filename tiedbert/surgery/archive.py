@@ -3,8 +3,8 @@
 import builtins
 import importlib
 import json
-import sys
 import os
+import sys
 import tempfile
 import zipfile
 import zlib
