@@ -1291,7 +1291,7 @@ class OwnMask(layers.Embedding):
         self.supports_masking = True
 
     def compute_mask(self, inputs, mask=None):
-        return tf.not_equal(inputs, 1)
+        return (tf if IS_LEGACY else keras.ops).not_equal(inputs, 1)
 
 
 def test_a_mask_that_no_option_tells_of_crosses_a_nested_cut():
