@@ -189,6 +189,7 @@ def test_a_killed_run_leaves_no_half_of_a_pair(when, tmp_path, monkeypatch):
             raise Killed
         os.rename(source, target)
 
+    monkeypatch.setattr(keras.models, "load_model", lambda *_, **__: None)
     archive.save({"front": Model("old"), "rest": Model("old")}, tmp_path)
     monkeypatch.setattr(archive.os, "replace", replace)
     with pytest.raises(Killed):
@@ -196,6 +197,39 @@ def test_a_killed_run_leaves_no_half_of_a_pair(when, tmp_path, monkeypatch):
     left = {path.name: path.read_text() for path in tmp_path.glob("*.keras")}
     old = {"front.keras": "old", "rest.keras": "old"}
     assert left == ({"front.keras": "new front"} if when == "moved" else old)
+
+
+def test_what_a_killed_run_left_is_no_obstacle_and_goes(saved, tmp_path):
+    path, folder = saved(models.chain()), tmp_path / "halves"
+    (folder / ".part-old").mkdir(parents=True)
+    (folder / ".part-old" / "front.keras").write_text("half")
+    main([path, "--cut", "middle", "--output", str(folder)])
+    assert sorted(p.name for p in folder.iterdir()) == ["front.keras", "rest.keras"]
+
+
+def test_parts_that_would_not_load_again_are_not_written(tmp_path, monkeypatch):
+    def broken(*_, **__):
+        raise ValueError("Layer 'emb' expected 1 variables")
+
+    monkeypatch.setattr(keras.models, "load_model", broken)
+    with pytest.raises(InputError, match="cannot load the front of this cut again"):
+        archive.save({"front": models.chain()}, tmp_path / "halves")
+    assert list((tmp_path / "halves").iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot make --output"):
+        archive.save({}, tmp_path / "file" / "halves")
+
+
+@needs_dot
+def test_the_folder_of_a_picture_is_checked_before_anything_is_written(saved, tmp_path):
+    path, halves = saved(models.chain()), tmp_path / "halves"
+    picture = tmp_path / "nowhere" / "cut.svg"
+    message = refused(path, "--cut", "middle", "--output", halves, "--draw", picture)
+    assert "no such folder" in message
+    assert not halves.exists()
 
 
 @needs_dot

@@ -2,7 +2,7 @@
 
 A handful of models by default. With more of them, as in `make test-all`:
 
-    TIEDBERT_EXAMPLES=200 python -m pytest tests/test_surgery_properties.py
+    TIEDBERT_EXAMPLES=40 python -m pytest tests/test_surgery_properties.py
 
 The draws are the same each time. A failure prints the smallest description of a model
 that fails; `random_models.build` makes the model of it.
@@ -30,7 +30,7 @@ from tiedbert.errors import InputError
 from tiedbert.graph import Graph
 from tiedbert.surgery import features, inject, insert, remove, replace, split
 
-EXAMPLES = int(os.environ.get("TIEDBERT_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("TIEDBERT_EXAMPLES", "5"))
 
 # Keras 3 says so of every nested model, also of those that pass the mask on; and of
 # `Plain`, of which it is true.

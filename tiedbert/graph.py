@@ -117,10 +117,6 @@ class Graph:
 
     def calls_at(self, name) -> list:
         """The calls of the layer `name`, or the one call that ``"name:k"`` says."""
-        if not isinstance(name, str):
-            raise InputError(
-                f"expected the name of a layer, received {type(name).__name__}"
-            )
         calls = [self.producers.get(id(outputs[0])) for outputs in self._named(name)]
         if None in calls:
             raise InputError(f'"{name}" is an input of model {self.name!r}, no layer')

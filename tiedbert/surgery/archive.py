@@ -4,6 +4,7 @@ import builtins
 import importlib
 import json
 import os
+import shutil
 import sys
 import tempfile
 import zipfile
@@ -14,6 +15,9 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError, reason
+
+# Beginning of the folder in which models are written before they get their names.
+_DRAFTS = ".part-"
 
 # Where Keras itself finds classes. tf_keras imports any other module that a file names.
 _KNOWN = {"keras", "tf_keras", "builtins", "tiedbert"}
@@ -100,6 +104,16 @@ def _import(name):
         raise
     except Exception as error:
         raise InputError(f"--import {name} failed: {reason(error)}") from error
+
+
+def _check_loads(path, name, trust):
+    try:
+        keras.models.load_model(path, compile=False, safe_mode=not trust)
+    except Exception as error:
+        raise InputError(
+            f"Keras {_keras.VERSION} cannot load the {name} of this cut again, so "
+            f"nothing is written: {_gist(error)}"
+        ) from error
 
 
 def _gist(error) -> str:
@@ -286,21 +300,32 @@ def check_free(folder, overwrite):
     folder = Path(folder)
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output {folder} is a file: name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    if not folder.is_dir() or overwrite:
+        return
+    # What a killed run left behind is no obstacle: `save` removes it.
+    if any(not path.name.startswith(_DRAFTS) for path in folder.iterdir()):
         raise InputError(f"--output {folder} is not empty: use --overwrite")
 
 
-def save(models, folder):
+def save(models, folder, trust=False):
     """Write ``<name>.keras`` for each name of a dict of models: all whole, or none.
 
-    They are moved to their names when all are written. Older ones go first: a process
-    that is killed in between leaves a model out, never two that do not fit together.
+    They are moved to their names when all are written and load again. Older ones go
+    first: a process that is killed in between leaves a model out, never two that do
+    not fit together.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".part-", dir=folder) as drafts:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"cannot make --output {folder}: {error.strerror}") from error
+    for left in folder.glob(f"{_DRAFTS}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=_DRAFTS, dir=folder) as drafts:
         for name, model in models.items():
-            model.save(Path(drafts, f"{name}.keras"))
+            draft = Path(drafts, f"{name}.keras")
+            model.save(draft)
+            _check_loads(draft, name, trust)
         for name in models:
             Path(folder, f"{name}.keras").unlink(missing_ok=True)
         for name in models:

@@ -88,7 +88,7 @@ def _cut(model, args):
     ]
     print_table(["crossing", "", "made by", "tensor"], rows)
     if args.output:
-        archive.save(parts, args.output)
+        archive.save(parts, args.output, args.trust)
         for name in parts:
             print(f"{args.output / name}.keras")
     return drawing

@@ -161,7 +161,7 @@ def check_fits(layer, args, kwargs, expected):
     except (ValueError, TypeError) as error:
         raise InputError(
             f'layer "{layer.name}" cannot be called where "{_maker(expected)}" gives '
-            f"{describe(expected)}: {str(error).splitlines()[0]}"
+            f"{describe(expected)}: {_why(error)}"
         ) from error
     if len(outputs) != 1 or not alike(outputs[0], expected):
         raise InputError(
@@ -169,6 +169,13 @@ def check_fits(layer, args, kwargs, expected):
             f'what follows "{_maker(expected)}" expects {describe(expected)}: shape '
             "and dtype must stay"
         )
+
+
+def _why(error) -> str:
+    """The first line of Keras' message that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    telling = [line for line in lines if not line.startswith("Exception encountered")]
+    return (telling or lines or [type(error).__name__])[0]
 
 
 def _trial(layer):

@@ -100,7 +100,7 @@ def replace(model, name, layer, keep_mask=True):
             }
         )
 
-    return edited(model, [name], change)
+    return edited(model, [_one_name(name)], change)
 
 
 def remove(model, name):
@@ -133,7 +133,16 @@ def remove(model, name):
             instead={id(call): _stand_in(call) for call in graph.calls_at(point)}
         )
 
-    return edited(model, [name], change)
+    return edited(model, [_one_name(name)], change)
+
+
+def _one_name(name) -> str:
+    if not isinstance(name, str):
+        raise InputError(
+            "expected the name of one layer, as a string, received "
+            f"{type(name).__name__}"
+        )
+    return name
 
 
 class _Insertion:

@@ -77,6 +77,8 @@ def check_can_draw(path):
     if Path(path).suffix.lower() not in FORMATS:
         kinds = " or ".join(FORMATS)
         raise InputError(f"a picture is {kinds}, received {str(path)!r}")
+    if not Path(path).absolute().parent.is_dir():
+        raise InputError(f"cannot write {path}: there is no such folder")
     if importlib.util.find_spec("pydot") is None:
         raise InputError("pictures need pydot: pip install pydot")
     if shutil.which("dot") is None:
