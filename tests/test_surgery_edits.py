@@ -412,7 +412,7 @@ def test_an_input_is_no_layer_to_replace():
 def test_a_tensor_is_no_layer_to_replace():
     model = models.chain()
     message = refused(replace, model, model.output, layers.Dense(4))
-    assert message.startswith("expected the name of a layer, received")
+    assert message.startswith("expected the name of one layer, as a string, received")
 
 
 # remove
