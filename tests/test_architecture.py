@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[1]
 LAYERS = [
     {"errors"},
     {"_keras", "command"},
-    {"graph"},
-    {"explicit_mask", "layers", "losses"},
+    {"graph", "losses"},
+    {"explicit_mask", "layers"},
     {"surgery"},
     {"bert", "text"},
     {"adversarial", "pretraining"},
