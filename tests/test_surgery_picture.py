@@ -296,7 +296,7 @@ def test_dot_draws_png(tmp_path):
 
 @needs_dot
 def test_a_folder_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(InputError, match="cannot write .*none/a.svg: there is no such folder"):
+    with pytest.raises(InputError, match="none/a.svg: there is no such folder"):
         draw(models.chain(), path=tmp_path / "none" / "a.svg")
 
 
