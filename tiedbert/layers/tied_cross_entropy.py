@@ -1,0 +1,127 @@
+"""The tied head and its loss as one layer, which never holds all the logits."""
+
+import tensorflow as tf
+from tensorflow import keras
+
+from tiedbert import _keras
+from tiedbert.errors import InputError
+from tiedbert.layers.embedding_dense import EmbeddingDense
+from tiedbert.losses import tied_cross_entropy_by_position
+
+
+@keras.utils.register_keras_serializable("tiedbert")
+class TiedCrossEntropy(EmbeddingDense):
+    """An :class:`EmbeddingDense` that can compute its own loss, a chunk at a time.
+
+    Called on ``[hidden, labels, weights]`` (or ``[hidden, labels]``) it adds the mean
+    cross-entropy to the losses of the model, and ``accuracy`` and ``perplexity`` to its
+    metrics; the model needs no other loss: ``model.compile(optimizer)``, and
+    ``fit(inputs)`` with the labels among the inputs. Called on `hidden` alone it is an
+    `EmbeddingDense`. See :func:`tiedbert.losses.tied_cross_entropy` for the
+    computation and its sources.
+
+    Args:
+        embedding_layer: the Embedding layer that owns the table ``[vocab, width]``.
+        activation: of what is returned for `hidden` alone; the loss knows none.
+        use_bias: whether there is a bias ``[vocab]``.
+        chunk_size: positions whose logits exist at a time; by default chosen from the
+            size of the vocabulary.
+        label_smoothing: share of the target that goes to all tokens alike.
+        z_loss: factor of the squared logarithm of the softmax denominator.
+        ignore_index: label of the positions that do not count.
+        **kwargs: what `EmbeddingDense` and every layer take.
+
+    Call: float ``[..., width]``, integers ``[...]`` and float ``[...]`` -> the
+    cross-entropy of each position in nats, float32 ``[...]``, without a gradient. A
+    position that is masked does not count.
+
+    Raises:
+        InputError: as `EmbeddingDense` and `tied_cross_entropy` do.
+
+    Example:
+        >>> import numpy as np, tensorflow as tf
+        >>> from tensorflow import keras
+        >>> ids = keras.Input((2,), dtype="int32")
+        >>> labels = keras.Input((2,), dtype="int32")
+        >>> table = keras.layers.Embedding(4, 3, embeddings_initializer="zeros")
+        >>> model = keras.Model(
+        ...     [ids, labels], TiedCrossEntropy(table)([table(ids), labels])
+        ... )
+        >>> model.compile("sgd")
+        >>> one = np.array([[1, 2]])
+        >>> round(model.evaluate([one, one], verbose=0, return_dict=True)["loss"], 4)
+        1.3863
+    """
+
+    def __init__(
+        self,
+        embedding_layer,
+        activation="linear",
+        use_bias=True,
+        chunk_size=None,
+        label_smoothing=0.0,
+        z_loss=0.0,
+        ignore_index=-100,
+        **kwargs,
+    ):
+        # The weights of the positions keep their precision under a mixed policy.
+        kwargs = {"autocast": False, **kwargs}
+        super().__init__(embedding_layer, activation, use_bias, **kwargs)
+        self.options = {
+            "chunk_size": chunk_size,
+            "label_smoothing": label_smoothing,
+            "z_loss": z_loss,
+            "ignore_index": ignore_index,
+        }
+        _keras.keep_metric(self, "_accuracy", keras.metrics.Mean(name="accuracy"))
+        _keras.keep_metric(self, "_perplexity", _Perplexity(name="perplexity"))
+
+    def call(self, inputs, mask=None):
+        """Logits of `hidden`, or the loss of ``[hidden, labels, weights]``."""
+        several = isinstance(inputs, list | tuple)
+        hidden, *terms = inputs if several else [inputs]
+        hidden = tf.cast(hidden, self.compute_dtype)
+        if not several:
+            return super().call(hidden)
+        if len(terms) not in (1, 2):
+            raise InputError(
+                f"{self.name!r} expected hidden, or [hidden, labels], or [hidden, "
+                f"labels, weights], received {len(terms) + 1} tensors"
+            )
+        labels, *weights = terms
+        weights = weights[0] if weights else tf.ones(tf.shape(labels))
+        if mask is not None and mask[0] is not None:
+            weights = tf.cast(weights, tf.float32) * tf.cast(mask[0], tf.float32)
+        found = tied_cross_entropy_by_position(
+            hidden,
+            self._table(),
+            self.bias,
+            tf.cast(labels, tf.int32),
+            weights,
+            **self.options,
+        )
+        self.add_loss(found.loss)
+        self._accuracy.update_state(found.correct, found.weights)
+        self._perplexity.update_state(found.cross_entropy, found.weights)
+        return found.cross_entropy
+
+    def compute_mask(self, inputs, mask=None):
+        """That of `hidden`."""
+        return mask[0] if isinstance(inputs, list | tuple) and mask else mask
+
+    def compute_output_shape(self, input_shape):
+        """``[..., width]`` -> ``[...]``, or ``[..., vocab]`` for `hidden` alone."""
+        if isinstance(input_shape[0], list | tuple | tf.TensorShape):
+            return tuple(input_shape[0])[:-1]
+        return super().compute_output_shape(input_shape)
+
+    def get_config(self):
+        """Settings, those of the loss among them."""
+        return {**super().get_config(), **self.options}
+
+
+class _Perplexity(keras.metrics.Mean):
+    """``exp`` of the mean of what is counted: cross-entropies in nats."""
+
+    def result(self):
+        return tf.exp(super().result())

@@ -1,0 +1,177 @@
+"""The pass over the logits: losses and gradients together, a chunk at a time."""
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Terms(NamedTuple):
+    """What belongs to each position, and how the loss is made."""
+
+    labels: tf.Tensor
+    weights: tf.Tensor
+    label_smoothing: float
+    z_loss: float
+    chunk_size: int
+
+
+class _Rows(NamedTuple):
+    """What a chunk tells of each of its positions."""
+
+    cross_entropy: tf.Tensor
+    log_normalizer: tf.Tensor
+    correct: tf.Tensor
+    d_hidden: tf.Tensor
+
+
+def loss_sum(hidden, table, bias, terms):
+    """The weighted sum of the losses, differentiable; cross-entropies; correctness."""
+
+    @tf.custom_gradient
+    def with_gradients(hidden, table, bias):
+        # No tape is to keep what the loop over the chunks makes.
+        given = map(tf.stop_gradient, (hidden, table, bias))
+        values, gradients = _values_and_gradients(*given, terms)
+
+        @tf.custom_gradient
+        def first_derivatives(hidden, table, bias):
+            def backward(*upstream):
+                return _second_derivatives([hidden, table, bias], terms, upstream)
+
+            return gradients, backward
+
+        def backward(upstream, *_):
+            given = hidden, table, bias
+            return [
+                tf.cast(upstream * gradient, of.dtype)
+                for gradient, of in zip(first_derivatives(*given), given, strict=True)
+            ]
+
+        return values, backward
+
+    return with_gradients(hidden, table, bias)
+
+
+def _values_and_gradients(hidden, table, bias, terms):
+    """What :func:`loss_sum` returns, and the float32 gradients of its first."""
+    rows, d_table, d_bias = _in_chunks(hidden, table, bias, terms)
+    gradients = rows.d_hidden, d_table, d_bias
+    losses = rows.cross_entropy
+    if terms.label_smoothing or terms.z_loss:
+        more, gradients = _regularized(hidden, table, bias, terms, rows, gradients)
+        losses += more
+    loss = tf.reduce_sum(terms.weights * losses)
+    return (loss, rows.cross_entropy, rows.correct), gradients
+
+
+def _in_chunks(hidden, table, bias, terms):
+    """:class:`_Rows` of all positions, and the gradients of table and bias."""
+    table = tf.cast(table, hidden.dtype)
+    whole = hidden, terms.labels, terms.weights
+    count = tf.shape(hidden)[0] if hidden.shape[0] is None else hidden.shape[0]
+    # As many chunks as needed and all of one size: few positions are padding.
+    chunks = -(-count // terms.chunk_size)
+    if isinstance(chunks, int) and chunks <= 1:
+        return _chunk(*whole, table, bias, terms.z_loss)
+    chunks = tf.maximum(chunks, 1)
+    size = -(-count // chunks)
+    parts = [_in_parts(values, chunks, size) for values in whole]
+
+    def step(index, rows, d_table, d_bias):
+        chunk = [part[index] for part in parts]
+        found, *of_chunk = _chunk(*chunk, table, bias, terms.z_loss)
+        rows = [array.write(index, row) for array, row in zip(rows, found, strict=True)]
+        return index + 1, rows, d_table + of_chunk[0], d_bias + of_chunk[1]
+
+    rows = [tf.TensorArray(tf.float32, chunks) for _ in _Rows._fields]
+    start = tf.constant(0), rows, tf.zeros(table.shape), tf.zeros(bias.shape)
+    # One chunk after another: in parallel, they would all be there at once.
+    _, rows, d_table, d_bias = tf.while_loop(
+        lambda index, *_: index < chunks, step, start, parallel_iterations=1
+    )
+    rows = _Rows(*[array.concat()[:count] for array in rows])
+    return rows, d_table, d_bias
+
+
+def _in_parts(rows, chunks, size):
+    """``[count, ...]`` -> ``[chunks, size, ...]``, zeros at the end."""
+    missing = chunks * size - tf.shape(rows)[0]
+    rows = tf.pad(rows, [[0, missing]] + [[0, 0]] * (rows.shape.rank - 1))
+    return tf.reshape(rows, [chunks, size, *rows.shape[1:]])
+
+
+def _chunk(hidden, labels, weights, table, bias, z_loss):
+    """The only place where logits are."""
+    logits = tf.cast(tf.matmul(hidden, table, transpose_b=True), tf.float32)
+    logits = tf.nn.bias_add(logits, bias)
+    of_labels = tf.gather(logits, labels, batch_dims=1)
+    # The second result is the gradient, softmax less one-hot.
+    cross_entropy, error = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
+        features=logits, labels=labels
+    )
+    log_normalizer = cross_entropy + of_labels
+    # Rows are scaled where they are narrow: a pass over the logits costs time.
+    scale = weights * (1.0 + 2.0 * z_loss * log_normalizer)
+    d_bias = tf.linalg.matvec(error, scale, transpose_a=True)
+    error = tf.cast(error, hidden.dtype)
+    scaled = tf.cast(scale[:, None] * tf.cast(hidden, tf.float32), hidden.dtype)
+    rows = _Rows(
+        cross_entropy,
+        log_normalizer,
+        correct=tf.cast(of_labels >= tf.reduce_max(logits, axis=1), tf.float32),
+        d_hidden=scale[:, None] * tf.cast(tf.matmul(error, table), tf.float32),
+    )
+    d_table = tf.cast(tf.matmul(error, scaled, transpose_a=True), tf.float32)
+    return rows, d_table, d_bias
+
+
+def _regularized(hidden, table, bias, terms, rows, gradients):
+    """What smoothing and z-loss add to the losses, and the gradients with it.
+
+    Of the gradient to the logits only the part along the softmax needs the logits,
+    and has been made with them. The part along the labels is sparse, and the part
+    along all tokens alike is one row.
+    """
+    d_hidden, d_table, d_bias = gradients
+    hidden, table = tf.cast(hidden, tf.float32), tf.cast(table, tf.float32)
+    smoothing, labels = terms.label_smoothing, terms.labels
+    center = tf.reduce_mean(table, axis=0)
+    mean_logits = tf.linalg.matvec(hidden, center) + tf.reduce_mean(bias)
+    of_labels = rows.log_normalizer - rows.cross_entropy
+    more = smoothing * (of_labels - mean_logits)
+    more += terms.z_loss * tf.square(rows.log_normalizer)
+
+    at_labels = terms.weights * (smoothing + 2.0 * terms.z_loss * rows.log_normalizer)
+    at_all = terms.weights * smoothing
+    d_hidden += at_labels[:, None] * tf.gather(table, labels)
+    d_hidden -= at_all[:, None] * center
+    scatter = tf.tensor_scatter_nd_add
+    d_table = scatter(d_table, labels[:, None], at_labels[:, None] * hidden)
+    d_bias = scatter(d_bias, labels[:, None], at_labels)
+    vocabulary = table.shape[0]
+    d_table -= tf.linalg.matvec(hidden, at_all, transpose_a=True) / vocabulary
+    d_bias -= tf.reduce_sum(at_all) / vocabulary
+    return more, (d_hidden, d_table, d_bias)
+
+
+def _second_derivatives(values, terms, upstream):
+    """Through the plain formula, all logits at once: rare, and right."""
+    with tf.GradientTape() as outer:
+        outer.watch(values)
+        with tf.GradientTape() as inner:
+            inner.watch(values)
+            loss = _plain_sum(*values, terms)
+        gradients = inner.gradient(loss, values)
+        gradients = [tf.cast(gradient, tf.float32) for gradient in gradients]
+    return outer.gradient(gradients, values, output_gradients=upstream)
+
+
+def _plain_sum(hidden, table, bias, terms):
+    logits = tf.matmul(hidden, tf.cast(table, hidden.dtype), transpose_b=True)
+    logits = tf.cast(logits, tf.float32) + bias
+    log_normalizer = tf.reduce_logsumexp(logits, axis=1)
+    targets = (1.0 - terms.label_smoothing) * tf.gather(
+        logits, terms.labels, batch_dims=1
+    ) + terms.label_smoothing * tf.reduce_mean(logits, axis=1)
+    losses = log_normalizer - targets + terms.z_loss * tf.square(log_normalizer)
+    return tf.reduce_sum(terms.weights * losses)

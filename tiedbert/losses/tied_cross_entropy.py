@@ -1,0 +1,166 @@
+"""Cross-entropy of a tied head that never holds the logits of all positions at once."""
+
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tiedbert.errors import InputError
+from tiedbert.losses.chunks import Terms, loss_sum
+
+# Logits of one chunk, in bytes of float32: large enough for full speed of the matrix
+# products, small beside the table of a real vocabulary.
+CHUNK_BYTES = 64 * 2**20
+
+
+class ByPosition(NamedTuple):
+    """What one pass over the logits gives, float32. Only `loss` has a gradient."""
+
+    loss: Any
+    """Scalar: weighted mean, with label smoothing and z-loss; what to minimize."""
+    cross_entropy: Any
+    """``[...]`` in nats, without them; zero at ignored positions."""
+    correct: Any
+    """``[...]``: one where no logit is above the label's, else zero."""
+    weights: Any
+    """``[...]``: as given, or ones; zero at ignored positions."""
+
+
+def tied_cross_entropy(
+    hidden,
+    table,
+    bias,
+    labels,
+    weights=None,
+    chunk_size=None,
+    *,
+    label_smoothing=0.0,
+    z_loss=0.0,
+    ignore_index=-100,
+):
+    """Mean cross-entropy of ``softmax(hidden @ table.T + bias)``, a chunk at a time.
+
+    The value and its gradients are those of the plain formula. The logits exist for
+    ``chunk_size`` positions at a time, and the gradients are made in the same pass:
+    three matrix products as in plain training, none of them twice. Products are in the
+    dtype of `hidden`; softmax, sums over chunks and results are float32. Second
+    derivatives are right too, but hold all the logits.
+
+    Args:
+        hidden: float ``[..., width]``.
+        table: float ``[vocab, width]``, a variable or a tensor.
+        bias: float ``[vocab]``, or None.
+        labels: integers ``[...]`` in ``[0, vocab)`` or equal to `ignore_index`.
+        weights: ``[...]``; None weighs all positions alike. The mean divides by
+            their sum.
+        chunk_size: positions at a time; by default what :data:`CHUNK_BYTES` of logits
+            have room for.
+        label_smoothing: share of the target that is spread evenly over the vocabulary
+            (Szegedy et al., "Rethinking the Inception architecture", 2016).
+        z_loss: factor of the squared logarithm of the softmax denominator, which keeps
+            logits from drifting (Chowdhery et al., "PaLM", 2022; they use 1e-4).
+        ignore_index: label of the positions that do not count.
+
+    Returns:
+        The loss in nats, float32 scalar; zero when no position counts.
+
+    Raises:
+        InputError: shapes that do not belong together, labels that are not integers,
+            a chunk size below one, a smoothing outside of ``[0, 1)``.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> hidden, table = tf.constant([[1.0, 0.0]]), tf.zeros([4, 2])
+        >>> round(float(tied_cross_entropy(hidden, table, None, [3])), 4)  # log(4)
+        1.3863
+    """
+    return tied_cross_entropy_by_position(
+        hidden,
+        table,
+        bias,
+        labels,
+        weights,
+        chunk_size,
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        ignore_index=ignore_index,
+    ).loss
+
+
+def tied_cross_entropy_by_position(
+    hidden,
+    table,
+    bias,
+    labels,
+    weights=None,
+    chunk_size=None,
+    *,
+    label_smoothing=0.0,
+    z_loss=0.0,
+    ignore_index=-100,
+):
+    """:func:`tied_cross_entropy`, and what else the same pass over the logits tells.
+
+    Args and errors are those of :func:`tied_cross_entropy`. Perplexity is
+    ``exp(mean(cross_entropy))``, accuracy is ``mean(correct)``, both weighted.
+
+    Returns:
+        :class:`ByPosition`.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> hidden, table = tf.constant([[5.0], [5.0]]), tf.constant([[1.0], [-1.0]])
+        >>> told = tied_cross_entropy_by_position(hidden, table, None, [0, 1])
+        >>> told.correct.numpy().tolist()
+        [1.0, 0.0]
+    """
+    hidden, table, labels = map(tf.convert_to_tensor, (hidden, table, labels))
+    _check(hidden, table, bias, labels, weights, chunk_size, label_smoothing)
+    vocabulary, width = table.shape
+    counted = tf.cast(labels != ignore_index, tf.float32)
+    weights = counted if weights is None else counted * tf.cast(weights, tf.float32)
+    scale = tf.reduce_max(tf.abs(weights))
+    terms = Terms(
+        labels=tf.reshape(tf.where(counted > 0, labels, tf.zeros_like(labels)), [-1]),
+        # At most one, whatever their sum: float16 has no room for less.
+        weights=tf.reshape(tf.math.divide_no_nan(weights, scale), [-1]),
+        label_smoothing=label_smoothing,
+        z_loss=z_loss,
+        chunk_size=chunk_size or max(1, CHUNK_BYTES // (4 * vocabulary)),
+    )
+    bias = tf.zeros([vocabulary]) if bias is None else tf.cast(bias, tf.float32)
+    loss, *found = loss_sum(tf.reshape(hidden, [-1, width]), table, bias, terms)
+    cross_entropy, correct = (
+        counted * tf.reshape(tf.stop_gradient(rows), tf.shape(labels)) for rows in found
+    )
+    mean = tf.math.divide_no_nan(loss, tf.reduce_sum(terms.weights))
+    return ByPosition(mean, cross_entropy, correct, weights)
+
+
+def _check(hidden, table, bias, labels, weights, chunk_size, label_smoothing):
+    """InputError for what does not belong together."""
+    if table.shape.rank != 2 or None in table.shape:
+        raise InputError(f"table: expected [vocab, width], received {table.shape}")
+    vocabulary, width = table.shape
+    expected = {
+        "hidden": (hidden.shape[-1:], (width,)),
+        "labels": (labels.shape, hidden.shape[:-1]),
+        "weights": (getattr(weights, "shape", labels.shape), labels.shape),
+        "bias": (getattr(bias, "shape", (vocabulary,)), (vocabulary,)),
+    }
+    for name, (received, wanted) in expected.items():
+        if not tf.TensorShape(received).is_compatible_with(wanted):
+            raise InputError(
+                f"{name}: expected shape {tuple(wanted)}"
+                f"{' at the end' if name == 'hidden' else ''} for a table of "
+                f"{tuple(table.shape)} and hidden {tuple(hidden.shape)}, received "
+                f"{tuple(received)}"
+            )
+    if not labels.dtype.is_integer:
+        raise InputError(f"labels: expected integers, received {labels.dtype.name}")
+    if chunk_size is not None and chunk_size < 1:
+        raise InputError(f"chunk_size: expected at least 1, received {chunk_size}")
+    if not 0.0 <= label_smoothing < 1.0:
+        raise InputError(
+            f"label_smoothing: expected at least 0 and below 1, received "
+            f"{label_smoothing}"
+        )
