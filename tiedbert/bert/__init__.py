@@ -12,7 +12,8 @@ from tiedbert.bert.checkpoints import (  # noqa: E402
     load_google_checkpoint,
     save_google_checkpoint,
 )
-from tiedbert.bert.heads import classifier, masked_lm  # noqa: E402
+from tiedbert.bert.classifier import classifier  # noqa: E402
+from tiedbert.bert.masked_lm import masked_lm  # noqa: E402
 from tiedbert.bert.models import build_bert, build_bert_from  # noqa: E402
 
 __all__ = [

@@ -1,36 +1,69 @@
 """Google-format BERT checkpoints: names and shapes checked, written atomically."""
 
 import os
-import re
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import tensorflow as tf
+from tensorflow import keras
 
-from tiedbert.bert.kinds import kind
+from tiedbert.bert.variable_names import CLASSIFIER, named_weights, namesake
 from tiedbert.errors import InputError, reason
-from tiedbert.layers import EmbeddingDense
 
-# Where Google's run_classifier.py keeps the layer on top of BERT.
-_CLASSIFIER = {"Classifier": ["output_weights", "output_bias"]}
 # Google's BERT keeps the kernels of these two layers transposed.
 _TRANSPOSED = {"cls/seq_relationship/output_weights", "output_weights"}
+# One row a token.
+_OF_TOKENS = ("word_embeddings", "predictions/output_bias")
 
 
-def load_google_checkpoint(model, checkpoint_path, model_kind="bert"):
+def load_google_checkpoint(
+    model, checkpoint_path, model_kind="bert", keep_tokens=None, compound_tokens=None
+):
     """Give the layers of `model` that a checkpoint knows their values.
+
+    Every layer that has a name in the format must be in the checkpoint, in its shape;
+    what else the checkpoint holds (an optimizer's moments, another head) is left
+    alone. Nothing changes when the checkpoint is refused.
 
     Args:
         model: a `keras.Model` whose layers have bert4keras' names (an encoder, a
             masked language model, a classifier on top of one).
         checkpoint_path: prefix of the checkpoint.
-        model_kind: the kind whose names the checkpoint has.
+        model_kind: the kind whose names the checkpoint has, a key of
+            :data:`tiedbert.bert.kinds.KINDS`.
+        keep_tokens: list of int, the rows of the checkpoint's vocabulary that the
+            model was built with (bert4keras' option of this name).
+        compound_tokens: bert4keras' option, as `keep_tokens`: for each further token
+            the rows whose mean it starts from.
 
     Raises:
-        InputError: no such checkpoint, a variable missing in it, or of another shape.
+        InputError: no such checkpoint, a variable missing in it or of another shape,
+            a token beyond its vocabulary, a model of another kind.
+
+    Source: the format is that of google-research/bert, albert and electra.
+
+    Example:
+        >>> import json, tempfile, os
+        >>> from tiedbert.bert import build_bert, masked_lm, save_google_checkpoint
+        >>> config = dict(vocab_size=30, hidden_size=8, num_hidden_layers=1,
+        ...     num_attention_heads=2, intermediate_size=16, hidden_act="gelu",
+        ...     max_position_embeddings=16, type_vocab_size=2)
+        >>> folder = tempfile.mkdtemp()
+        >>> path = os.path.join(folder, "bert_config.json")
+        >>> with open(path, "w") as file:
+        ...     json.dump(config, file)
+        >>> checkpoint = os.path.join(folder, "bert_model.ckpt")
+        >>> save_google_checkpoint(masked_lm(build_bert(path)), checkpoint)
+        >>> kept = [0, 1, 2, 3, 17]
+        >>> model = masked_lm(build_bert(path, keep_tokens=kept))
+        >>> load_google_checkpoint(model, checkpoint, keep_tokens=kept)
+        >>> model.output_shape
+        (None, None, 5)
     """
     layers = {layer.name: layer for layer in model.layers}
-    _load(_namesake(model, model_kind), layers, checkpoint_path)
+    options = {"keep_tokens": keep_tokens, "compound_tokens": compound_tokens}
+    _load(namesake(model, model_kind, **options), layers, checkpoint_path)
 
 
 def load_transformer(transformer, checkpoint_path):
@@ -38,7 +71,13 @@ def load_transformer(transformer, checkpoint_path):
     if transformer.autoresize_weights or transformer.ignore_invalid_weights:
         transformer.load_weights_from_checkpoint(checkpoint_path)
     else:
-        _load(transformer, transformer.layers, checkpoint_path)
+        # bert4keras keeps the tensors of its inputs there too.
+        layers = {
+            name: layer
+            for name, layer in transformer.layers.items()
+            if isinstance(layer, keras.layers.Layer)
+        }
+        _load(transformer, layers, checkpoint_path)
 
 
 def save_google_checkpoint(model, checkpoint_path, model_kind="bert"):
@@ -50,28 +89,50 @@ def save_google_checkpoint(model, checkpoint_path, model_kind="bert"):
     Args:
         model: a `keras.Model` whose layers have bert4keras' names.
         checkpoint_path: prefix to write to; its folder is made.
-        model_kind: the kind whose names to use.
+        model_kind: the kind whose names to use, a key of
+            :data:`tiedbert.bert.kinds.KINDS`.
+
+    Raises:
+        InputError: a model of another kind; or the blocks of an ``albert_unshared``,
+            for which its format has one place, are not equal.
+        OSError: the files cannot be written.
+
+    Example:
+        >>> import json, tempfile, os
+        >>> import tensorflow as tf
+        >>> from tiedbert.bert import build_bert
+        >>> config = dict(vocab_size=30, hidden_size=8, num_hidden_layers=1,
+        ...     num_attention_heads=2, intermediate_size=16, hidden_act="gelu",
+        ...     max_position_embeddings=16, type_vocab_size=2)
+        >>> folder = tempfile.mkdtemp()
+        >>> path = os.path.join(folder, "bert_config.json")
+        >>> with open(path, "w") as file:
+        ...     json.dump(config, file)
+        >>> save_google_checkpoint(build_bert(path), os.path.join(folder, "bert.ckpt"))
+        >>> tf.train.list_variables(os.path.join(folder, "bert.ckpt"))[3]
+        ('bert/embeddings/token_type_embeddings', [2, 8])
     """
-    namesake = _namesake(model, model_kind)
     layers = {layer.name: layer for layer in model.layers}
-    values = {
-        name: _as_stored(name, weight.numpy())
-        for layer, names in _mapping(namesake, layers)
-        for weight, name in zip(_own_weights(layer), names, strict=True)
-    }
+    values = {}
+    for layer, named in named_weights(namesake(model, model_kind), layers):
+        for name, weight in named:
+            value = _as_stored(name, weight.numpy())
+            _check_one_value(layer, name, values.setdefault(name, value), value)
     _write(values, Path(checkpoint_path))
 
 
 def _load(transformer, layers, checkpoint_path):
     shapes = _stored_shapes(checkpoint_path)
     assignments = []
-    for layer, names in _mapping(transformer, layers):
-        for weight, name in zip(_own_weights(layer), names, strict=True):
+    for layer, named in named_weights(transformer, layers):
+        for name, weight in named:
             if name not in shapes:
                 raise InputError(
                     f"{checkpoint_path}: expected a variable {name} for layer "
                     f'"{layer.name}", found none'
                 )
+            if name.endswith(_OF_TOKENS):
+                _check_tokens(transformer, checkpoint_path, name, shapes[name])
             value = _loaded(transformer, checkpoint_path, name)
             if tuple(value.shape) != tuple(weight.shape):
                 raise InputError(_wrong_shape(checkpoint_path, name, weight, value))
@@ -88,7 +149,7 @@ def _loaded(transformer, checkpoint_path, name):
             f"{checkpoint_path}: {name} cannot be read: {reason(error)}"
         ) from None
     # bert4keras turns its own kernel round itself.
-    return value.T if name in _CLASSIFIER["Classifier"] else value
+    return value.T if name in CLASSIFIER["Classifier"] else value
 
 
 def _stored_shapes(checkpoint_path) -> dict:
@@ -100,9 +161,19 @@ def _stored_shapes(checkpoint_path) -> dict:
         raise InputError(f"no checkpoint at {checkpoint_path}: {found}") from None
 
 
+def _check_tokens(transformer, path, name, shape):
+    """InputError when a token to keep is not in the vocabulary of the checkpoint."""
+    beyond = [t for t in transformer.keep_tokens or () if not 0 <= t < shape[0]]
+    if beyond:
+        raise InputError(
+            f"{path}: keep_tokens expected ids of the {shape[0]} tokens in {name}, "
+            f"received {beyond[0]}"
+        )
+
+
 def _wrong_shape(path, name, weight, value) -> str:
     expected, found = tuple(weight.shape), tuple(value.shape)
-    if name.endswith("word_embeddings") and expected[0] != found[0]:
+    if name.endswith(_OF_TOKENS) and expected[0] != found[0]:
         return (
             f"{path}: the vocabulary does not belong to this checkpoint: expected "
             f"{expected[0]} tokens, found {found[0]} in {name}"
@@ -110,32 +181,12 @@ def _wrong_shape(path, name, weight, value) -> str:
     return f"{path}: {name}: expected shape {expected}, found {found}"
 
 
-def _mapping(transformer, layers) -> list:
-    """(layer, names in the checkpoint) for the layers that the format knows."""
-    mapping = transformer.variable_mapping()
-    named = {transformer.prefixed(name): stored for name, stored in mapping.items()}
-    named.update(_CLASSIFIER)
-    return [(layers[name], stored) for name, stored in named.items() if name in layers]
-
-
-def _own_weights(layer) -> list:
-    """The weights stored for a layer: of a tied head the bias, not the table."""
-    return [layer.bias] if isinstance(layer, EmbeddingDense) else layer.weights
-
-
-def _namesake(model, model_kind):
-    """An unbuilt Transformer with as many blocks as `model`, for its names."""
-    blocks = [re.match(r"Transformer-(\d+)-", layer.name) for layer in model.layers]
-    count = max((int(match[1]) + 1 for match in blocks if match), default=0)
-    return kind(model_kind)(
-        vocab_size=1,
-        hidden_size=1,
-        num_hidden_layers=count,
-        num_attention_heads=1,
-        intermediate_size=1,
-        hidden_act="gelu",
-        max_position=1,
-    )
+def _check_one_value(layer, name, kept, value):
+    if not np.array_equal(kept, value):
+        raise InputError(
+            f'layer "{layer.name}" shares its place {name} with the layer of another '
+            'block, but not its values: save such a model with model_kind="bert"'
+        )
 
 
 def _as_stored(name, value):

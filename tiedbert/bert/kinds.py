@@ -3,8 +3,10 @@
 import functools
 
 from bert4keras import models
+from bert4keras.layers import FeedForward
 from tensorflow import keras
 
+from tiedbert.bert.electra import Electra, ElectraGenerator
 from tiedbert.errors import InputError
 
 _T5 = {
@@ -20,7 +22,8 @@ KINDS = {
     "nezha": models.NEZHA,
     "roformer": models.RoFormer,
     "roformer_v2": models.RoFormerV2,
-    "electra": models.ELECTRA,
+    "electra": Electra,
+    "electra_generator": ElectraGenerator,
     "gpt": models.GPT,
     "gpt2": models.GPT2,
     "gpt2_ml": models.GPT2_ML,
@@ -85,6 +88,18 @@ def kind(name):
             f"no model kind {name!r}: expected one of {', '.join(sorted(KINDS))}"
         )
     return _cured(transformer)
+
+
+def feed_forward_of(bert):
+    """The feed-forward layer of the last block."""
+    return [layer for layer in bert.layers if isinstance(layer, FeedForward)][-1]
+
+
+def initializer_of(bert):
+    """The initializer of the kernels of `bert`, for what is put on top of it."""
+    initializer = feed_forward_of(bert).kernel_initializer
+    stddev = getattr(initializer, "stddev", None)
+    return initializer if stddev is None else FreshTruncatedNormal(stddev)
 
 
 @functools.cache

@@ -1,0 +1,130 @@
+"""The tied masked language model head on a BERT encoder."""
+
+from bert4keras.layers import LayerNormalization
+from tensorflow import keras
+
+from tiedbert.bert.early_gather import last_attention, last_block_at
+from tiedbert.bert.kinds import feed_forward_of, initializer_of
+from tiedbert.errors import InputError
+from tiedbert.graph import Graph
+from tiedbert.layers import EmbeddingDense, GatherPositions
+
+
+def masked_lm(bert, predictions=None, early_gather=False):
+    """A masked language model whose head works on the masked positions alone.
+
+    The positions are gathered before the transform and the head: with 15 % of them
+    masked, the largest product of the model shrinks to a seventh. The head shares
+    the table of the encoder's token embedding. Layers carry bert4keras' names, so
+    that the head's variables in a Google checkpoint belong to them
+    (:func:`tiedbert.bert.load_google_checkpoint`).
+
+    The head is that of the encoder's kind: where the table is narrower than the
+    hidden states (ALBERT, ELECTRA), the transform projects to its width; RoFormer v2
+    has neither transform nor bias.
+
+    Args:
+        bert: an encoder built by :func:`tiedbert.bert.build_bert`, hidden
+            ``[batch, time, width]``.
+        predictions: number of positions in each text, known when the model is built:
+            with a batch size and a length that are known too, every shape is static,
+            as XLA and TPUs want. None: any number.
+        early_gather: gather before the last block rather than behind it. Its queries,
+            feed-forward layer and norms are then computed at the positions alone (for
+            kinds with relative or rotary positions the queries stay whole). The
+            logits and gradients are the same up to rounding; dropout in the last
+            block is drawn for other shapes, so a seed gives other draws.
+
+    Returns:
+        A `keras.Model` with one more input, ``"Masked-Positions"``, int32
+        ``[batch, n]``; its output is float logits ``[batch, n, vocab]``. It shares
+        the layers of `bert`.
+
+    Raises:
+        InputError: `bert` is no encoder (it has a head, or no table), or with
+            `early_gather` something behind the last attention mixes positions.
+
+    Source: Devlin et al., "BERT: Pre-training of deep bidirectional transformers",
+    2018, appendix A; the gather is that of Google's ``run_pretraining.py``.
+
+    Example:
+        >>> import json, tempfile, os
+        >>> from tiedbert.bert import build_bert
+        >>> config = dict(vocab_size=30, hidden_size=8, num_hidden_layers=1,
+        ...     num_attention_heads=2, intermediate_size=16, hidden_act="gelu",
+        ...     max_position_embeddings=16, type_vocab_size=2)
+        >>> path = os.path.join(tempfile.mkdtemp(), "bert_config.json")
+        >>> with open(path, "w") as file:
+        ...     json.dump(config, file)
+        >>> masked_lm(build_bert(path)).output_shape
+        (None, None, 30)
+        >>> masked_lm(build_bert(path), predictions=5).output_shape
+        (None, 5, 30)
+    """
+    _check_encoder(bert)
+    table = bert.get_layer("Embedding-Token")
+    positions = keras.Input((predictions,), dtype="int32", name="Masked-Positions")
+    layer = GatherPositions(name="MLM-Gather")
+
+    def gather(hidden):
+        return layer([hidden, positions])
+
+    hidden = last_block_at(bert, gather) if early_gather else gather(bert.output)
+    if _has_plain_head(bert):
+        hidden = _mapped(bert, table, hidden)
+        # No variable of its own, hence no name in checkpoints.
+        head = EmbeddingDense(table, "linear", use_bias=False, name="Output-MLM")
+    else:
+        hidden = _transformed(bert, table, hidden)
+        # The name under which checkpoints know the one weight that is its own.
+        head = EmbeddingDense(table, "linear", name="MLM-Bias")
+    return keras.Model([*bert.inputs, positions], head(hidden), name="masked_lm")
+
+
+def _transformed(bert, table, hidden):
+    """The transform before the head, as wide as the table."""
+    hidden = keras.layers.Dense(
+        table.output_dim,
+        activation=feed_forward_of(bert).activation[0],
+        kernel_initializer=initializer_of(bert),
+        name="MLM-Dense",
+    )(hidden)
+    # bert4keras takes this epsilon whatever the blocks have, and so does Google.
+    return LayerNormalization(epsilon=1e-12, name="MLM-Norm")(hidden)
+
+
+def _mapped(bert, table, hidden):
+    """What RoFormer v2 does before the head: a projection if need be, and dropout."""
+    if table.output_dim != hidden.shape[-1]:
+        hidden = keras.layers.Dense(
+            table.output_dim,
+            use_bias=False,
+            kernel_initializer=initializer_of(bert),
+            name="Output-Mapping",
+        )(hidden)
+    rates = [x.rate for x in bert.layers if isinstance(x, keras.layers.Dropout)]
+    if not rates:
+        return hidden
+    return keras.layers.Dropout(rates[-1], name="Output-MLM-Dropout")(hidden)
+
+
+def _has_plain_head(bert):
+    """Whether it is a RoFormer v2, the one kind whose feed-forward has no bias."""
+    return not feed_forward_of(bert).use_bias
+
+
+def _check_encoder(bert):
+    names = {layer.name for layer in bert.layers}
+    attention = last_attention(Graph(bert))
+    if attention is None or "Embedding-Token" not in names:
+        raise InputError(
+            "masked_lm expected an encoder of bert4keras' layers with a table "
+            f'"Embedding-Token", received model {bert.name!r}'
+        )
+    expected = (None, None, attention.layer.out_dim)
+    shapes = [tuple(tensor.shape) for tensor in bert.outputs]
+    if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][2] != expected[2]:
+        raise InputError(
+            "masked_lm expected an encoder without a head, which gives hidden states "
+            f"{expected}; model {bert.name!r} gives {', '.join(map(str, shapes))}"
+        )

@@ -1,0 +1,81 @@
+"""Which variable of a Google checkpoint belongs to which weight of a layer."""
+
+import re
+
+from tiedbert.bert.kinds import kind
+from tiedbert.errors import InputError
+from tiedbert.layers import EmbeddingDense
+
+# Where Google's run_classifier.py keeps the layer on top of BERT.
+CLASSIFIER = {"Classifier": ["output_weights", "output_bias"]}
+# bert4keras has this layer, but nobody a name for it.
+_UNNAMED = {"Output-Mapping": ["cls/predictions/output_mapping/kernel"]}
+# What a checkpoint must have a place for, or another kind's names were asked for.
+_BODY = re.compile(r"Embedding-Token$|Transformer-")
+
+
+def namesake(model, model_kind, **options):
+    """An unbuilt bert4keras Transformer with as many blocks as `model`, for its names.
+
+    Args:
+        model: a `keras.Model` whose layers have bert4keras' names.
+        model_kind: a key of :data:`tiedbert.bert.kinds.KINDS`.
+        **options: of bert4keras, for what it makes of the variables it reads.
+    """
+    blocks = [re.match(r"Transformer-(\d+)-", layer.name) for layer in model.layers]
+    count = max((int(match[1]) + 1 for match in blocks if match), default=0)
+    return kind(model_kind)(
+        vocab_size=1,
+        hidden_size=1,
+        num_hidden_layers=count,
+        num_attention_heads=1,
+        intermediate_size=1,
+        hidden_act="gelu",
+        max_position=1,
+        **options,
+    )
+
+
+def named_weights(transformer, layers) -> list:
+    """(layer, [(name in the checkpoint, weight), ...]) for the layers of the format.
+
+    Args:
+        transformer: the bert4keras Transformer whose names to use.
+        layers: dict, name -> layer.
+
+    Raises:
+        InputError: the layers are not of the Transformer's kind.
+    """
+    mapping = transformer.variable_mapping()
+    named = {transformer.prefixed(name): stored for name, stored in mapping.items()}
+    named.update(CLASSIFIER | _UNNAMED)
+    _check_kind(transformer, named, layers)
+    return [
+        (layers[name], list(zip(stored, own_weights(layers[name]), strict=True)))
+        for name, stored in named.items()
+        if name in layers
+    ]
+
+
+def own_weights(layer) -> list:
+    """The weights stored for a layer: of a tied head the bias, not the table."""
+    if isinstance(layer, EmbeddingDense):
+        return [layer.bias] if layer.use_bias else []
+    return layer.weights
+
+
+def _check_kind(transformer, named, layers):
+    kind_name = type(transformer).__name__
+    if not any(name in layers for name in named):
+        raise InputError(
+            f"a checkpoint of {kind_name} has names for {', '.join(named)}; the model "
+            f"has none of these layers: {', '.join(layers)}"
+        )
+    for name, layer in layers.items():
+        expected, found = len(named.get(name, [])), len(own_weights(layer))
+        belongs = name in named or _BODY.match(name)
+        if belongs and expected != found:
+            raise InputError(
+                f'layer "{name}" has {found} weights, a checkpoint of {kind_name} '
+                f"names for {expected}: say of which kind it is with model_kind"
+            )
