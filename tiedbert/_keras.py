@@ -309,6 +309,32 @@ def ancestors(tensors):
         pending.extend(_raw_call(node).inputs)
 
 
+def called_by_hand(inputs) -> bool:
+    """Whether a layer that is called now on `inputs` is called on numbers, by a user.
+
+    And not by another layer or a trace.
+    """
+    if LEGACY:
+        module = sys.modules["tf_keras.src.engine.base_layer_utils"]
+        inside = _internal(_internal(module, "call_context")(), "in_call")
+    else:
+        inside = _keras_3_state("current_call_ctx") is not None
+    symbolic = any(map(is_symbolic, flatten(inputs)))
+    return tf.executing_eagerly() and not inside and not symbolic
+
+
+def _keras_3_state(name):
+    state = _internal(sys.modules["keras.src.backend.common"], "global_state")
+    return state.get_global_attribute(name)
+
+
+def table_of(embedding):
+    """The variable that an embedding layer looks up, or None when it is not built."""
+    # Keras 3 gives a tensor for `embeddings` when an adapter (LoRA) is added to it.
+    name = "_embeddings" if hasattr(embedding, "_embeddings") else "embeddings"
+    return getattr(embedding, name, None)
+
+
 def layers_within(layer) -> list:
     """`layer` itself and every layer nested in it, at any depth."""
     if not isinstance(layer, keras.layers.Layer):
@@ -316,9 +342,64 @@ def layers_within(layer) -> list:
     return list(_internal(layer, "_flatten_layers")())
 
 
+def layer_from(config):
+    """The layer of a config that `serialize_keras_object` gave, of any file format."""
+    if LEGACY:
+        module = sys.modules["tf_keras.src.saving.legacy.saved_model.utils"]
+        # Then the other function knows no layers of Keras' own.
+        if _internal(module, "in_tf_saved_model_scope")():
+            old = "module" not in config
+            return keras.layers.deserialize(config, use_legacy_format=old)
+    return keras.utils.deserialize_keras_object(config)
+
+
+def in_a_file() -> bool:
+    """Whether Keras writes or reads a ``.keras`` file, which tells shared objects."""
+    if LEGACY:
+        module = sys.modules["tf_keras.src.saving.serialization_lib"]
+        return getattr(_internal(module, "SHARED_OBJECTS"), "enabled", False)
+    return _keras_3_state("shared_objects/id_to_obj_map") is not None
+
+
+# Where Keras makes a model again, and the name of what it has made of it so far.
+_REBUILDING = {
+    "keras.src.models.functional": "created_layers",
+    "keras.src.models.sequential": "model",
+    "tf_keras.src.engine.functional": "created_layers",
+    "tf_keras.src.engine.sequential": "model",
+}
+
+
+def layers_being_loaded() -> list:
+    """What is made so far of the models that Keras is making from configs just now.
+
+    Keras hands it to none of the layers that it makes, so it is read off the stack.
+    """
+    found, frame = [], sys._getframe()
+    while frame is not None:
+        name = _REBUILDING.get(frame.f_globals.get("__name__"))
+        if name in frame.f_locals and frame.f_code.co_name.endswith("from_config"):
+            made = frame.f_locals[name]
+            found += list(made.values()) if isinstance(made, dict) else [made]
+        frame = frame.f_back
+    return [layer for layer in found if isinstance(layer, keras.layers.Layer)]
+
+
 def is_compiled(model) -> bool:
     """Whether `model.compile` was called."""
     return _internal(model, "_is_compiled") if LEGACY else model.compiled
+
+
+def keep_metric(layer, name, metric):
+    """Set an attribute of `layer` that its model reports and resets.
+
+    Keras 2 would count the state of the metric among the weights of the layer.
+    """
+    if LEGACY:
+        _internal(layer, "_metrics").append(metric)
+        object.__setattr__(layer, name, metric)
+    else:
+        setattr(layer, name, metric)
 
 
 def scale_loss(optimizer, loss):

@@ -13,21 +13,41 @@ class EmbeddingDense(keras.layers.Layer):
 
     The output head of a masked language model (Press and Wolf, "Using the output
     embedding to improve language models", 2017; Su Jianlin, kexue.fm/archives/6985).
-    There is one variable, looked up at each call: gradients of both uses add up, and
-    the tie survives save, load, `from_config` and `clone_model`. (Keras rebuilds a
-    nested model by itself: a head there, its table outside, gets a table of its own.
-    `tiedbert.surgery.clone` keeps the tie there too.)
+    There is one variable, looked up at each call: gradients of both uses add up. It
+    stays one through save, load, `from_config`, `clone_model`, pickles and cuts.
+
+    Where Keras rebuilds the head without the model that its table lies in, no tie can
+    be kept, and nothing is untied in silence: `from_config` and `clone_model` of a
+    head that lies in one nested model while its table lies in another raise an error.
+    `tiedbert.surgery.clone` copies those too, and a ``.keras`` file keeps their tie.
+
+    The table is frozen by ``embedding_layer.trainable = False``, for both uses; the
+    bias goes on learning. As with every layer that holds another one, ``trainable`` of
+    the head is set for the table as well.
 
     Args:
-        embedding_layer: the Embedding layer that owns the table ``[vocab, width]``;
-            it may be unbuilt, then this layer builds it.
+        embedding_layer: the layer that owns the table ``[vocab, width]``: Embedding or
+            ReversibleEmbedding of Keras, Embedding of bert4keras, the
+            ``token_embedding`` of keras-hub. It may be unbuilt, then this layer builds
+            it. What a ReversibleEmbedding does in reverse (``reverse_dtype``,
+            ``logit_soft_cap``) is not done here.
         activation: as for `keras.layers.Dense`; ``"linear"`` gives logits.
         use_bias: whether to add a bias ``[vocab]`` of this layer's own.
+        bias_initializer: as for `keras.layers.Dense`.
+        bias_regularizer: as for `keras.layers.Dense`.
+        **kwargs: ``name``, ``trainable`` and ``dtype`` of any layer. In a model of
+            mixed precision, ``dtype="float32"`` makes this layer compute its logits in
+            float32; a mixed policy computes them in half precision. The table is the
+            same variable, of the embedding layer's dtype, in either case.
 
-    Call: float ``[..., width]`` -> float ``[..., vocab]``; masks pass through.
+    Call: float ``[..., width]`` -> float ``[..., vocab]`` of this layer's compute
+    dtype; masks pass through.
 
     Raises:
-        InputError: the layer has no table, or its width is not the input's.
+        InputError: the layer has no table (or one that is not in floating point), has
+            another kernel for its reverse, or its width is not the input's; the table
+            was given another vocabulary after this layer was built; a copy that Keras
+            makes would be untied.
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -40,11 +60,22 @@ class EmbeddingDense(keras.layers.Layer):
         [[10.0, 1.0, 23.0]]
     """
 
-    def __init__(self, embedding_layer, activation="softmax", use_bias=True, **kwargs):
+    def __init__(
+        self,
+        embedding_layer,
+        activation="softmax",
+        use_bias=True,
+        bias_initializer="zeros",
+        bias_regularizer=None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         self.supports_masking = True
         self.activation = keras.activations.get(activation)
         self.use_bias = use_bias
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.bias = None
         if isinstance(embedding_layer, _Restored):
             self._restored = embedding_layer
         else:
@@ -55,52 +86,92 @@ class EmbeddingDense(keras.layers.Layer):
         if not hasattr(embedding_layer, "input_dim"):
             raise InputError(
                 "EmbeddingDense expected an Embedding layer that owns a table, "
-                f"received {type(embedding_layer).__name__}"
+                f"received {type(embedding_layer).__name__}{_hint(embedding_layer)}"
+            )
+        if not getattr(embedding_layer, "tie_weights", True):
+            raise InputError(
+                f"EmbeddingDense expected one table for both uses, but "
+                f"{embedding_layer.name!r} was made with tie_weights=False and has "
+                "another kernel for its reverse: make it with tie_weights=True"
             )
         self.embedding_layer = embedding_layer
 
     def __call__(self, inputs, *args, **kwargs):
         """Find the table again after deserialization, then call the layer."""
         if self._restored is not None:
-            restored, self._restored = self._restored, None
-            self._tie(restored.find(inputs))
+            self._find(inputs)
             self.built = False  # Keras 3 takes a restored layer for built.
         return super().__call__(inputs, *args, **kwargs)
 
+    def _find(self, inputs):
+        by_hand = inputs is not None and _keras.called_by_hand(inputs)
+        table = self._restored.find(inputs) or self._restored.own(self.name, by_hand)
+        self._tie(table)
+        self._restored = None
+
     def build(self, input_shape):
         """Build the table if nobody has, and the bias."""
+        if self._restored is not None:
+            if not _keras.in_a_file():  # The first call tells where the table is.
+                self._add_bias(self._restored.layer.input_dim)
+                return
+            self._find(None)
         layer = self.embedding_layer
         if not layer.built:
             with tf.name_scope(layer.name):
                 layer.build((None, None))
-        vocabulary, width = layer.embeddings.shape
-        if input_shape[-1] != width:
-            raise InputError(
-                f"EmbeddingDense {self.name!r} expected inputs as wide as the table "
-                f"of {layer.name!r}, {width}, received {input_shape[-1]}: add a Dense "
-                f"layer of {width} units before it"
-            )
-        self.bias = None
-        if self.use_bias:
-            self.bias = self.add_weight(
-                name="bias", shape=(vocabulary,), initializer="zeros"
-            )
+        self._check_width(_hidden(input_shape)[-1])
+        self._add_bias(layer.embeddings.shape[0])
         self.built = True
+
+    def _add_bias(self, vocabulary):
+        if self.use_bias and self.bias is None:
+            self.bias = self.add_weight(
+                name="bias",
+                shape=(vocabulary,),
+                initializer=self.bias_initializer,
+                regularizer=self.bias_regularizer,
+            )
 
     def build_from_config(self, config):
         """Wait for the first call of a restored head: only then is its table known."""
         if self._restored is None:
             super().build_from_config(config)
 
-    def call(self, inputs):
-        """Multiply by the transposed table, without making a transposed copy."""
-        table = tf.convert_to_tensor(self.embedding_layer.embeddings)
+    def _check_width(self, received):
+        layer = self.embedding_layer
+        width = layer.embeddings.shape[-1]
+        if received != width:
+            raise InputError(
+                f"EmbeddingDense {self.name!r} expected inputs as wide as the table "
+                f"of {layer.name!r}, {width}, received {received}: add a Dense "
+                f"layer of {width} units before it"
+            )
+
+    def _table(self):
+        """The table as it is now, checked: a tensor in the embedding's own dtype."""
+        if self._restored is not None:  # a layer around it leaves out `__call__`
+            self._restored.own(self.name, by_hand=False)
+        layer = self.embedding_layer
+        table = tf.convert_to_tensor(layer.embeddings)
         if not table.dtype.is_floating:
             raise InputError(
-                f"EmbeddingDense {self.name!r}: the table of "
-                f"{self.embedding_layer.name!r} is quantized to {table.dtype.name}; a "
-                "tied head needs it in floating point"
+                f"EmbeddingDense {self.name!r}: the table of {layer.name!r} is "
+                f"quantized to {table.dtype.name}; a tied head needs it in floating "
+                "point"
             )
+        if self.use_bias and self.bias.shape[0] != table.shape[0]:
+            raise InputError(
+                f"EmbeddingDense {self.name!r} was built for the {self.bias.shape[0]} "
+                f"tokens that {layer.name!r} had, which now has {table.shape[0]}: "
+                "resize a table before its head is built, or make a new head"
+            )
+        return table
+
+    def call(self, inputs):
+        """Multiply by the transposed table, without making a transposed copy."""
+        table = self._table()
+        self._check_width(inputs.shape[-1])
         vocabulary, width = table.shape
         # Two dimensions: a broadcast product would give the table a gradient per row.
         flat = tf.reshape(inputs, [-1, width])
@@ -113,7 +184,9 @@ class EmbeddingDense(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         """``[..., width]`` -> ``[..., vocab]``."""
-        return (*input_shape[:-1], self.embedding_layer.input_dim)
+        layer = self.embedding_layer
+        size = layer.embeddings.shape[0] if layer.built else layer.input_dim
+        return (*input_shape[:-1], size)
 
     def get_config(self):
         """Settings, with the embedding layer's own settings inside."""
@@ -125,13 +198,69 @@ class EmbeddingDense(keras.layers.Layer):
             "embedding_layer": keras.utils.serialize_keras_object(embedding_layer),
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
+            "bias_initializer": keras.initializers.serialize(self.bias_initializer),
+            "bias_regularizer": keras.regularizers.serialize(self.bias_regularizer),
         }
 
     @classmethod
     def from_config(cls, config):
         """A layer that looks for its table when it is first called."""
-        layer = keras.utils.deserialize_keras_object(config["embedding_layer"])
-        return cls(**{**config, "embedding_layer": _Restored(layer)})
+        given = config["embedding_layer"]
+        layer = _keras.layer_from(given)
+        return cls(**{**config, "embedding_layer": _restored(layer, given)})
+
+
+def _hidden(input_shape):
+    """The shape of the hidden states, which are the first of several inputs."""
+    first = input_shape[0]
+    return input_shape if first is None or isinstance(first, int) else first
+
+
+def _hint(layer) -> str:
+    """What to pass instead of a layer that only holds one with a table."""
+    if not isinstance(layer, keras.layers.Layer):
+        return ""
+    held = [
+        name
+        for name, value in _keras.sublayers(layer).items()
+        if hasattr(value, "input_dim") and not name.startswith("_")
+    ]
+    return f": pass its .{' or .'.join(held)}" if held else ""
+
+
+def _restored(layer, config):
+    """The layer that a config inside a file stands for, or the wish to find it.
+
+    Keras writes into a file which objects are one, but loses it for those in a nested
+    model that it has written before. That there was one is left in the head's config.
+    """
+    if not (_keras.in_a_file() and "shared_object_id" in config):
+        return _Restored(layer)
+    made = _keras.layers_being_loaded()
+    same = _of_name(layer, made)
+    if any(other is layer for other in same):
+        return layer
+    return _the_one(same, layer.name, "its file has") or _Restored(layer)
+
+
+def _of_name(layer, others) -> list:
+    """The distinct layers within `others` of the name and the class of `layer`."""
+    found = {
+        id(part): part
+        for other in others
+        for part in _keras.layers_within(other)
+        if part.name == layer.name and type(part) is type(layer)
+    }
+    return list(found.values())
+
+
+def _the_one(found, name, where):
+    if len(found) > 1:
+        raise InputError(
+            f"EmbeddingDense was tied to a layer named {name!r}, and {where} "
+            f"{len(found)} of that name: give each table its own name"
+        )
+    return found[0] if found else None
 
 
 class _Restored:
@@ -139,24 +268,26 @@ class _Restored:
 
     Keras rebuilds a graph layer by layer from configs and knows nothing of ties. The
     layer of the same name that made the head's input, in a nested model perhaps, is
-    the one it was tied to; only a head that stands alone (the rest of a cut) owns the
-    layer of its config.
+    the one it was tied to. A head that stands alone (the rest of a cut) owns the layer
+    of its config if it comes from a file or is called on numbers. In a graph it may as
+    well be in a copy of a model whose table lies elsewhere.
     """
 
     def __init__(self, layer):
         self.layer = layer
 
     def find(self, inputs):
-        name, kind = self.layer.name, type(self.layer)
-        found = {
-            id(layer): layer
-            for ancestor in _keras.ancestors(inputs)
-            for layer in _keras.layers_within(ancestor)
-            if layer.name == name and type(layer) is kind
-        }
-        if len(found) > 1:
+        """The layer that made the inputs, or None."""
+        found = _of_name(self.layer, _keras.ancestors(inputs))
+        return _the_one(found, self.layer.name, "its input comes from")
+
+    def own(self, head, by_hand):
+        """The layer of the config, where no copy can lose a tie by that."""
+        if not (by_hand or _keras.in_a_file()):
             raise InputError(
-                f"EmbeddingDense was tied to a layer named {name!r}, and its input "
-                f"comes from {len(found)} of that name: give each table its own name"
+                f"EmbeddingDense {head!r} was tied to {self.layer.name!r}, which "
+                "nothing before it in its model looks up: a copy by Keras would have a "
+                "table of its own; use tiedbert.surgery.clone, or save and load a "
+                ".keras file"
             )
-        return next(iter(found.values()), self.layer)
+        return self.layer

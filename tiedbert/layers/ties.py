@@ -1,0 +1,159 @@
+"""The ties of a model, found by looking: which table each head multiplies by."""
+
+from typing import Any, NamedTuple
+
+from tensorflow import keras
+
+from tiedbert import _keras
+from tiedbert.errors import InputError
+from tiedbert.layers.embedding_dense import EmbeddingDense
+
+
+class Tie(NamedTuple):
+    """A head, the embedding layer whose table it multiplies by, and that variable.
+
+    `looked_up` is False for a head that stands alone, like that of the rest of a cut:
+    no layer of the model looks tokens up in its table. `table` is None until built.
+    """
+
+    head: Any
+    embedding: Any
+    table: Any
+    looked_up: bool
+
+    def __repr__(self):
+        alone = "" if self.looked_up else ", no lookup in the model"
+        return (
+            f"<{self.head.name!r} tied to {self.embedding.name!r} "
+            f"{_shape(self.embedding)}{alone}>"
+        )
+
+
+def check_tied(model):
+    """List every tie of a model, or tell which one came apart.
+
+    A tie is lost when something copies a model layer by layer, and no number shows it
+    before training does. This looks at the layers themselves, in nested models at any
+    depth. A head is an :class:`EmbeddingDense`, or any layer that holds an embedding
+    layer (or is one) and is called on hidden states as wide as its table: keras-hub's
+    MaskedLMHead, a ReversibleEmbedding in reverse, the shared Embedding of a bert4keras
+    model ``with_mlm``. In models without a graph of calls only the first is known.
+
+    Args:
+        model: any `keras.Model`; it is only looked at.
+
+    Returns:
+        A list of :class:`Tie`, one for each head and table: the head layer, the
+        embedding layer, its table (a variable, float ``[vocab, width]``) and whether
+        the model looks tokens up in it.
+
+    Raises:
+        InputError: a head has a table that nothing looks up, while the model looks
+            tokens up in another one of the same name and shape. It names both, and the
+            models that they lie in.
+
+    Example:
+        >>> from tensorflow import keras
+        >>> from tiedbert.layers import EmbeddingDense
+        >>> ids = keras.Input((None,), dtype="int32")
+        >>> table = keras.layers.Embedding(5, 3, name="tokens")
+        >>> model = keras.Model(ids, EmbeddingDense(table, name="head")(table(ids)))
+        >>> check_tied(model)
+        [<'head' tied to 'tokens' (5, 3)>]
+    """
+    uses = list(_of_model(model, (model,)))
+    lookups = [use for use in uses if not use.projects]
+    heads = {
+        (id(use.layer), id(use.embedding)): use for use in uses if use.projects
+    }.values()
+    return [_tie(head, lookups) for head in heads]
+
+
+class _Use(NamedTuple):
+    """A table in use: by a layer in the last of some models, each inside the other."""
+
+    layer: Any
+    embedding: Any
+    models: tuple
+    projects: bool
+
+    @property
+    def where(self):
+        return "/".join(model.name for model in self.models)
+
+
+def _tie(head, lookups):
+    key = _identity(head.embedding)
+    looked_up = any(_identity(use.embedding) == key for use in lookups)
+    if not looked_up:
+        _check_alone(head, lookups)
+    return Tie(head.layer, head.embedding, _keras.table_of(head.embedding), looked_up)
+
+
+def _check_alone(head, lookups):
+    table = head.embedding
+    for use in lookups:
+        other = use.embedding
+        if (other.name, _shape(other)) == (table.name, _shape(table)):
+            raise InputError(
+                f"head {head.layer.name!r} in {head.where!r} has a table {table.name!r}"
+                f" {_shape(table)} of its own, but the model looks tokens up in another"
+                f" {other.name!r}, in {use.where!r}: the tie came apart (copy models "
+                "with tiedbert.surgery.clone; two tables that are meant need two names)"
+            )
+
+
+def _identity(embedding):
+    table = _keras.table_of(embedding)
+    return id(embedding if table is None else table)
+
+
+def _shape(embedding) -> tuple:
+    table = _keras.table_of(embedding)
+    if table is None:
+        return embedding.input_dim, embedding.output_dim
+    return tuple(table.shape)
+
+
+def _of_model(model, models):
+    """Uses of tables in a model: in its calls, or in what it holds."""
+    if not _keras.has_graph(model):
+        for layer in model.layers:
+            yield from _of_layer(layer, models, None)
+        return
+    for call in _keras.calls(_keras.functional(model)):
+        yield from _of_layer(call.layer, models, call)
+
+
+def _of_layer(layer, models, call):
+    """Uses of tables by a layer and what it holds; `call` is how the graph uses it."""
+    if isinstance(layer, keras.Model):
+        yield from _of_model(layer, (*models, layer))
+    elif isinstance(layer, EmbeddingDense):
+        if hasattr(layer, "embedding_layer"):
+            yield _Use(layer, layer.embedding_layer, models, True)
+    elif _has_table(layer):
+        yield _Use(layer, layer, models, _projects(call, layer))
+    elif isinstance(layer, keras.layers.Layer):
+        held = _keras.leaves(list(_keras.sublayers(layer).values()))
+        for part in {id(part): part for part in held}.values():
+            if _has_table(part):
+                yield _Use(layer, part, models, _projects(call, part))
+            else:
+                yield from _of_layer(part, models, call)
+
+
+def _has_table(layer) -> bool:
+    return hasattr(layer, "input_dim") and hasattr(layer, "output_dim")
+
+
+def _projects(call, embedding) -> bool:
+    """Whether a call takes hidden states of the table's width, and no token ids."""
+    if call is None or not call.inputs:
+        return False
+    first, made = call.inputs[0], call.outputs[0]
+    return (
+        "float" in _keras.dtype_name(first)
+        and first.shape[-1] == _shape(embedding)[1]
+        and len(made.shape) <= len(first.shape)  # a lookup adds an axis
+    )
