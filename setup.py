@@ -20,6 +20,7 @@ setup(
         "tf-keras>=2.21",
         "keras>=3.12",
         "numpy>=1.26",
+        "safetensors>=0.4.3",
         "sentencepiece>=0.2",
     ],
     extras_require={

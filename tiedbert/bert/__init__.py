@@ -13,6 +13,10 @@ from tiedbert.bert.checkpoints import (  # noqa: E402
     save_google_checkpoint,
 )
 from tiedbert.bert.classifier import classifier  # noqa: E402
+from tiedbert.bert.hugging_face import (  # noqa: E402
+    load_safetensors,
+    save_safetensors,
+)
 from tiedbert.bert.masked_lm import masked_lm  # noqa: E402
 from tiedbert.bert.models import build_bert, build_bert_from  # noqa: E402
 
@@ -21,6 +25,8 @@ __all__ = [
     "build_bert_from",
     "classifier",
     "load_google_checkpoint",
+    "load_safetensors",
     "masked_lm",
     "save_google_checkpoint",
+    "save_safetensors",
 ]

@@ -1,0 +1,149 @@
+"""What Hugging Face's config.json says of a BERT, read off the model itself."""
+
+import json
+import re
+
+from tiedbert.errors import InputError
+
+_EMBEDDINGS = ("Token", "Segment", "Position", "Norm")
+# Hugging Face's names for activations, by the names of Keras' functions.
+_ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_erf": "gelu",
+    "gelu_tanh": "gelu_new",
+    "relu": "relu",
+    "silu": "silu",
+    "swish": "silu",
+}
+# What no shape of a weight tells, and Hugging Face's value where it is not said.
+_UNSEEN = {
+    "model_type": "bert",
+    "num_attention_heads": 12,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "position_embedding_type": "absolute",
+    "is_decoder": False,
+}
+_SYNONYMS = {"gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_new", "swish": "silu"}
+
+
+def describe(model) -> dict:
+    """The settings of a BERT made of bert4keras' layers, under Hugging Face's names.
+
+    Raises:
+        InputError: the model is not a BERT as Hugging Face has it.
+    """
+    layers = {layer.name: layer for layer in model.layers}
+    blocks = _count_blocks(layers)
+    _check_parts(layers, blocks)
+    table = layers["Embedding-Token"]
+    attention = layers["Transformer-0-MultiHeadSelfAttention"]
+    feed_forward = layers["Transformer-0-FeedForward"]
+    config = {
+        "architectures": [_architecture(layers)],
+        "model_type": "bert",
+        "vocab_size": table.input_dim,
+        "hidden_size": table.output_dim,
+        "num_hidden_layers": blocks,
+        "num_attention_heads": attention.heads,
+        "intermediate_size": feed_forward.units,
+        "hidden_act": _activation(feed_forward),
+        "hidden_dropout_prob": float(layers["Embedding-Dropout"].rate)
+        if "Embedding-Dropout" in layers
+        else 0.0,
+        "attention_probs_dropout_prob": float(attention.attention_dropout or 0),
+        "max_position_embeddings": layers["Embedding-Position"].input_dim,
+        "type_vocab_size": layers["Embedding-Segment"].input_dim,
+        "initializer_range": getattr(table.embeddings_initializer, "stddev", 0.02),
+        "layer_norm_eps": _epsilon(layers),
+        "position_embedding_type": "absolute",
+        "pad_token_id": 0,  # which the encoder masks by itself
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+    }
+    if "Classifier" in layers:
+        labels = [f"LABEL_{i}" for i in range(layers["Classifier"].units)]
+        config["id2label"] = {str(i): label for i, label in enumerate(labels)}
+        config["label2id"] = {label: i for i, label in enumerate(labels)}
+    return config
+
+
+def check(model, path):
+    """Compare a model with a config.json in what no shape of a weight could tell.
+
+    Raises:
+        InputError: not a JSON object, or another setting than the model's.
+    """
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path} is not a JSON file: {error}") from None
+    if not isinstance(stored, dict):
+        raise InputError(f"{path}: expected a JSON object, found {stored!r:.40}")
+    expected = {"is_decoder": False, **describe(model)}
+    for key, default in _UNSEEN.items():
+        found = stored.get(key, default)
+        if isinstance(found, str):
+            found = _SYNONYMS.get(found, found)
+        if found != expected[key]:
+            raise InputError(
+                f"{path}: the model and this file do not fit: {key}: expected "
+                f"{expected[key]!r}, as the model has it, found {found!r}"
+            )
+
+
+def _count_blocks(layers) -> int:
+    found = [re.match(r"Transformer-(\d+)-", name) for name in layers]
+    return max((int(match[1]) + 1 for match in found if match), default=0)
+
+
+def _check_parts(layers, blocks):
+    """Refuse what has BERT's weights, or some of them, but computes something else."""
+    expected = [f"Embedding-{part}" for part in _EMBEDDINGS]
+    for i in range(max(blocks, 1)):
+        expected += [f"Transformer-{i}-MultiHeadSelfAttention"]
+        expected += [f"Transformer-{i}-FeedForward"]
+    missing = [name for name in expected if name not in layers]
+    if missing:
+        raise _refuse(f"layers with bert4keras' names; it lacks {', '.join(missing)}")
+    if {"Attention-LM-Mask", "Attention-UniLM-Mask"} & set(layers):
+        raise _refuse("attention in both directions, an encoder; this one looks back")
+    if layers["Embedding-Position"].hierarchical:
+        raise _refuse("one embedding a position; this one has hierarchical positions")
+    attention = layers["Transformer-0-MultiHeadSelfAttention"]
+    for size in (attention.key_size, attention.head_size):
+        if size * attention.heads != attention.out_dim:
+            raise _refuse(
+                f"heads that share the width, {attention.out_dim}; this one has "
+                f"{attention.heads} heads of {size}"
+            )
+
+
+def _refuse(message):
+    return InputError(f"Hugging Face's BERT has {message}")
+
+
+def _architecture(layers) -> str:
+    masked, next_sentence = "MLM-Bias" in layers, "NSP-Proba" in layers
+    if masked:
+        return "BertForPreTraining" if next_sentence else "BertForMaskedLM"
+    if next_sentence:
+        return "BertForNextSentencePrediction"
+    return "BertForSequenceClassification" if "Classifier" in layers else "BertModel"
+
+
+def _activation(feed_forward) -> str:
+    names = [getattr(f, "__name__", str(f)) for f in feed_forward.activation]
+    if len(names) != 1 or names[0] not in _ACTIVATIONS:
+        raise _refuse(
+            f"one activation of {', '.join(sorted(set(_ACTIVATIONS)))}; this one has "
+            f"{', '.join(names)}"
+        )
+    return _ACTIVATIONS[names[0]]
+
+
+def _epsilon(layers) -> float:
+    found = {layer.epsilon for name, layer in layers.items() if name.endswith("-Norm")}
+    if len(found) != 1:
+        raise _refuse(f"one layer_norm_eps; this one has {sorted(found)}")
+    return found.pop()
