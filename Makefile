@@ -8,6 +8,13 @@ INSTALLED := $(VENV)/.installed
 HUB_VENV := .venv-hub
 HUB_BIN := $(HUB_VENV)/bin
 HUB_INSTALLED := $(HUB_VENV)/.installed
+PEERS_VENV := .venv-peers
+PEERS_BIN := $(PEERS_VENV)/bin
+PEERS_INSTALLED := $(PEERS_VENV)/.installed
+# A CPU build: where PyPI has none for a machine, PIP_FIND_LINKS or
+# PIP_EXTRA_INDEX_URL names a place that has.
+PEERS_PYTHON ?= python3.11
+TORCH ?= torch==2.13.0
 
 # TensorFlow's start-up notes are of no use to a reader of tests or of the demo.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -15,7 +22,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Which tests: all that pyproject.toml names.
 TESTS ?=
 
-.PHONY: demo test test-keras-2 test-keras-3 test-all lint bench lock clean
+.PHONY: demo test test-keras-2 test-keras-3 test-all test-peers lint bench lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py --output_dir runs/demo --overwrite
@@ -36,6 +43,16 @@ test-all: $(INSTALLED) $(HUB_INSTALLED)
 	@failed=0; \
 	$(MAKE) --no-print-directory test TESTS="tests tests/zoo" || failed=1; \
 	$(HUB_BIN)/python -m pytest tests/hub || failed=1; \
+	exit $$failed
+
+# The same numbers as Hugging Face and keras-hub. keras-hub needs Keras 3, bert4keras
+# Keras 2: the tests for keras-hub ask a process of their own for our numbers.
+test-peers: $(PEERS_INSTALLED)
+	@failed=0; \
+	for legacy in 1 0; do \
+		TF_USE_LEGACY_KERAS=$$legacy TF_KERAS=$$legacy \
+			$(PEERS_BIN)/python -m pytest tests/peers || failed=1; \
+	done; \
 	exit $$failed
 
 lint: $(INSTALLED)
@@ -61,20 +78,29 @@ $(HUB_INSTALLED): requirements-hub.lock setup.py
 	$(HUB_BIN)/python -m pip install --no-deps -r requirements-hub.lock -e .
 	touch $@
 
+# --no-deps above all for PyTorch: requirements-peers.in says why.
+$(PEERS_INSTALLED): requirements-peers.lock setup.py
+	$(PEERS_PYTHON) -m venv $(PEERS_VENV)
+	$(PEERS_BIN)/python -m pip install --no-deps $(TORCH) \
+		-r requirements-peers.lock -e .
+	touch $@
+
 # `make lock UPGRADE=` adds what is new and leaves every other version as it is.
 UPGRADE ?= --upgrade
 LOCK = $(UV) pip compile --universal --python-version 3.10 $(UPGRADE) \
 	--no-python-downloads --no-emit-index-url --no-emit-find-links \
 	--custom-compile-command "make lock"
 
-# The second environment takes its versions from the first.
+# The other environments take their versions from the first.
 lock:
 	$(LOCK) setup.py requirements.in --extra demo --extra test \
 		--output-file requirements.lock
 	$(LOCK) setup.py requirements-hub.in --extra test \
 		--constraint requirements.lock --output-file requirements-hub.lock
+	$(LOCK) setup.py requirements-peers.in --extra test \
+		--constraint requirements.lock --output-file requirements-peers.lock
 
 # runs/ stays: it holds results.
 clean:
-	rm -rf $(VENV) $(HUB_VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(HUB_VENV) $(PEERS_VENV) build dist *.egg-info .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +

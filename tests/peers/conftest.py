@@ -1,0 +1,4 @@
+from generation import IS_LEGACY
+
+# `make test-peers` runs pytest once for each Keras.
+collect_ignore = ["test_keras_hub.py" if IS_LEGACY else "test_hugging_face.py"]
