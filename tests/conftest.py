@@ -5,6 +5,14 @@ import tensorflow as tf
 from generation import IS_LEGACY, LEGACY_TEST_FILES, NAME
 from tensorflow import keras
 
+# One processor stands for two devices wherever a test asks for them; before TensorFlow
+# looks at it for the first time.
+DEVICES = ["CPU:0", "CPU:1"]
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration() for _ in DEVICES],
+)
+
 collect_ignore_glob = [] if IS_LEGACY else LEGACY_TEST_FILES
 
 
@@ -24,3 +32,9 @@ def pytest_collection_modifyitems(items):
 @pytest.fixture(autouse=True)
 def _seed():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture
+def mirrored():
+    """A strategy with two replicas."""
+    return tf.distribute.MirroredStrategy(DEVICES)

@@ -116,6 +116,7 @@ def tied_cross_entropy_by_position(
     hidden, table, labels = map(tf.convert_to_tensor, (hidden, table, labels))
     _check(hidden, table, bias, labels, weights, chunk_size, label_smoothing)
     vocabulary, width = table.shape
+    labels = tf.cast(labels, tf.int32 if labels.dtype.size <= 4 else tf.int64)
     counted = tf.cast(labels != ignore_index, tf.float32)
     weights = counted if weights is None else counted * tf.cast(weights, tf.float32)
     scale = tf.reduce_max(tf.abs(weights))
