@@ -1,14 +1,18 @@
 """Google-format checkpoints: what is read, written and refused."""
 
 import os
+import re
 
+import bert_mlm
 import numpy as np
 import pytest
 import tensorflow as tf
 from bert_samples import BATCH, build_theirs, scramble, write_config
+from tensorflow import keras
 
 from tiedbert.bert import (
     build_bert,
+    classifier,
     load_google_checkpoint,
     masked_lm,
     save_google_checkpoint,
@@ -202,3 +206,251 @@ def test_a_checkpoint_that_cannot_be_written_is_an_os_error(saved, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match="file"):
         save_google_checkpoint(model, tmp_path / "file" / "bert_model.ckpt")
+
+
+# Every kind. The oracle is a checkpoint of bert4keras' own model, under the names of
+# the release, written by TensorFlow's own Saver.
+
+
+@pytest.fixture(scope="module", params=bert_mlm.KINDS)
+def released(request, tmp_path_factory):
+    """Name of the case, bert4keras' model, its checkpoint and what is in it."""
+    folder = tmp_path_factory.mktemp("released")
+    config = write_config(folder, num_hidden_layers=2)
+    theirs = bert_mlm.theirs(request.param, config)
+    checkpoint = folder / "released.ckpt"
+    values = bert_mlm.write_googles(request.param, theirs, checkpoint)
+    return request.param, config, theirs, checkpoint, values
+
+
+def head_of(name, config, **options):
+    """A new masked language model of the case."""
+    kind = bert_mlm.kind_of(name)
+    return masked_lm(
+        build_bert(config, model=kind, **bert_mlm.KINDS[name], **options),
+        early_gather=True,
+    )
+
+
+def give_sinusoids(model, theirs):
+    """NEZHA's relative positions are computed, not stored; the oracle's are drawn."""
+    name = "Embedding-Relative-Position"
+    if name in theirs.layers:
+        model.get_layer(name).set_weights(theirs.layers[name].get_weights())
+
+
+def test_every_kind_reads_its_release(released):
+    name, config, theirs, checkpoint, _ = released
+    model = scramble(head_of(name, config), seed=1)
+    load_google_checkpoint(model, checkpoint, bert_mlm.kind_of(name))
+    give_sinusoids(model, theirs)
+    expected = bert_mlm.logits_of_theirs(theirs)
+    assert float(tf.reduce_max(tf.abs(expected))) > 0.3
+    found = model(bert_mlm.inputs_of(model))
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+
+
+def test_every_kind_is_written_as_it_was_released(released, tmp_path):
+    name, config, _, checkpoint, values = released
+    kind = bert_mlm.kind_of(name)
+    model = scramble(head_of(name, config), seed=1)
+    load_google_checkpoint(model, checkpoint, kind)
+    save_google_checkpoint(model, tmp_path / "ours.ckpt", kind)
+    reader = tf.train.load_checkpoint(str(tmp_path / "ours.ckpt"))
+    assert set(reader.get_variable_to_shape_map()) == set(values)
+    for stored, value in values.items():
+        np.testing.assert_array_equal(reader.get_tensor(stored), value, stored)
+
+
+def test_bert4keras_reads_every_kind_that_it_has(released, tmp_path):
+    name, config, theirs, checkpoint, _ = released
+    if name.startswith("electra"):
+        pytest.skip("bert4keras has no ELECTRA with this head")
+    model = head_of(name, config)
+    load_google_checkpoint(model, checkpoint, bert_mlm.kind_of(name))
+    save_google_checkpoint(model, tmp_path / "ours.ckpt", bert_mlm.kind_of(name))
+    expected = bert_mlm.logits_of_theirs(theirs)
+    again = bert_mlm.theirs(name, config)
+    again.load_weights_from_checkpoint(str(tmp_path / "ours.ckpt"))
+    np.testing.assert_array_equal(bert_mlm.logits_of_theirs(again), expected)
+
+
+def test_a_projection_that_no_release_has_survives_too(tmp_path):
+    config = write_config(tmp_path, embedding_size=8)
+    model = scramble(masked_lm(build_bert(config, model="roformer_v2")))
+    save_google_checkpoint(model, tmp_path / "v2.ckpt", "roformer_v2")
+    again = masked_lm(build_bert(config, model="roformer_v2"))
+    load_google_checkpoint(again, tmp_path / "v2.ckpt", "roformer_v2")
+    for ours, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "activation"),
+    [("gpt", "gelu"), ("gpt2_ml", "gelu"), ("t5", "relu"), ("t5.1.1", "gated")],
+)
+def test_other_kinds_survive_too(tmp_path, kind, activation):
+    gated = ["gelu", "linear"]
+    config = write_config(
+        tmp_path,
+        num_hidden_layers=2,
+        hidden_act=gated if activation == "gated" else activation,
+    )
+    model = scramble(build_bert(config, model=kind))
+    save_google_checkpoint(model, tmp_path / "saved.ckpt", kind)
+    again = build_bert(config, tmp_path / "saved.ckpt", model=kind)
+    theirs = build_theirs(config, tmp_path / "saved.ckpt", model=kind)
+    for built in (again, theirs):
+        for old, new in zip(model.get_weights(), built.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("kind", ["electra", "electra_generator"])
+def test_the_discriminator_of_electra_survives(config, tmp_path, kind):
+    options = {"with_discriminator": True, "embedding_size": 8, "model": kind}
+    model = scramble(build_bert(config, **options))
+    save_google_checkpoint(model, tmp_path / "electra.ckpt", kind)
+    again = build_bert(config, tmp_path / "electra.ckpt", **options)
+    np.testing.assert_array_equal(again(BATCH), model(BATCH))
+    names = dict(tf.train.list_variables(str(tmp_path / "electra.ckpt")))
+    assert names["discriminator_predictions/dense_1/kernel"] == [16, 1]
+
+
+def test_the_classifier_survives_beside_every_name_of_its_encoder(config, tmp_path):
+    model = scramble(classifier(build_bert(config), 3))
+    save_google_checkpoint(model, tmp_path / "classifier.ckpt")
+    again = classifier(build_bert(config), 3)
+    load_google_checkpoint(again, tmp_path / "classifier.ckpt")
+    np.testing.assert_array_equal(again(BATCH), model(BATCH))
+    names = dict(tf.train.list_variables(str(tmp_path / "classifier.ckpt")))
+    assert names["output_weights"] == [3, 16]
+    assert names["bert/pooler/dense/kernel"] == [16, 16]
+
+
+# A part of the vocabulary.
+
+KEPT = [0, 2, 3, 29, 5, 11, 12, 13, 7, 8]
+SMALL = np.array([[1, 3, 8, 9, 2, 0, 0], [1, 4, 2, 5, 6, 7, 2]], np.int32)
+
+
+@pytest.mark.parametrize("compound", [None, [[3, 4], [0, 5, 6]]])
+@pytest.mark.parametrize("name", ["bert", "albert"])
+def test_kept_tokens_are_taken_from_table_and_bias(tmp_path, name, compound):
+    config = write_config(tmp_path)
+    whole = bert_mlm.theirs(name, config)
+    bert_mlm.write_googles(name, whole, tmp_path / "whole.ckpt")
+    tokens = {"keep_tokens": KEPT, "compound_tokens": compound}
+    theirs = bert_mlm.theirs(name, config, **tokens)
+    theirs.load_weights_from_checkpoint(str(tmp_path / "whole.ckpt"))
+    ours = scramble(head_of(name, config, **tokens), seed=1)
+    load_google_checkpoint(ours, tmp_path / "whole.ckpt", name, **tokens)
+    everywhere = theirs.model([SMALL, BATCH[1]])
+    expected = tf.gather(everywhere, bert_mlm.POSITIONS, batch_dims=1)
+    assert expected.shape[-1] == len(KEPT) + len(compound or [])
+    found = ours([SMALL, BATCH[1], bert_mlm.POSITIONS])
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+
+
+def test_the_generator_of_electra_keeps_tokens_too(tmp_path):
+    config = write_config(tmp_path, embedding_size=8)
+    model = scramble(masked_lm(build_bert(config, model="electra_generator")))
+    save_google_checkpoint(model, tmp_path / "whole.ckpt", "electra_generator")
+    small = masked_lm(build_bert(config, model="electra_generator", keep_tokens=KEPT))
+    load_google_checkpoint(
+        small, tmp_path / "whole.ckpt", "electra_generator", keep_tokens=KEPT
+    )
+    tokens = np.array(KEPT)[SMALL] * (SMALL > 0)
+    expected = model([tokens, BATCH[1], bert_mlm.POSITIONS]).numpy()[..., KEPT]
+    found = small([SMALL, BATCH[1], bert_mlm.POSITIONS])
+    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
+
+
+def test_kept_tokens_that_were_not_said_are_a_vocabulary_of_another_size(saved):
+    _, folder = saved
+    model = masked_lm(build_bert(config_of(folder), keep_tokens=KEPT))
+    with pytest.raises(InputError, match="expected 10 tokens, found 30 in bert/"):
+        load_google_checkpoint(model, checkpoint_of(folder))
+
+
+def test_a_kept_token_beyond_the_vocabulary_is_named(saved):
+    _, folder = saved
+    with pytest.raises(InputError, match="of the 30 tokens in .*, received 30"):
+        build_bert(config_of(folder), checkpoint_of(folder), keep_tokens=[0, 30])
+
+
+def test_a_larger_head_can_be_filled_on_request(saved):
+    """bert4keras fills its own model; its tied head has the bias alone."""
+    model, folder = saved
+    larger = {"hidden_size": 32, "intermediate_size": 48, "autoresize_weights": True}
+    paths = config_of(folder), checkpoint_of(folder)
+    theirs = build_theirs(*paths, with_mlm="linear", **larger)
+    ours = masked_lm(build_bert(paths[0], **larger))
+    load_google_checkpoint(ours, paths[1], autoresize_weights=True)
+    expected = tf.gather(theirs(BATCH), bert_mlm.POSITIONS, batch_dims=1)
+    found = ours([*BATCH, bert_mlm.POSITIONS])
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
+    np.testing.assert_array_equal(
+        ours.get_layer("MLM-Bias").bias, model.get_layer("MLM-Bias").bias
+    )
+
+
+# What does not belong together.
+
+
+def test_what_else_a_checkpoint_holds_is_left_alone(saved, tmp_path):
+    """As an optimizer's moments and the step, which Google's training leaves there."""
+    model, folder = saved
+    reader = tf.train.load_checkpoint(str(checkpoint_of(folder)))
+    values = {n: reader.get_tensor(n) for n in reader.get_variable_to_shape_map()}
+    more = {f"{name}/adam_m": np.zeros_like(x) for name, x in values.items()}
+    more["global_step"] = np.int64(7)
+    everything = {**more, **values}
+    tf.raw_ops.SaveV2(
+        prefix=str(tmp_path / "training.ckpt"),
+        tensor_names=list(everything),
+        shape_and_slices=[""] * len(everything),
+        tensors=list(everything.values()),
+    )
+    again = masked_lm(build_bert(config_of(folder)))
+    load_google_checkpoint(again, tmp_path / "training.ckpt")
+    for ours, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_unshared_blocks_that_differ_have_no_place_in_alberts_format(tmp_path):
+    config = write_config(tmp_path, num_hidden_layers=2)
+    model = scramble(build_bert(config, model="albert_unshared"))
+    with pytest.raises(InputError, match='save such a model with model_kind="bert"'):
+        save_google_checkpoint(model, tmp_path / "no.ckpt", "albert_unshared")
+    assert not list(tmp_path.glob("no*"))
+    save_google_checkpoint(model, tmp_path / "yes.ckpt", "bert")
+    again = build_bert(config, model="albert_unshared")
+    load_google_checkpoint(again, tmp_path / "yes.ckpt", "bert")
+    np.testing.assert_array_equal(again(BATCH), model(BATCH))
+
+
+@pytest.mark.parametrize(
+    ("kind", "said", "message"),
+    [
+        (
+            "albert",
+            "bert",
+            'Attention" has 8 weights, a checkpoint of BERT names for 0',
+        ),
+        ("roformer_v2", "bert", "a checkpoint of BERT names for"),
+        ("bert", "roformer_v2", "a checkpoint of RoFormerV2 names for"),
+        ("t5", "bert", "a checkpoint of BERT names for 0"),
+    ],
+)
+def test_a_model_of_another_kind_is_refused(config, tmp_path, kind, said, message):
+    model = build_bert(config, model=kind)
+    with pytest.raises(InputError, match=re.escape(message)):
+        save_google_checkpoint(model, tmp_path / "no.ckpt", said)
+    assert not list(tmp_path.glob("no*"))
+
+
+def test_a_model_with_a_bert_inside_is_refused(config, tmp_path):
+    bert = build_bert(config)
+    model = keras.Model(bert.inputs, bert(bert.inputs))
+    with pytest.raises(InputError, match="the model has none of these layers: "):
+        save_google_checkpoint(model, tmp_path / "no.ckpt")

@@ -3,22 +3,38 @@
 import os
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from tiedbert.bert.variable_names import CLASSIFIER, named_weights, namesake
+from tiedbert.bert.kinds import feed_forward_of
+from tiedbert.bert.variable_names import (
+    CLASSIFIER,
+    named_weights,
+    namesake,
+    own_weights,
+)
 from tiedbert.errors import InputError, reason
+from tiedbert.layers import EmbeddingDense
 
 # Google's BERT keeps the kernels of these two layers transposed.
 _TRANSPOSED = {"cls/seq_relationship/output_weights", "output_weights"}
+# And T5 this one.
+_TRANSPOSED_T5 = "/relative_attention_bias"
 # One row a token.
 _OF_TOKENS = ("word_embeddings", "predictions/output_bias")
 
 
 def load_google_checkpoint(
-    model, checkpoint_path, model_kind="bert", keep_tokens=None, compound_tokens=None
+    model,
+    checkpoint_path,
+    model_kind="bert",
+    *,
+    keep_tokens=None,
+    compound_tokens=None,
+    autoresize_weights=False,
 ):
     """Give the layers of `model` that a checkpoint knows their values.
 
@@ -36,6 +52,8 @@ def load_google_checkpoint(
             model was built with (bert4keras' option of this name).
         compound_tokens: bert4keras' option, as `keep_tokens`: for each further token
             the rows whose mean it starts from.
+        autoresize_weights: bert4keras' option: weights of other shapes are repeated
+            or cut to fit, instead of refused.
 
     Raises:
         InputError: no such checkpoint, a variable missing in it or of another shape,
@@ -63,7 +81,14 @@ def load_google_checkpoint(
     """
     layers = {layer.name: layer for layer in model.layers}
     options = {"keep_tokens": keep_tokens, "compound_tokens": compound_tokens}
-    _load(namesake(model, model_kind, **options), layers, checkpoint_path)
+    if autoresize_weights:
+        # bert4keras scales what it resizes as the activation wants.
+        options["hidden_act"] = feed_forward_of(model).activation[0].__name__
+    transformer = namesake(model, model_kind, **options)
+    if autoresize_weights:
+        _resize(transformer, layers, checkpoint_path)
+    else:
+        _load(transformer, layers, checkpoint_path)
 
 
 def load_transformer(transformer, checkpoint_path):
@@ -141,6 +166,20 @@ def _load(transformer, layers, checkpoint_path):
         weight.assign(value)
 
 
+def _resize(transformer, layers, checkpoint_path):
+    """Let bert4keras load; it must not take the table of a tied head for its bias."""
+    _stored_shapes(checkpoint_path)  # the message when there is none
+    named_weights(transformer, layers)  # and when the layers are of another kind
+    transformer.autoresize_weights = True
+    transformer.layers = {
+        name: SimpleNamespace(trainable_weights=own_weights(layer))
+        if isinstance(layer, EmbeddingDense)
+        else layer
+        for name, layer in layers.items()
+    }
+    transformer.load_weights_from_checkpoint(str(checkpoint_path))
+
+
 def _loaded(transformer, checkpoint_path, name):
     try:
         value = transformer.load_variable(str(checkpoint_path), name)
@@ -190,7 +229,7 @@ def _check_one_value(layer, name, kept, value):
 
 
 def _as_stored(name, value):
-    return value.T if name in _TRANSPOSED else value
+    return value.T if name in _TRANSPOSED or name.endswith(_TRANSPOSED_T5) else value
 
 
 def _write(values, prefix):

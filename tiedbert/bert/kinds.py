@@ -90,6 +90,12 @@ def kind(name):
     return _cured(transformer)
 
 
+def version_of(name) -> dict:
+    """The option by which bert4keras tells the later T5s from the first."""
+    name = name.lower()
+    return {"version": name.split("_")[0]} if "t5.1.1" in name else {}
+
+
 def feed_forward_of(bert):
     """The feed-forward layer of the last block."""
     return [layer for layer in bert.layers if isinstance(layer, FeedForward)][-1]

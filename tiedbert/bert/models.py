@@ -6,7 +6,7 @@ from pathlib import Path
 from bert4keras.models import build_transformer_model
 
 from tiedbert.bert.checkpoints import load_transformer
-from tiedbert.bert.kinds import kind
+from tiedbert.bert.kinds import kind, version_of
 from tiedbert.errors import InputError
 from tiedbert.surgery import split
 
@@ -59,14 +59,11 @@ def build_bert(
         >>> build_bert(path).output_shape
         (None, None, 8)
     """
-    version = (
-        {"version": model.lower().split("_")[0]} if "t5.1.1" in model.lower() else {}
-    )
     transformer = build_transformer_model(
         model=kind(model),
         application=_application(application, model),
         return_keras_model=False,
-        **{**read_config(config_path), **version, **bert4keras_options},
+        **{**read_config(config_path), **version_of(model), **bert4keras_options},
     )
     if checkpoint_path is not None:
         load_transformer(transformer, checkpoint_path)

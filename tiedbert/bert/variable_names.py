@@ -2,7 +2,7 @@
 
 import re
 
-from tiedbert.bert.kinds import kind
+from tiedbert.bert.kinds import kind, version_of
 from tiedbert.errors import InputError
 from tiedbert.layers import EmbeddingDense
 
@@ -11,7 +11,7 @@ CLASSIFIER = {"Classifier": ["output_weights", "output_bias"]}
 # bert4keras has this layer, but nobody a name for it.
 _UNNAMED = {"Output-Mapping": ["cls/predictions/output_mapping/kernel"]}
 # What a checkpoint must have a place for, or another kind's names were asked for.
-_BODY = re.compile(r"Embedding-Token$|Transformer-")
+_BODY = re.compile(r"Embedding-Token$|(\w+-)?Transformer-")
 
 
 def namesake(model, model_kind, **options):
@@ -22,18 +22,18 @@ def namesake(model, model_kind, **options):
         model_kind: a key of :data:`tiedbert.bert.kinds.KINDS`.
         **options: of bert4keras, for what it makes of the variables it reads.
     """
-    blocks = [re.match(r"Transformer-(\d+)-", layer.name) for layer in model.layers]
+    blocks = [re.search(r"Transformer-(\d+)-", layer.name) for layer in model.layers]
     count = max((int(match[1]) + 1 for match in blocks if match), default=0)
-    return kind(model_kind)(
-        vocab_size=1,
-        hidden_size=1,
-        num_hidden_layers=count,
-        num_attention_heads=1,
-        intermediate_size=1,
-        hidden_act="gelu",
-        max_position=1,
-        **options,
-    )
+    sizes = {
+        "vocab_size": 1,
+        "hidden_size": 1,
+        "num_hidden_layers": count,
+        "num_attention_heads": 1,
+        "intermediate_size": 1,
+        "hidden_act": "gelu",
+        "max_position": 1,
+    }
+    return kind(model_kind)(**{**sizes, **version_of(model_kind), **options})
 
 
 def named_weights(transformer, layers) -> list:
