@@ -136,7 +136,12 @@ class EmbeddingDense(keras.layers.Layer):
     def build_from_config(self, config):
         """Wait for the first call of a restored head: only then is its table known."""
         if self._restored is None:
-            super().build_from_config(config)
+            with tf.name_scope(self.name):
+                super().build_from_config(config)
+
+    def _check_found(self):
+        if self._restored is not None:  # a layer around it leaves out `__call__`
+            self._restored.own(self.name, by_hand=False)
 
     def _check_width(self, received):
         layer = self.embedding_layer
@@ -150,8 +155,7 @@ class EmbeddingDense(keras.layers.Layer):
 
     def _table(self):
         """The table as it is now, checked: a tensor in the embedding's own dtype."""
-        if self._restored is not None:  # a layer around it leaves out `__call__`
-            self._restored.own(self.name, by_hand=False)
+        self._check_found()
         layer = self.embedding_layer
         table = tf.convert_to_tensor(layer.embeddings)
         if not table.dtype.is_floating:
@@ -184,18 +188,17 @@ class EmbeddingDense(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):
         """``[..., width]`` -> ``[..., vocab]``."""
+        self._check_found()
         layer = self.embedding_layer
         size = layer.embeddings.shape[0] if layer.built else layer.input_dim
         return (*input_shape[:-1], size)
 
     def get_config(self):
         """Settings, with the embedding layer's own settings inside."""
-        embedding_layer = (
-            self._restored.layer if self._restored else self.embedding_layer
-        )
+        layer = self._restored.layer if self._restored else self.embedding_layer
         return {
             **super().get_config(),
-            "embedding_layer": keras.utils.serialize_keras_object(embedding_layer),
+            "embedding_layer": keras.utils.serialize_keras_object(layer),
             "activation": keras.activations.serialize(self.activation),
             "use_bias": self.use_bias,
             "bias_initializer": keras.initializers.serialize(self.bias_initializer),
@@ -232,7 +235,8 @@ def _restored(layer, config):
     """The layer that a config inside a file stands for, or the wish to find it.
 
     Keras writes into a file which objects are one, but loses it for those in a nested
-    model that it has written before. That there was one is left in the head's config.
+    model or a layer that it has written before. That there was one is left in the
+    config of this head.
     """
     if not (_keras.in_a_file() and "shared_object_id" in config):
         return _Restored(layer)
@@ -240,7 +244,22 @@ def _restored(layer, config):
     same = _of_name(layer, made)
     if any(other is layer for other in same):
         return layer
-    return _the_one(same, layer.name, "its file has") or _Restored(layer)
+    found = _the_one(same, layer.name, "its file has")
+    if found is None:  # Another head may have read the config of the one layer.
+        owned = _of_name(layer, _waiting(made))
+        found = _Restored(_the_one(owned, layer.name, "its file has") or layer)
+    return found
+
+
+def _waiting(made) -> list:
+    """The layers of the configs of heads that have not found their tables yet."""
+    heads = {
+        id(part): part
+        for layer in made
+        for part in _keras.layers_within(layer)
+        if isinstance(part, EmbeddingDense) and part._restored
+    }
+    return [head._restored.layer for head in heads.values()]
 
 
 def _of_name(layer, others) -> list:

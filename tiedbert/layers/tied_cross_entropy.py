@@ -76,6 +76,15 @@ class TiedCrossEntropy(EmbeddingDense):
         _keras.keep_metric(self, "_accuracy", keras.metrics.Mean(name="accuracy"))
         _keras.keep_metric(self, "_perplexity", _Perplexity(name="perplexity"))
 
+    def build(self, input_shape):
+        """Check the number of inputs; build as `EmbeddingDense` does."""
+        if _are_several(input_shape) and len(input_shape) not in (2, 3):
+            raise InputError(
+                f"{self.name!r} expected hidden, or [hidden, labels], or [hidden, "
+                f"labels, weights], received {len(input_shape)} tensors"
+            )
+        super().build(input_shape)
+
     def call(self, inputs, mask=None):
         """Logits of `hidden`, or the loss of ``[hidden, labels, weights]``."""
         several = isinstance(inputs, list | tuple)
@@ -83,11 +92,6 @@ class TiedCrossEntropy(EmbeddingDense):
         hidden = tf.cast(hidden, self.compute_dtype)
         if not several:
             return super().call(hidden)
-        if len(terms) not in (1, 2):
-            raise InputError(
-                f"{self.name!r} expected hidden, or [hidden, labels], or [hidden, "
-                f"labels, weights], received {len(terms) + 1} tensors"
-            )
         labels, *weights = terms
         weights = weights[0] if weights else tf.ones(tf.shape(labels))
         if mask is not None and mask[0] is not None:
@@ -101,8 +105,10 @@ class TiedCrossEntropy(EmbeddingDense):
             **self.options,
         )
         self.add_loss(found.loss)
-        self._accuracy.update_state(found.correct, found.weights)
-        self._perplexity.update_state(found.cross_entropy, found.weights)
+        # Keras 2 calls a layer once in no replica, while the model is being made.
+        if not tf.distribute.in_cross_replica_context():
+            self._accuracy.update_state(found.correct, found.weights)
+            self._perplexity.update_state(found.cross_entropy, found.weights)
         return found.cross_entropy
 
     def compute_mask(self, inputs, mask=None):
@@ -111,13 +117,17 @@ class TiedCrossEntropy(EmbeddingDense):
 
     def compute_output_shape(self, input_shape):
         """``[..., width]`` -> ``[...]``, or ``[..., vocab]`` for `hidden` alone."""
-        if isinstance(input_shape[0], list | tuple | tf.TensorShape):
+        if _are_several(input_shape):
             return tuple(input_shape[0])[:-1]
         return super().compute_output_shape(input_shape)
 
     def get_config(self):
         """Settings, those of the loss among them."""
         return {**super().get_config(), **self.options}
+
+
+def _are_several(input_shape) -> bool:
+    return isinstance(input_shape[0], list | tuple | tf.TensorShape)
 
 
 class _Perplexity(keras.metrics.Mean):
