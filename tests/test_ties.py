@@ -2,16 +2,19 @@
 
 import copy
 import pickle
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from generation import IS_LEGACY
-from models import assert_same
+from models import assert_same, register
 from tensorflow import keras
 
-from tiedbert import surgery
+from tiedbert import _keras, surgery
 from tiedbert.errors import InputError
 from tiedbert.layers import EmbeddingDense, check_tied
 
@@ -339,3 +342,414 @@ def test_the_rest_of_a_cut_trains_the_table_of_the_front():
         zip(gradient, rest.trainable_weights, strict=True)
     )
     assert np.all(numbers(front(TOKENS)[0]) != before)
+
+
+# --- a head that stands alone
+
+
+def rest_with_two_heads():
+    table, dense, head = parts()
+    second = EmbeddingDense(table, use_bias=False, name="second")
+    ids = tokens_input()
+    hidden = dense(table(ids))
+    whole = shaken(keras.Model(ids, [head(hidden), second(hidden)]))
+    return surgery.split(whole, "dense")[1]
+
+
+@pytest.mark.parametrize("way", [keras_file, pickled, deep_copied, surgery_clone])
+def test_heads_that_stand_alone_share_the_table_they_own(way, tmp_path):
+    rest = rest_with_two_heads()
+    other = way(rest, None, tmp_path)
+    hidden = tf.ones([1, 2, WIDTH])
+    assert_same(other(hidden), rest(hidden))
+    first, second = check_tied(other)
+    assert first.embedding is second.embedding
+    assert first.table is second.table
+    assert not first.looked_up
+    assert first.table is not check_tied(rest)[0].table
+    assert len(other.weights) == 2  # a table, a bias
+
+
+@pytest.mark.parametrize("way", [clone_model, from_config])
+def test_keras_cannot_copy_a_head_that_stands_alone(way, tmp_path):
+    """It may be half of a model: its table would be in the other half."""
+    with pytest.raises(InputError, match="'tokens', which nothing before it"):
+        way(rest_with_two_heads(), None, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")  # Then it fails.
+def test_a_table_behind_its_head_is_never_untied_in_silence(tmp_path):
+    """Keras writes the head's model first, and of the table only that it is shared."""
+    table, _, head = parts()
+    ids, again = tokens_input(), tokens_input()
+    inner, hidden = (keras.Input((None, WIDTH), name=name) for name in ("inner", "h"))
+    rest = keras.Model(inner, head(inner), name="rest")
+    front = keras.Model(ids, table(ids), name="front")
+    model = keras.Model([hidden, again], [rest(hidden), front(again)])
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(ValueError, match="'tokens' expected 1 variables"):
+        keras.models.load_model(tmp_path / "model.keras")
+
+
+def siblings_of_two_towers():
+    """Two tables of one name, each with its head in another model."""
+    ids, outputs = tokens_input(), []
+    for side in ["left", "right"]:
+        table, dense, head = parts()
+        inner, hidden = tokens_input(), keras.Input((None, WIDTH))
+        front = keras.Model(inner, dense(table(inner)), name=f"{side}_front")
+        rest = keras.Model(hidden, head(hidden), name=f"{side}_rest")
+        outputs.append(rest(front(ids)))
+    return shaken(keras.Model(ids, outputs))
+
+
+def test_two_tables_of_one_name_are_not_confused_in_a_file(tmp_path):
+    model = siblings_of_two_towers()
+    assert len(check_tied(model)) == 2
+    model.save(tmp_path / "model.keras")
+    with pytest.raises(InputError, match="'tokens', and its file has 2 of that name"):
+        keras.models.load_model(tmp_path / "model.keras")
+
+
+# --- a head that another layer or model calls
+
+
+@register
+class Around(layers.Layer):
+    """A layer that holds another one and calls it."""
+
+    def __init__(self, layer, **kwargs):
+        super().__init__(**kwargs)
+        self.layer = layer
+
+    def call(self, inputs):
+        return self.layer(inputs)
+
+    def compute_output_shape(self, input_shape):
+        return (*input_shape[:-1], VOCABULARY)
+
+    def get_config(self):
+        layer = keras.utils.serialize_keras_object(self.layer)
+        return {**super().get_config(), "layer": layer}
+
+    @classmethod
+    def from_config(cls, config):
+        layer = keras.utils.deserialize_keras_object(config.pop("layer"))
+        return cls(layer, **config)
+
+
+# Keras 2 does not find registered classes in its own wrappers.
+WRAPPERS = [Around] if IS_LEGACY else [Around, layers.TimeDistributed]
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+def test_a_head_in_a_wrapper_is_never_untied_in_silence(wrapper, tmp_path):
+    table, dense, head = parts()
+    ids = keras.Input((3,), dtype="int32", name="ids")
+    wrapped = wrapper(head, name="around")
+    model = shaken(keras.Model(ids, wrapped(dense(table(ids)))))
+    expected = model(TOKENS)
+    (tie,) = check_tied(model)
+    assert (tie.head, tie.embedding, tie.looked_up) == (head, table, True)
+    # It may be told in the first call; AutoGraph makes an exception of its own of it.
+    with pytest.raises(Exception, match="use tiedbert.surgery.clone"):
+        keras.models.clone_model(model)(TOKENS)
+    for way in [keras_file, surgery_clone]:
+        other = way(model, None, tmp_path)
+        assert_same(other(TOKENS), expected)
+        (tie,) = check_tied(other)
+        assert tie.looked_up
+        assert tie.embedding is other.get_layer("tokens")
+
+
+@register
+class Subclassed(keras.Model):
+    """A model without a graph, whose config makes its layers one by one."""
+
+    def __init__(self, table, dense, head, **kwargs):
+        super().__init__(**kwargs)
+        self.table, self.dense, self.head = table, dense, head
+
+    def call(self, ids):
+        return self.head(self.dense(self.table(ids)))
+
+    def get_config(self):
+        parts = {"table": self.table, "dense": self.dense, "head": self.head}
+        return {
+            name: keras.utils.serialize_keras_object(part)
+            for name, part in parts.items()
+        }
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(
+            *(
+                keras.utils.deserialize_keras_object(config[name])
+                for name in ("table", "dense", "head")
+            )
+        )
+
+
+def test_a_model_without_a_graph_is_never_untied_in_silence(tmp_path):
+    model = Subclassed(*parts())
+    expected = model(TOKENS)
+    assert check_tied(model) == [
+        (model.head, model.table, model.table.weights[0], True)
+    ]
+    rebuilt = Subclassed.from_config(model.get_config())
+    with pytest.raises(InputError, match="use tiedbert.surgery.clone"):
+        rebuilt(TOKENS)
+    loaded = keras_file(model, None, tmp_path)
+    assert_same(loaded(TOKENS), expected)
+    assert loaded.head.embedding_layer is loaded.table
+
+
+# --- what is saved to be served
+
+
+def export(model, path):
+    model.export(path)
+
+
+def saved(model, path):
+    tf.saved_model.save(model, path)
+
+
+@pytest.mark.parametrize("build", [side_by_side, siblings])
+@pytest.mark.parametrize("write", [export, saved])
+def test_a_saved_model_has_one_variable_for_both_uses(write, build, tmp_path, capfd):
+    model = build()
+    expected = model(TOKENS)
+    write(model, str(tmp_path / "served"))
+    served = tf.saved_model.load(str(tmp_path / "served"))
+    call = served.signatures["serving_default"]
+
+    def logits():
+        return tf.nest.flatten(call(TOKENS))[0]
+
+    np.testing.assert_allclose(logits(), expected, rtol=1e-6)
+    used = {id(variable): variable for variable in call.variables}.values()
+    (table,) = [v for v in used if tuple(v.shape) == (VOCABULARY, WIDTH)]
+    assert stored(tmp_path, [VOCABULARY, WIDTH]) == stored(tmp_path, [VOCABULARY])
+    for variable in [named(model, "tokens").embeddings, table]:
+        variable.assign(variable + 1.0)
+    np.testing.assert_allclose(logits(), by_hand(model), rtol=1e-5, atol=1e-5)
+
+
+def stored(path, shape):
+    """How many variables have this shape; `export` of Keras 3 writes each one twice."""
+    variables = str(path / "served" / "variables" / "variables")
+    return [s for _, s in tf.train.list_variables(variables)].count(shape)
+
+
+# --- training elsewhere, other policies, frozen tables
+
+
+def test_a_table_is_one_on_two_devices(tmp_path):
+    """A process of its own: devices are there before TensorFlow starts, or never."""
+    script = Path(__file__).parent / "mirrored_tie.py"
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("tied on 2 replicas")
+
+
+def mixed():
+    """A model of mixed precision whose head gives logits in float32."""
+    table = layers.Embedding(VOCABULARY, WIDTH, name="tokens", dtype="mixed_bfloat16")
+    dense = layers.Dense(WIDTH, name="dense", dtype="mixed_bfloat16")
+    head = EmbeddingDense(table, activation="linear", name="head", dtype="float32")
+    ids = tokens_input()
+    return shaken(keras.Model(ids, head(dense(table(ids))), name="whole"))
+
+
+@pytest.mark.parametrize("way", [keras_file, clone_model, from_config, surgery_clone])
+def test_precision_goes_with_the_head(way, tmp_path):
+    model = mixed()
+    other = way(model, mixed, tmp_path)
+    assert_same(other(TOKENS), model(TOKENS))
+    assert other(TOKENS).dtype == tf.float32
+    hidden = named(other, "dense")(named(other, "tokens")(TOKENS))
+    assert hidden.dtype == tf.bfloat16
+    table = named(other, "tokens").weights[0]
+    assert tf.as_dtype(table.dtype) == tf.float32
+    # No rounding but that of the hidden states.
+    np.testing.assert_allclose(
+        other(TOKENS),
+        numbers(hidden) @ numbers(table).T + numbers(named(other, "head").bias),
+        rtol=1e-6,
+    )
+    assert check_tied(other)[0].embedding is named(other, "tokens")
+
+
+@needs_keras_3
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16", "float32"])
+def test_another_policy_for_the_layers_of_a_model(policy):
+    model = side_by_side()
+    for name in ["tokens", "dense", "head"]:
+        named(model, name).dtype_policy = policy
+    logits = keras.Model(model.inputs, model.outputs)(TOKENS)
+    table = named(model, "tokens").embeddings
+    assert table.dtype == "float32"
+    tolerance = {"float32": 1e-5, "mixed_float16": 0.02, "mixed_bfloat16": 0.2}[policy]
+    np.testing.assert_allclose(numbers(logits), by_hand(model), atol=tolerance)
+    before = numbers(logits)
+    table.assign(table + 1.0)
+    np.testing.assert_allclose(
+        numbers(model(TOKENS)), by_hand(model), atol=4 * tolerance
+    )
+    assert np.all(numbers(model(TOKENS)) != before)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_a_frozen_table_moves_from_neither_side(build):
+    model = build()
+    table, head = named(model, "tokens"), named(model, "head")
+    table.trainable = False
+    start, bias = numbers(table.embeddings), numbers(head.bias)
+    assert [w is head.bias for w in head.trainable_weights] == [True]
+    assert len(head.weights) == 2
+    assert not any(w is table.weights[0] for w in model.trainable_weights)
+    assert any(w is table.weights[0] for w in model.non_trainable_weights)
+    assert len(model.trainable_weights) == 3  # the bias and the dense layer
+    train_a_step(model)
+    np.testing.assert_array_equal(numbers(table.embeddings), start)
+    assert np.all(numbers(head.bias) != bias)
+    table.trainable = True
+    assert any(w is table.weights[0] for w in head.trainable_weights)
+    assert_tied(model)
+
+
+def test_a_frozen_head_holds_its_table_too():
+    """As every layer holds what is in it: the table is one, and it stays."""
+    model = side_by_side()
+    table, head = named(model, "tokens"), named(model, "head")
+    head.trainable = False
+    assert head.trainable_weights == []
+    assert len(model.trainable_weights) == 2  # those of the dense layer
+    start = numbers(table.embeddings)
+    train_a_step(model)
+    np.testing.assert_array_equal(numbers(table.embeddings), start)
+
+
+@pytest.mark.parametrize("way", [keras_file, clone_model, from_config, surgery_clone])
+@pytest.mark.parametrize("name", ["tokens", "head"])
+def test_what_is_frozen_stays_so_in_a_copy(way, name, tmp_path):
+    model = side_by_side()
+    named(model, name).trainable = False
+    other = way(model, side_by_side, tmp_path)
+    assert [w.name for w in other.trainable_weights] == [
+        w.name for w in model.trainable_weights
+    ]
+    start = numbers(named(other, "tokens").embeddings)
+    train_a_step(other)
+    np.testing.assert_array_equal(numbers(named(other, "tokens").embeddings), start)
+
+
+# --- what check_tied tells
+
+
+def test_a_tie_reads_well():
+    front, rest = surgery.split(side_by_side(), "dense")
+    assert repr(check_tied(side_by_side())) == "[<'head' tied to 'tokens' (5, 3)>]"
+    assert str(check_tied(rest)[0]) == (
+        "<'head' tied to 'tokens' (5, 3), no lookup in the model>"
+    )
+    assert check_tied(front) == []
+    assert check_tied(keras.Sequential([layers.Dense(2)])) == []
+
+
+def untie(model):
+    other = layers.Embedding(VOCABULARY, WIDTH, name="tokens")
+    other.build((None, None))
+    _keras.hold(named(model, "head"), "embedding_layer", other)
+
+
+@pytest.mark.parametrize("build", MODELS)
+def test_a_head_with_another_table_is_told(build):
+    model = build()
+    untie(model)
+    with pytest.raises(InputError, match=r"'head' in '.*' has .* 'tokens' \(5, 3\) of"):
+        check_tied(model)
+
+
+def test_the_places_of_what_came_apart_are_told():
+    model = siblings_deep_down()
+    untie(model)
+    with pytest.raises(InputError, match="in 'whole/rests/rest' .* 'whole/fronts/f"):
+        check_tied(model)
+
+
+@register
+class HoldsTable(layers.Layer):
+    """A head like that of keras-hub: what it holds has a config, and no tie."""
+
+    def __init__(self, table, **kwargs):
+        super().__init__(**kwargs)
+        self.table = table
+
+    def call(self, hidden):
+        return tf.einsum(
+            "btw,vw->btv", hidden, tf.convert_to_tensor(self.table.embeddings)
+        )
+
+    def get_config(self):
+        table = keras.utils.serialize_keras_object(self.table)
+        return {**super().get_config(), "table": table}
+
+    @classmethod
+    def from_config(cls, config):
+        table = keras.utils.deserialize_keras_object(config.pop("table"))
+        return cls(table, **config)
+
+    def build(self, input_shape):
+        if not self.table.built:
+            self.table.build((None, None))
+        self.built = True
+
+
+def test_any_layer_that_holds_a_table_is_a_head_when_it_takes_hidden_states():
+    table, dense, _ = parts()
+    ids = tokens_input()
+    holder = HoldsTable(table, name="holder")
+    model = keras.Model(ids, holder(dense(table(ids))), name="whole")
+    assert check_tied(model) == [(holder, table, table.weights[0], True)]
+    assert check_tied(surgery.clone(model))[0].looked_up
+    with pytest.raises(InputError, match="'holder' in 'whole' has a table 'tokens'"):
+        check_tied(keras.models.clone_model(model))
+
+
+@register
+class LooksUp(layers.Layer):
+    """A layer around an embedding, like keras-hub's TokenAndPositionEmbedding."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.token_embedding = layers.Embedding(VOCABULARY, WIDTH, name="tokens")
+
+    def build(self, input_shape):
+        self.token_embedding.build(input_shape)
+        self.built = True
+
+    def call(self, ids):
+        return self.token_embedding(ids)
+
+
+@pytest.mark.parametrize("dtype", ["int32", "float32"])
+def test_a_lookup_inside_of_a_layer_is_one(dtype):
+    ids = keras.Input((WIDTH,), dtype=dtype)
+    looks_up = LooksUp()
+    head = EmbeddingDense(looks_up.token_embedding, name="head")
+    (tie,) = check_tied(keras.Model(ids, head(looks_up(ids))))
+    assert tie.looked_up
+    assert tie.embedding is looks_up.token_embedding
+
+
+def test_two_tables_of_different_names_do_not_belong_together():
+    """A head that stands alone, beside another lookup."""
+    ids, hidden = tokens_input(), keras.Input((None, WIDTH))
+    other = layers.Embedding(VOCABULARY, WIDTH, name="segments")
+    _, _, head = parts()
+    (tie,) = check_tied(keras.Model([ids, hidden], [other(ids), head(hidden)]))
+    assert not tie.looked_up

@@ -221,9 +221,9 @@ class _Copies:
 
     def _held_layer(self, source, other):
         own = type(other) is type(source) and other is not source
-        # Graphs and functions are not copied well by the config of their holder.
-        simple = (
-            not _keras.has_graph(source) and type(source) is not keras.layers.Lambda
+        # Graphs, functions and ties are not copied by the config of their holder.
+        simple = not _keras.has_graph(source) and not isinstance(
+            source, keras.layers.Lambda | EmbeddingDense
         )
         if id(source) not in self._known:
             if own and simple:
