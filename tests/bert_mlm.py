@@ -36,7 +36,7 @@ def theirs(name, config, **more):
     """bert4keras' own model with its head on every position, its weights scrambled."""
     kind = kind_of(name)
     kind = "bert" if kind.startswith("electra") else kind
-    options = {**KINDS[name], **more, "return_keras_model": False}
+    options = {**KINDS.get(name, {}), **more, "return_keras_model": False}
     transformer = build_theirs(config, model=kind, with_mlm="linear", **options)
     scramble(transformer.model)
     return transformer

@@ -1,13 +1,25 @@
 """The heads on a BERT: the tied masked language model and the classifier."""
 
+import warnings
+
+import bert_mlm
 import numpy as np
 import pytest
 import tensorflow as tf
-from bert_samples import BATCH, CONFIG, TOKENS, scramble, write_config
+from bert_samples import BATCH, CONFIG, TOKENS, build_theirs, scramble, write_config
 from tensorflow import keras
 
 from tiedbert.bert import build_bert, classifier, masked_lm
+from tiedbert.bert.early_gather import last_attention
+from tiedbert.errors import InputError
+from tiedbert.graph import Graph
+from tiedbert.layers import EmbeddingDense
+from tiedbert.surgery import inject, insert
 
+# bert4keras can be imported once tiedbert.bert is.
+from bert4keras.layers import FeedForward  # isort: skip
+
+FEED_FORWARD = "Transformer-0-FeedForward"
 POSITIONS = np.array([[1, 3], [5, 0]], np.int32)
 LABELS = np.array([[7, 9], [12, 2]], np.int32)
 INPUTS = [*BATCH, POSITIONS]
@@ -156,3 +168,208 @@ def test_the_classifier_ignores_padding(bert):
 def test_the_kernels_of_a_head_start_apart_from_each_other(bert, head):
     kernels = [w.numpy() for w in head(bert).weights if "kernel" in w.name]
     assert len({kernel.tobytes() for kernel in kernels}) == len(kernels)
+
+
+# Every kind that has such a head. The oracle is bert4keras' own model with its head on
+# every position; where it has none (ELECTRA), the BERT of the same layers.
+
+KINDS = {**bert_mlm.KINDS, "bert-scores": {"residual_attention_scores": True}}
+KINDS["roformer_v2-narrow"] = {"embedding_size": 8}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request, tmp_path_factory):
+    """Encoder of a kind, and bert4keras' model with its head and the same weights."""
+    config = write_config(tmp_path_factory.mktemp("kind"), num_hidden_layers=2)
+    kind, options = bert_mlm.kind_of(request.param), KINDS[request.param]
+    theirs = bert_mlm.theirs(kind, config, **options).model
+    return build_bert(config, model=kind, **options), theirs
+
+
+def with_weights_of(theirs, model):
+    """`model` with the weights of bert4keras' model, layer by layer."""
+    for layer in model.layers:
+        if isinstance(layer, EmbeddingDense):
+            if layer.use_bias:
+                layer.bias.assign(theirs.get_layer("MLM-Bias").get_weights()[0])
+        elif layer.weights:
+            layer.set_weights(theirs.get_layer(layer.name).get_weights())
+    return model
+
+
+def gradients(model, logits_of):
+    """Name of a layer and place of the weight in it -> gradient of a loss."""
+    layers = [layer for layer in model.layers if not isinstance(layer, EmbeddingDense)]
+    places = {
+        (layer.name, i): weight
+        for layer in layers
+        for i, weight in enumerate(layer.trainable_weights)
+    }
+    heads = [x for x in model.layers if isinstance(x, EmbeddingDense) and x.use_bias]
+    places.update({(head.name, 0): head.bias for head in heads})
+    with tf.GradientTape() as tape:
+        loss = cross_entropy(logits_of(model))
+    found = tape.gradient(loss, list(places.values()))
+    return {
+        place: tf.convert_to_tensor(gradient)
+        for place, gradient in zip(places, found, strict=True)
+        if gradient is not None
+    }
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_every_kind_has_the_logits_and_gradients_of_bert4keras(pair, early):
+    bert, theirs = pair
+    model = with_weights_of(theirs, masked_lm(bert, early_gather=early))
+
+    def gathered(theirs):
+        everywhere = theirs(bert_mlm.inputs_of(theirs))
+        return tf.gather(everywhere, POSITIONS, batch_dims=1)
+
+    def ours(model):
+        return model(bert_mlm.inputs_of(model))
+
+    expected = gathered(theirs)
+    assert np.ptp(expected) > 0.3
+    np.testing.assert_allclose(ours(model), expected, atol=1e-6, rtol=0)
+    expected, found = gradients(theirs, gathered), gradients(model, ours)
+    assert found.keys() == expected.keys()
+    largest = max(np.abs(gradient).max() for gradient in expected.values())
+    for place, gradient in expected.items():
+        # That of the bias of keys is 0 but for rounding.
+        scale = max(np.abs(gradient).max(), 1e-3 * largest)
+        np.testing.assert_allclose(
+            found[place] / scale, gradient / scale, atol=1e-4, err_msg=str(place)
+        )
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_padding_changes_no_logit_of_any_kind(pair, early):
+    bert, theirs = pair
+    model = with_weights_of(theirs, masked_lm(bert, early_gather=early))
+    padded = model(bert_mlm.inputs_of(model, pad=5))
+    found = model(bert_mlm.inputs_of(model))
+    np.testing.assert_allclose(padded, found, atol=1e-6, rtol=0)
+
+
+def test_the_last_block_of_every_kind_sees_the_positions_alone(pair):
+    bert, _ = pair
+    model = masked_lm(bert, predictions=2, early_gather=True)
+    graph = Graph(model)
+    blocks = [call for call in graph.calls if isinstance(call.layer, FeedForward)]
+    assert [call.inputs[0].shape[1] for call in blocks] == [None, 2]
+    shared = blocks[0].layer is blocks[-1].layer  # ALBERT's one block
+    assert [call.index for call in blocks] == [0, 1 if shared else 0]
+    assert model.output_shape == (None, 2, CONFIG["vocab_size"])
+    assert model.get_layer("Embedding-Token") is bert.get_layer("Embedding-Token")
+
+
+@pytest.mark.parametrize(
+    ("kind", "queries"), [("bert", 2), ("albert", 2), ("electra", 2), ("nezha", None)]
+)
+def test_queries_are_gathered_where_the_attention_can_choose(tmp_path, kind, queries):
+    bert = build_bert(write_config(tmp_path, num_hidden_layers=2), model=kind)
+    graph = Graph(masked_lm(bert, predictions=2, early_gather=True))
+    query, key, value, *_ = last_attention(graph).inputs
+    assert [tensor.shape[1] for tensor in (query, key, value)] == [queries, None, None]
+
+
+def test_an_early_gather_trains_with_dropout_and_keeps_the_tie(tmp_path):
+    config = write_config(tmp_path, hidden_dropout_prob=0.1)
+    model = scramble(masked_lm(build_bert(config), predictions=2, early_gather=True))
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.AdamW(1e-2), loss)
+    first, *_, last = model.fit(INPUTS, LABELS, epochs=30, verbose=0).history["loss"]
+    assert last < first / 2
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(INPUTS), model(INPUTS))
+    assert_tied(again)
+
+
+def test_the_encoder_is_left_as_it_was(bert):
+    before = bert(BATCH)
+    masked_lm(bert, early_gather=True)
+    np.testing.assert_array_equal(bert(BATCH), before)
+    assert "MLM-Gather" not in {layer.name for layer in bert.layers}
+
+
+def test_every_shape_is_static_when_all_sizes_are_known(tmp_path):
+    bert = build_bert(write_config(tmp_path), sequence_length=7)
+    model = masked_lm(bert, predictions=2, early_gather=True)
+    shapes = [t.shape[1:] for call in Graph(model).calls for t in call.outputs]
+    assert all(shape.is_fully_defined() for shape in shapes)
+    compiled = tf.function(model, jit_compile=True)
+    found = compiled([tf.constant(array) for array in INPUTS])
+    np.testing.assert_allclose(found, model(INPUTS), atol=1e-5)
+
+
+def test_another_number_of_positions_is_refused(bert):
+    model = masked_lm(bert, predictions=3)
+    with pytest.raises(ValueError, match="expected shape=\\(None, 3\\)"):
+        model(INPUTS)
+
+
+@pytest.mark.parametrize("head", [masked_lm, lambda bert: classifier(bert, 3)])
+def test_a_head_starts_as_wide_as_the_configuration_says(tmp_path, head):
+    config = write_config(tmp_path, hidden_size=64, initializer_range=0.05)
+    model = head(build_bert(config))
+    name = "MLM-Dense" if model.name == "masked_lm" else "Pooler-Dense"
+    # Cut at two standard deviations, which Keras does not make up for.
+    spread = np.std(model.get_layer(name).get_weights()[0])
+    assert spread == pytest.approx(0.88 * 0.05, rel=0.05)
+
+
+def test_a_head_on_bert4keras_own_model_starts_apart_too(tmp_path):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The initializer .* is unseeded")
+        model = classifier(build_theirs(write_config(tmp_path)), 16)
+    first, second = (
+        model.get_layer(name).get_weights()[0]
+        for name in ("Pooler-Dense", "Classifier")
+    )
+    assert np.any(first != second)
+
+
+def test_the_head_has_the_activation_of_the_configuration(tmp_path):
+    bert = build_bert(write_config(tmp_path, hidden_act="relu"))
+    assert masked_lm(bert).get_layer("MLM-Dense").activation is keras.activations.relu
+
+
+@pytest.mark.parametrize(
+    ("options", "given"),
+    [
+        ({"with_mlm": True}, r"\(None, None, 30\)"),
+        ({"with_pool": True}, r"\(None, 16\)"),
+        ({"with_nsp": True, "with_mlm": True}, r"\(None, 2\), \(None, None, 30\)"),
+        ({"application": "lm"}, r"\(None, None, 30\)"),
+        ({"model": "gpt"}, r"\(None, None, 30\)"),
+        ({"model": "electra", "with_discriminator": True}, r"\(None, None, 1\)"),
+    ],
+)
+def test_what_has_a_head_already_is_refused(tmp_path, options, given):
+    model = build_bert(write_config(tmp_path), **options)
+    with pytest.raises(InputError, match=f"without a head.* gives {given}$"):
+        masked_lm(model)
+
+
+def test_what_is_no_bert_is_refused():
+    tokens = keras.Input((None,))
+    model = keras.Model(tokens, keras.layers.Embedding(3, 2)(tokens), name="plain")
+    with pytest.raises(InputError, match="layers with a table .* received model 'plai"):
+        masked_lm(model)
+
+
+def test_positions_that_meet_behind_the_last_attention_are_refused(bert):
+    mixed = insert(bert, FEED_FORWARD, keras.layers.Conv1D(16, 1, name="mixer"))
+    with pytest.raises(InputError, match="position-wise layers .* found .*mixer"):
+        masked_lm(mixed, early_gather=True)
+    perturbed = inject(bert, FEED_FORWARD)
+    with pytest.raises(InputError, match="early_gather expected .* found "):
+        masked_lm(perturbed, early_gather=True)
+    perturbed_before = inject(bert, "Embedding-Norm")
+    model = scramble(masked_lm(perturbed_before, early_gather=True))
+    delta = np.zeros([*TOKENS.shape, 16], np.float32)
+    late = with_weights_of(model, masked_lm(bert))
+    found = model([*BATCH, delta, POSITIONS])
+    np.testing.assert_allclose(found, late(INPUTS), atol=1e-6)
