@@ -1,9 +1,14 @@
 """One table, two uses: the tie is checked after everything that could cut it."""
 
+import contextlib
+import importlib
+import warnings
+
 import models
 import numpy as np
 import pytest
 import tensorflow as tf
+from generation import IS_LEGACY
 from models import assert_same
 from tensorflow import keras
 
@@ -343,6 +348,152 @@ def test_a_width_that_does_not_fit_is_refused_with_both_numbers():
 def test_what_owns_no_table_is_refused(layer):
     with pytest.raises(InputError, match=f"received {type(layer).__name__}"):
         EmbeddingDense(layer)
+
+
+class Around(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.token_embedding = layers.Embedding(3, 2)
+
+
+def test_a_layer_around_an_embedding_is_refused_with_the_name_of_what_to_pass():
+    with pytest.raises(InputError, match=r"received Around: pass its .token_embedding"):
+        EmbeddingDense(Around())
+
+
+needs_keras_3 = pytest.mark.skipif(IS_LEGACY, reason="Keras 2 has no such thing")
+
+
+@needs_keras_3
+@pytest.mark.parametrize("built", [True, False])
+def test_a_reversible_embedding_and_its_reverse_agree_with_the_head(built):
+    layer = layers.ReversibleEmbedding(3, 2, name="tokens")
+    if built:
+        layer.build((None,))
+    head = linear_head(layer, use_bias=False)
+    logits = head(HIDDEN)
+    np.testing.assert_allclose(logits, layer(HIDDEN, reverse=True), rtol=1e-6)
+    layer.set_weights([TABLE])
+    np.testing.assert_array_equal(head(HIDDEN), LOGITS)
+    assert head.weights == layer.weights
+
+
+@needs_keras_3
+def test_an_embedding_with_another_kernel_for_its_reverse_is_refused():
+    layer = layers.ReversibleEmbedding(3, 2, tie_weights=False, name="tokens")
+    with pytest.raises(InputError, match="'tokens' was made with tie_weights=False"):
+        EmbeddingDense(layer)
+
+
+@needs_keras_3
+def test_an_adapter_on_the_table_counts_for_both_uses():
+    layer = embedding()
+    layer.enable_lora(1)
+    head = linear_head(layer, use_bias=False)
+    layer.lora_embeddings_b.assign([[1.0, 2.0]])
+    layer.lora_embeddings_a.assign([[1.0], [0.0], [-1.0]])
+    table = layer(tf.range(3))
+    np.testing.assert_array_equal(table, TABLE + [[1, 2], [0, 0], [-1, -2]])
+    np.testing.assert_array_equal(head(HIDDEN), HIDDEN @ np.array(table).T)
+
+
+@needs_keras_3
+def test_a_quantized_table_is_refused():
+    layer = embedding()
+    head = linear_head(layer)
+    head(HIDDEN)
+    layer.quantize("int8")
+    with pytest.raises(InputError, match="table of 'tokens' is quantized to int8"):
+        head(HIDDEN)
+
+
+@pytest.mark.legacy_keras
+def test_the_embedding_of_bert4keras():
+    import tiedbert.bert  # noqa: F401 it prepares bert4keras
+
+    theirs = importlib.import_module("bert4keras.layers")
+    layer = theirs.Embedding(3, 2, name="tokens")
+    head = linear_head(layer, use_bias=False)
+    head(HIDDEN)
+    layer.set_weights([TABLE])
+    np.testing.assert_array_equal(head(HIDDEN), LOGITS)
+    np.testing.assert_array_equal(head(HIDDEN), layer(HIDDEN, mode="dense"))
+
+
+def resized(layer, rows):
+    """Another table in a layer, as one does for new tokens."""
+    layer.input_dim = rows
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the layer was built already
+        layer.built = False
+        getattr(layer, "_tracker", contextlib.nullcontext()).locked = False
+        layer.build((None,))
+
+
+def test_a_table_may_be_resized_before_its_head_is_built():
+    layer = embedding()
+    head = linear_head(layer)
+    resized(layer, 4)
+    assert head(HIDDEN).shape == (2, 4)
+    assert tuple(head.bias.shape) == (4,)
+    np.testing.assert_allclose(head(HIDDEN), HIDDEN @ np.array(layer(tf.range(4))).T)
+
+
+def test_a_head_whose_vocabulary_no_longer_fits_says_both_numbers():
+    layer = embedding()
+    head = linear_head(layer)
+    head(HIDDEN)
+    resized(layer, 4)
+    with pytest.raises(
+        InputError, match="the 3 tokens that 'tokens' had, .* now has 4"
+    ):
+        head(HIDDEN)
+
+
+def test_the_bias_starts_and_is_regularized_as_asked():
+    head = linear_head(
+        embedding(),
+        bias_initializer=keras.initializers.Constant(2.0),
+        bias_regularizer=keras.regularizers.L2(0.5),
+    )
+    np.testing.assert_array_equal(head(HIDDEN), LOGITS + 2.0)
+    (loss,) = head.losses
+    assert float(loss) == 0.5 * 3 * 2.0**2
+    again = EmbeddingDense.from_config(head.get_config())
+    assert again.get_config() == head.get_config()
+    assert again(HIDDEN).shape == (2, 3)
+    assert again.bias.numpy().tolist() == [2.0, 2.0, 2.0]
+    assert len(again.losses) == 1
+
+
+def test_the_regularizer_of_the_table_counts_once():
+    layer = layers.Embedding(3, 2, embeddings_regularizer=keras.regularizers.L2(1.0))
+    ids = keras.Input((None,), dtype="int32")
+    model = keras.Model(ids, linear_head(layer)(layer(ids)))
+    layer.set_weights([TABLE])
+    model(TOKENS % 3)
+    assert sum(float(loss) for loss in model.losses) == np.sum(TABLE**2)
+
+
+def dtype_of_policy(policy):
+    return policy.removeprefix("mixed_")
+
+
+@pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
+def test_logits_are_in_float32_on_request(policy):
+    """Whatever the hidden states are: no digit of the table is lost."""
+    layer = layers.Embedding(3, 2, name="tokens", dtype=policy)
+    head = linear_head(layer, dtype="float32")
+    layer.build((None,))
+    layer.set_weights([TABLE + 2.0**-12])  # more digits than half precision has
+    hidden = tf.cast(HIDDEN, dtype_of_policy(policy))
+    logits = head(hidden)
+    assert logits.dtype == tf.float32
+    np.testing.assert_allclose(logits, HIDDEN @ (TABLE + 2.0**-12).T, rtol=1e-6)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(head(hidden))
+    gradient = tf.convert_to_tensor(tape.gradient(loss, layer.weights[0]))
+    assert gradient.dtype == tf.float32
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
