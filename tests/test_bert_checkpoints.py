@@ -394,6 +394,35 @@ def test_a_larger_head_can_be_filled_on_request(saved):
     )
 
 
+def test_a_bias_of_zeros_cannot_be_resized(config, tmp_path):
+    """bert4keras would make it not a number without a word."""
+    path = tmp_path / "new.ckpt"
+    save_google_checkpoint(masked_lm(build_bert(config)), path)
+    larger = {"intermediate_size": 48, "autoresize_weights": True}
+    message = "zero throughout cannot be resized: .*FeedForward.*bias"
+    with pytest.raises(InputError, match=message):
+        build_bert(config, path, **larger)
+    model = masked_lm(build_bert(config, **larger))
+    with pytest.raises(InputError, match=message):
+        load_google_checkpoint(model, path, autoresize_weights=True)
+
+
+@pytest.mark.parametrize("option", ["autoresize_weights", "ignore_invalid_weights"])
+def test_no_checkpoint_is_said_so_under_every_option(config, tmp_path, option):
+    with pytest.raises(InputError, match="no checkpoint at .*nowhere.ckpt: "):
+        build_bert(config, tmp_path / "nowhere.ckpt", **{option: True})
+
+
+def test_kept_tokens_may_be_an_array(saved):
+    model, folder = saved
+    kept = np.array(KEPT)
+    small = masked_lm(build_bert(config_of(folder), keep_tokens=kept))
+    load_google_checkpoint(small, checkpoint_of(folder), keep_tokens=kept)
+    table = model.get_layer("Embedding-Token").get_weights()[0]
+    found = small.get_layer("Embedding-Token").get_weights()[0]
+    np.testing.assert_array_equal(found, table[KEPT])
+
+
 # What does not belong together.
 
 

@@ -53,7 +53,8 @@ def load_google_checkpoint(
         compound_tokens: bert4keras' option, as `keep_tokens`: for each further token
             the rows whose mean it starts from.
         autoresize_weights: bert4keras' option: weights of other shapes are repeated
-            or cut to fit, instead of refused.
+            or cut to fit, instead of refused; one that is zero throughout cannot be,
+            which is found only when the others have changed.
 
     Raises:
         InputError: no such checkpoint, a variable missing in it or of another shape,
@@ -94,7 +95,7 @@ def load_google_checkpoint(
 def load_transformer(transformer, checkpoint_path):
     """Load a bert4keras Transformer, its own options (``keep_tokens``) respected."""
     if transformer.autoresize_weights or transformer.ignore_invalid_weights:
-        transformer.load_weights_from_checkpoint(checkpoint_path)
+        _load_theirs(transformer, transformer.model.weights, checkpoint_path)
     else:
         # bert4keras keeps the tensors of its inputs there too.
         layers = {
@@ -168,8 +169,7 @@ def _load(transformer, layers, checkpoint_path):
 
 def _resize(transformer, layers, checkpoint_path):
     """Let bert4keras load; it must not take the table of a tied head for its bias."""
-    _stored_shapes(checkpoint_path)  # the message when there is none
-    named_weights(transformer, layers)  # and when the layers are of another kind
+    named = named_weights(transformer, layers)  # refuses layers of another kind
     transformer.autoresize_weights = True
     transformer.layers = {
         name: SimpleNamespace(trainable_weights=own_weights(layer))
@@ -177,7 +177,21 @@ def _resize(transformer, layers, checkpoint_path):
         else layer
         for name, layer in layers.items()
     }
-    transformer.load_weights_from_checkpoint(str(checkpoint_path))
+    weights = [weight for _, pairs in named for _, weight in pairs]
+    _load_theirs(transformer, weights, checkpoint_path)
+
+
+def _load_theirs(transformer, weights, checkpoint_path):
+    """Load by bert4keras' own hand; it divides by the norm of what it resizes."""
+    _stored_shapes(checkpoint_path)  # the message when there is none
+    with np.errstate(invalid="ignore"):
+        transformer.load_weights_from_checkpoint(str(checkpoint_path))
+    lost = [w.name for w in weights if not np.isfinite(w.numpy()).all()]
+    if lost:
+        raise InputError(
+            f"{checkpoint_path}: what is zero throughout cannot be resized: "
+            f"{', '.join(lost)}"
+        )
 
 
 def _loaded(transformer, checkpoint_path, name):
@@ -202,7 +216,8 @@ def _stored_shapes(checkpoint_path) -> dict:
 
 def _check_tokens(transformer, path, name, shape):
     """InputError when a token to keep is not in the vocabulary of the checkpoint."""
-    beyond = [t for t in transformer.keep_tokens or () if not 0 <= t < shape[0]]
+    kept = () if transformer.keep_tokens is None else transformer.keep_tokens
+    beyond = [token for token in kept if not 0 <= token < shape[0]]
     if beyond:
         raise InputError(
             f"{path}: keep_tokens expected ids of the {shape[0]} tokens in {name}, "
