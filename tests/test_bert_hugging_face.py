@@ -440,6 +440,13 @@ def test_a_vocabulary_that_does_not_fit_is_refused(saved, tmp_path, words, messa
 # Writing.
 
 
+def test_whoever_reads_the_configuration_reads_the_weights(saved):
+    modes = {
+        (saved[1] / f).stat().st_mode for f in ("config.json", "model.safetensors")
+    }
+    assert len(modes) == 1
+
+
 def test_only_whole_files_get_their_names(saved, tmp_path, monkeypatch):
     model, folder = saved
     save_safetensors(model, tmp_path / "hf", WORDS)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -291,5 +292,7 @@ def _write(folder, texts, tensors):
             (draft / file).write_bytes(text.encode())
         # transformers asks for the metadata.
         save_file(tensors, draft / FILE, metadata={"format": "pt"})
+        # safetensors lets nobody but the owner read it.
+        shutil.copymode(draft / "config.json", draft / FILE)
         for file in [*texts, FILE]:
             os.replace(draft / file, folder / file)
