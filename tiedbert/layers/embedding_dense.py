@@ -241,14 +241,14 @@ def _restored(layer, config):
     if not (_keras.in_a_file() and "shared_object_id" in config):
         return _Restored(layer)
     made = _keras.layers_being_loaded()
+    # Another head, that waits for its first call too, may have read the one config.
+    waiting = _the_one(_of_name(layer, _waiting(made)), layer.name, "its file has")
+    if waiting is not None:
+        return _Restored(waiting)
     same = _of_name(layer, made)
     if any(other is layer for other in same):
         return layer
-    found = _the_one(same, layer.name, "its file has")
-    if found is None:  # Another head may have read the config of the one layer.
-        owned = _of_name(layer, _waiting(made))
-        found = _Restored(_the_one(owned, layer.name, "its file has") or layer)
-    return found
+    return _the_one(same, layer.name, "its file has") or _Restored(layer)
 
 
 def _waiting(made) -> list:
