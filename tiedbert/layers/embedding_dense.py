@@ -16,10 +16,11 @@ class EmbeddingDense(keras.layers.Layer):
     There is one variable, looked up at each call: gradients of both uses add up. It
     stays one through save, load, `from_config`, `clone_model`, pickles and cuts.
 
-    Where Keras rebuilds the head without the model that its table lies in, no tie can
-    be kept, and nothing is untied in silence: `from_config` and `clone_model` of a
-    head that lies in one nested model while its table lies in another raise an error.
-    `tiedbert.surgery.clone` copies those too, and a ``.keras`` file keeps their tie.
+    Nothing is untied in silence. A head in one nested model, its table in another (both
+    parts of a cut, joined): Keras rebuilds each without the other, so `from_config`,
+    `clone_model`, HDF5 and Keras 2's SavedModel raise an error, as they do for a head
+    that stands alone. `tiedbert.surgery.clone` copies both, ``.keras`` files hold them.
+    :func:`check_tied` lists the ties of a model.
 
     The table is frozen by ``embedding_layer.trainable = False``, for both uses; the
     bias goes on learning. As with every layer that holds another one, ``trainable`` of
