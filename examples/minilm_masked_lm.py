@@ -29,7 +29,6 @@ from bert4keras.tokenizers import Tokenizer
 from tensorflow import keras
 
 from tiedbert.optimization import adamw
-from tiedbert.pretraining import compile_masked_lm
 from tiedbert.text.masking import mask_tokens
 
 BATCH, LENGTH, PREDICTIONS = 16, 64, 9  # 15 % of the 62 tokens between [CLS] and [SEP]
@@ -54,11 +53,11 @@ def main():
 
     bert = berts.build_bert(minilm / "config.json")
     berts.load_safetensors(bert, minilm)
-    model = berts.masked_lm(bert)
-    compile_masked_lm(model, adamw(5e-4, options.steps))
-    before, _ = model.evaluate(held_out, verbose=0)
+    model = berts.masked_lm(bert, PREDICTIONS, early_gather=True, with_loss=True)
+    model.compile(adamw(5e-4, options.steps))
+    before, *_ = model.evaluate(held_out, verbose=0)
     model.fit(training, steps_per_epoch=options.steps, verbose=2)
-    after, _ = model.evaluate(held_out, verbose=0)
+    after, *_ = model.evaluate(held_out, verbose=0)
     print(f"loss on held-out lines: {before:.2f} before, {after:.2f} after")
 
     berts.save_safetensors(model, options.folder, minilm / "vocab.txt")
@@ -73,7 +72,7 @@ def pretrained_folder():
 
 
 def batches(tokenizer, lines):
-    """Rows ``[CLS] tokens [SEP]`` of one length, masked: inputs, labels, weights."""
+    """Rows ``[CLS] tokens [SEP]`` of one length, masked, as the model takes them."""
     names = "[PAD]", "[CLS]", "[SEP]", "[MASK]"
     _, cls, sep, mask = special = [tokenizer.token_to_id(name) for name in names]
     ids = np.array([i for x in lines for i in tokenizer.encode(x)[0][1:-1]], np.int32)
@@ -87,8 +86,10 @@ def batches(tokenizer, lines):
         chosen = mask_tokens(tokens, [step, 0], vocab_size=VOCABULARY, mask_id=mask,
             special_ids=special, max_predictions=PREDICTIONS,
             first_ordinary_id=FIRST_WORD)  # fmt: skip
-        inputs = chosen["token_ids"], tf.zeros_like(tokens), chosen["positions"]
-        return inputs, chosen["labels"], chosen["weights"]
+        masked = {f"Masked-{name.title()}": chosen[name]
+                  for name in ("positions", "labels", "weights")}  # fmt: skip
+        return {"Input-Token": chosen["token_ids"],
+                "Input-Segment": tf.zeros_like(tokens), **masked}  # fmt: skip
 
     shuffled = tf.data.Dataset.from_tensor_slices(rows).shuffle(count, seed=0)
     return shuffled.batch(BATCH, drop_remainder=True).enumerate().map(masked)

@@ -126,10 +126,11 @@ def train(args, folder, tokenizer):
         dropout_rate=args.dropout,
         attention_dropout_rate=args.dropout,
     )
-    model = masked_lm(bert)
+    predictions = pretraining.predictions_per_text(args.corpus, args.mask_rate)
+    model = masked_lm(bert, predictions, early_gather=True, with_loss=True)
     optimizer = adamw(args.learning_rate, args.steps)
     epoch_steps = min(args.log_every, args.steps)
-    pretraining.compile_masked_lm(model, optimizer)
+    model.compile(optimizer)
     state = TrainingState(folder, model, optimizer)
     done = state.restore()
     keep_metrics(folder, done)

@@ -34,7 +34,7 @@ def _seed():
     keras.utils.set_random_seed(0)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def mirrored():
-    """A strategy with two replicas."""
+    """A strategy with two replicas; a second one would reuse the keys of the first."""
     return tf.distribute.MirroredStrategy(DEVICES)

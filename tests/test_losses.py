@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tiedbert import losses
 from tiedbert.errors import InputError
 from tiedbert.losses import tied_cross_entropy, tied_cross_entropy_by_position
 
@@ -304,7 +303,7 @@ def shapes_in(graph):
 
 
 def test_logits_exist_a_chunk_at_a_time():
-    *values, labels, weights = sample(count=12)
+    *values, labels, weights = sample(count=12, width=2)
 
     def graph_of(chunk_size):
         def step(*values):
@@ -350,17 +349,22 @@ def test_the_gradient_makes_no_product_again():
     assert products == [4, 4]
 
 
-def test_the_default_chunk_fits_its_budget(monkeypatch):
-    seen = []
-    engine = losses.tied_cross_entropy.__globals__["loss_sum"]
+@pytest.mark.parametrize(
+    ("count", "vocabulary", "chunks"),
+    [(4864, 30_522, 19), (320, 30_522, 1), (600, 30_522, 2), (4096, 1000, 1)],
+)
+def test_chunks_are_chosen_from_positions_and_vocabulary(count, vocabulary, chunks):
+    """256 positions are the fewest worth a chunk; a small vocabulary has room for all.
 
-    def watched(hidden, table, bias, terms):
-        seen.append(terms.chunk_size)
-        return engine(hidden, table, bias, terms)
-
-    monkeypatch.setitem(losses.tied_cross_entropy.__globals__, "loss_sum", watched)
-    tied_cross_entropy(*sample(vocabulary=30_522))
-    assert seen[0] * 30_522 * 4 <= 64 * 2**20 < (seen[0] + 1) * 30_522 * 4
+    The loop counts to the number of chunks; without a loop there is one.
+    """
+    *values, labels, weights = sample(count, vocabulary=vocabulary, width=2)
+    step = tf.function(lambda *values: tied_cross_entropy(*values, labels, weights))
+    graph = step.get_concrete_function(*values).graph
+    sizes = {shape[0] for shape in shapes_in(graph) if shape[1:] == [vocabulary]}
+    loops = [op for op in graph.get_operations() if "While" in op.type]
+    assert len(loops) == (chunks > 1)
+    assert max(sizes - {None, vocabulary}) == -(-count // chunks)
 
 
 def test_replicas_share_the_work(mirrored):

@@ -1,7 +1,6 @@
 """Masked language model pretraining as ordinary Keras `fit`."""
 
 import tensorflow as tf
-from tensorflow import keras
 
 from tiedbert.text.masking import mask_tokens
 from tiedbert.text.records import corpus_dataset, read_manifest
@@ -28,8 +27,9 @@ def masked_batches(
         start: first step.
 
     Returns:
-        A `tf.data.Dataset` of ``(inputs, labels, weights)``: inputs by name, labels
-        int32 ``[batch, n]``, weights float32 ``[batch, n]`` with mean 1.
+        A `tf.data.Dataset` of the inputs, by name, of a model that
+        :func:`tiedbert.bert.masked_lm` makes with its loss; labels and weights are
+        among them. Each text has :func:`predictions_per_text` positions.
     """
     sequences = _part(corpus_dir, held_out, validation=False)
     batches = (
@@ -52,18 +52,10 @@ def held_out_batches(corpus_dir, tokenizer, batch_size, held_out, *, rate=0.15):
     return _masked(batches.enumerate(), mask)
 
 
-def compile_masked_lm(model, optimizer, **options):
-    """Compile a model of :func:`tiedbert.bert.masked_lm` for such batches.
-
-    The loss is the mean cross-entropy of the masked positions in nats, ``accuracy``
-    their share that is guessed right.
-    """
-    model.compile(
-        optimizer,
-        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        weighted_metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
-        **options,
-    )
+def predictions_per_text(corpus_dir, rate=0.15) -> int:
+    """Positions to predict in each text of a corpus; weights say which are used."""
+    length = read_manifest(corpus_dir)["config"]["sequence_length"]
+    return max(1, round(rate * length))
 
 
 def _part(corpus_dir, held_out, validation):
@@ -84,8 +76,7 @@ def _masked(numbered_batches, mask):
 
 
 def _masker(corpus_dir, tokenizer, rate, seed):
-    length = read_manifest(corpus_dir)["config"]["sequence_length"]
-    max_predictions = max(1, round(rate * length))
+    max_predictions = predictions_per_text(corpus_dir, rate)
 
     def mask(step, token_ids):
         masked = mask_tokens(
@@ -97,14 +88,12 @@ def _masker(corpus_dir, tokenizer, rate, seed):
             max_predictions=max_predictions,
             rate=rate,
         )
-        inputs = {
+        return {
             "Input-Token": masked["token_ids"],
             "Input-Segment": tf.zeros_like(token_ids),
             "Masked-Positions": masked["positions"],
+            "Masked-Labels": masked["labels"],
+            "Masked-Weights": masked["weights"],
         }
-        weights = masked["weights"]
-        # Keras divides by the number of slots, used or not.
-        weights = tf.math.divide_no_nan(weights, tf.reduce_mean(weights))
-        return inputs, masked["labels"], weights
 
     return mask

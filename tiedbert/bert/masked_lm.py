@@ -7,10 +7,12 @@ from tiedbert.bert.early_gather import last_attention, last_block_at
 from tiedbert.bert.kinds import feed_forward_of, initializer_of
 from tiedbert.errors import InputError
 from tiedbert.graph import Graph
-from tiedbert.layers import EmbeddingDense, GatherPositions
+from tiedbert.layers import EmbeddingDense, GatherPositions, TiedCrossEntropy
 
 
-def masked_lm(bert, predictions=None, early_gather=False):
+def masked_lm(
+    bert, predictions=None, early_gather=False, with_loss=False, **loss_options
+):
     """A masked language model whose head works on the masked positions alone.
 
     The positions are gathered before the transform and the head: with 15 % of them
@@ -34,15 +36,25 @@ def masked_lm(bert, predictions=None, early_gather=False):
             kinds with relative or rotary positions the queries stay whole). The
             logits and gradients are the same up to rounding; dropout in the last
             block is drawn for other shapes, so a seed gives other draws.
+        with_loss: give the model its loss, which never holds the logits of all
+            positions at once, and ``accuracy`` and ``perplexity``, which come out of
+            the same pass (:class:`tiedbert.layers.TiedCrossEntropy`). It needs no
+            other loss: ``model.compile(optimizer)``. The same layers and names in
+            checkpoints.
+        **loss_options: with `with_loss`, ``chunk_size``, ``label_smoothing``,
+            ``z_loss`` or ``ignore_index`` of that layer.
 
     Returns:
         A `keras.Model` with one more input, ``"Masked-Positions"``, int32
         ``[batch, n]``; its output is float logits ``[batch, n, vocab]``. It shares
-        the layers of `bert`.
+        the layers of `bert`. With `with_loss`, two more inputs ``[batch, n]``,
+        ``"Masked-Labels"``, int32, and ``"Masked-Weights"``, float32; its output is
+        the cross-entropy of each position in nats, float32 ``[batch, n]``.
 
     Raises:
-        InputError: `bert` is no encoder (it has a head, or no table), or with
-            `early_gather` something behind the last attention mixes positions.
+        InputError: `bert` is no encoder (it has a head, or no table), with
+            `early_gather` something behind the last attention mixes positions, or
+            there are options for a loss and no loss.
 
     Source: Devlin et al., "BERT: Pre-training of deep bidirectional transformers",
     2018, appendix A; the gather is that of Google's ``run_pretraining.py``.
@@ -60,8 +72,16 @@ def masked_lm(bert, predictions=None, early_gather=False):
         (None, None, 30)
         >>> masked_lm(build_bert(path), predictions=5).output_shape
         (None, 5, 30)
+        >>> masked_lm(build_bert(path), with_loss=True).input_names
+        ['Input-Token', 'Input-Segment', 'Masked-Positions', 'Masked-Labels', \
+'Masked-Weights']
     """
     _check_encoder(bert)
+    if loss_options and not with_loss:
+        raise InputError(
+            f"masked_lm received {', '.join(loss_options)}, options of a loss: they "
+            "need with_loss=True"
+        )
     table = bert.get_layer("Embedding-Token")
     positions = keras.Input((predictions,), dtype="int32", name="Masked-Positions")
     layer = GatherPositions(name="MLM-Gather")
@@ -70,15 +90,25 @@ def masked_lm(bert, predictions=None, early_gather=False):
         return layer([hidden, positions])
 
     hidden = last_block_at(bert, gather) if early_gather else gather(bert.output)
+    make = TiedCrossEntropy if with_loss else EmbeddingDense
     if _has_plain_head(bert):
         hidden = _mapped(bert, table, hidden)
         # No variable of its own, hence no name in checkpoints.
-        head = EmbeddingDense(table, "linear", use_bias=False, name="Output-MLM")
+        options = {"use_bias": False, "name": "Output-MLM", **loss_options}
     else:
         hidden = _transformed(bert, table, hidden)
         # The name under which checkpoints know the one weight that is its own.
-        head = EmbeddingDense(table, "linear", name="MLM-Bias")
-    return keras.Model([*bert.inputs, positions], head(hidden), name="masked_lm")
+        options = {"name": "MLM-Bias", **loss_options}
+    head = make(table, activation="linear", **options)
+    inputs = [*bert.inputs, positions]
+    if not with_loss:
+        return keras.Model(inputs, head(hidden), name="masked_lm")
+    targets = [
+        keras.Input((predictions,), dtype="int32", name="Masked-Labels"),
+        keras.Input((predictions,), dtype="float32", name="Masked-Weights"),
+    ]
+    losses = head([hidden, *targets])
+    return keras.Model([*inputs, *targets], losses, name="masked_lm")
 
 
 def _transformed(bert, table, hidden):

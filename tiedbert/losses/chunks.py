@@ -12,7 +12,7 @@ class Terms(NamedTuple):
     weights: tf.Tensor
     label_smoothing: float
     z_loss: float
-    chunk_size: int
+    chunks: int | tf.Tensor
 
 
 class _Rows(NamedTuple):
@@ -54,7 +54,8 @@ def loss_sum(hidden, table, bias, terms):
 
 def _values_and_gradients(hidden, table, bias, terms):
     """What :func:`loss_sum` returns, and the float32 gradients of its first."""
-    rows, d_table, d_bias = _in_chunks(hidden, table, bias, terms)
+    rows, d_transposed_table, d_bias = _in_chunks(hidden, table, bias, terms)
+    d_table = tf.transpose(d_transposed_table)
     gradients = rows.d_hidden, d_table, d_bias
     losses = rows.cross_entropy
     if terms.label_smoothing or terms.z_loss:
@@ -65,15 +66,15 @@ def _values_and_gradients(hidden, table, bias, terms):
 
 
 def _in_chunks(hidden, table, bias, terms):
-    """:class:`_Rows` of all positions, and the gradients of table and bias."""
+    """:class:`_Rows` of all positions, the gradient of the transposed table, and that
+    of the bias."""
     table = tf.cast(table, hidden.dtype)
     whole = hidden, terms.labels, terms.weights
-    count = tf.shape(hidden)[0] if hidden.shape[0] is None else hidden.shape[0]
-    # As many chunks as needed and all of one size: few positions are padding.
-    chunks = -(-count // terms.chunk_size)
-    if isinstance(chunks, int) and chunks <= 1:
+    chunks = terms.chunks
+    if isinstance(chunks, int) and chunks == 1:
         return _chunk(*whole, table, bias, terms.z_loss)
-    chunks = tf.maximum(chunks, 1)
+    # All of one size, so that few positions are padding.
+    count = tf.shape(hidden)[0]
     size = -(-count // chunks)
     parts = [_in_parts(values, chunks, size) for values in whole]
 
@@ -84,7 +85,7 @@ def _in_chunks(hidden, table, bias, terms):
         return index + 1, rows, d_table + of_chunk[0], d_bias + of_chunk[1]
 
     rows = [tf.TensorArray(tf.float32, chunks) for _ in _Rows._fields]
-    start = tf.constant(0), rows, tf.zeros(table.shape), tf.zeros(bias.shape)
+    start = tf.constant(0), rows, tf.zeros(table.shape[::-1]), tf.zeros(bias.shape)
     # One chunk after another: in parallel, they would all be there at once.
     _, rows, d_table, d_bias = tf.while_loop(
         lambda index, *_: index < chunks, step, start, parallel_iterations=1
@@ -105,23 +106,26 @@ def _chunk(hidden, labels, weights, table, bias, z_loss):
     logits = tf.cast(tf.matmul(hidden, table, transpose_b=True), tf.float32)
     logits = tf.nn.bias_add(logits, bias)
     of_labels = tf.gather(logits, labels, batch_dims=1)
-    # The second result is the gradient, softmax less one-hot.
-    cross_entropy, error = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
-        features=logits, labels=labels
-    )
+    correct = of_labels >= tf.reduce_max(logits, axis=1)
+    # The last that reads the logits, and so in their place: the second result is the
+    # gradient, softmax less one-hot.
+    with tf.control_dependencies([of_labels, correct]):
+        cross_entropy, error = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
+            features=logits, labels=labels
+        )
     log_normalizer = cross_entropy + of_labels
     # Rows are scaled where they are narrow: a pass over the logits costs time.
     scale = weights * (1.0 + 2.0 * z_loss * log_normalizer)
-    d_bias = tf.linalg.matvec(error, scale, transpose_a=True)
+    d_bias = tf.matmul(scale[None], error)[0]
     error = tf.cast(error, hidden.dtype)
     scaled = tf.cast(scale[:, None] * tf.cast(hidden, tf.float32), hidden.dtype)
     rows = _Rows(
         cross_entropy,
         log_normalizer,
-        correct=tf.cast(of_labels >= tf.reduce_max(logits, axis=1), tf.float32),
+        correct=tf.cast(correct, tf.float32),
         d_hidden=scale[:, None] * tf.cast(tf.matmul(error, table), tf.float32),
     )
-    d_table = tf.cast(tf.matmul(error, scaled, transpose_a=True), tf.float32)
+    d_table = tf.cast(tf.matmul(scaled, error, transpose_a=True), tf.float32)
     return rows, d_table, d_bias
 
 

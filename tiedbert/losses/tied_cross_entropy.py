@@ -7,9 +7,10 @@ import tensorflow as tf
 from tiedbert.errors import InputError
 from tiedbert.losses.chunks import Terms, loss_sum
 
-# Logits of one chunk, in bytes of float32: large enough for full speed of the matrix
-# products, small beside the table of a real vocabulary.
-CHUNK_BYTES = 64 * 2**20
+# Room for the float32 logits of one chunk: as much as a table of a few hundred columns.
+CHUNK_BYTES = 24 * 2**20
+# With fewer positions, adding each chunk's gradient to the table's is what takes time.
+SMALLEST_CHUNK = 256
 
 
 class ByPosition(NamedTuple):
@@ -52,8 +53,9 @@ def tied_cross_entropy(
         labels: integers ``[...]`` in ``[0, vocab)`` or equal to `ignore_index`.
         weights: ``[...]``; None weighs all positions alike. The mean divides by
             their sum.
-        chunk_size: positions at a time; by default what :data:`CHUNK_BYTES` of logits
-            have room for.
+        chunk_size: positions at a time, at most; chunks are made equal. By default
+            about as many as :data:`CHUNK_BYTES` of logits have room for, and no
+            fewer than :data:`SMALLEST_CHUNK`.
         label_smoothing: share of the target that is spread evenly over the vocabulary
             (Szegedy et al., "Rethinking the Inception architecture", 2016).
         z_loss: factor of the squared logarithm of the softmax denominator, which keeps
@@ -126,7 +128,7 @@ def tied_cross_entropy_by_position(
         weights=tf.reshape(tf.math.divide_no_nan(weights, scale), [-1]),
         label_smoothing=label_smoothing,
         z_loss=z_loss,
-        chunk_size=chunk_size or max(1, CHUNK_BYTES // (4 * vocabulary)),
+        chunks=_number_of_chunks(labels, vocabulary, chunk_size),
     )
     bias = tf.zeros([vocabulary]) if bias is None else tf.cast(bias, tf.float32)
     loss, *found = loss_sum(tf.reshape(hidden, [-1, width]), table, bias, terms)
@@ -135,6 +137,18 @@ def tied_cross_entropy_by_position(
     )
     mean = tf.math.divide_no_nan(loss, tf.reduce_sum(terms.weights))
     return ByPosition(mean, cross_entropy, correct, weights)
+
+
+def _number_of_chunks(labels, vocabulary, chunk_size):
+    """An `int` where the number of positions is known, else a tensor; at least one."""
+    count = labels.shape.num_elements()
+    count = tf.size(labels) if count is None else count
+    if chunk_size is None:
+        chunk_size = max(SMALLEST_CHUNK, CHUNK_BYTES // (4 * vocabulary))
+        chunks = (count + chunk_size // 2) // chunk_size
+    else:
+        chunks = -(-count // chunk_size)
+    return max(chunks, 1) if isinstance(chunks, int) else tf.maximum(chunks, 1)
 
 
 def _check(hidden, table, bias, labels, weights, chunk_size, label_smoothing):
