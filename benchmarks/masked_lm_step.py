@@ -66,7 +66,7 @@ def step_of(model, loss):
     return lambda: float(step())
 
 
-def products():
+def products(early_gather=False):
     """The matrix products of a step and nothing else: no less time is possible."""
 
     def three(rows, inner, columns, batch=()):
@@ -80,16 +80,22 @@ def products():
             tf.matmul(a, c, transpose_a=True)[..., 0, 0],
         ]
 
-    tokens, heads = BATCH * TIME, (BATCH, HEADS)
-    block = [three(tokens, WIDTH, WIDTH)] * 4
-    block += [three(tokens, WIDTH, INNER), three(tokens, INNER, WIDTH)]
-    block += [three(TIME, WIDTH // HEADS, TIME, heads)]
-    block += [three(TIME, TIME, WIDTH // HEADS, heads)]
-    head = [
-        three(BATCH * MASKED, WIDTH, WIDTH),
-        three(BATCH * MASKED, WIDTH, VOCABULARY),
-    ]
-    compiled = [tf.function(product) for product in LAYERS * block + head]
+    def block(queries):
+        """Of a Transformer that gives this many positions in each text."""
+        rows, size, texts = BATCH * queries, WIDTH // HEADS, (BATCH, HEADS)
+        return [
+            *[three(BATCH * TIME, WIDTH, WIDTH)] * 2,  # keys and values
+            *[three(rows, WIDTH, WIDTH)] * 2,  # queries and output
+            three(queries, size, TIME, texts),
+            three(queries, TIME, size, texts),
+            three(rows, WIDTH, INNER),
+            three(rows, INNER, WIDTH),
+        ]
+
+    masked = BATCH * MASKED
+    head = [three(masked, WIDTH, WIDTH), three(masked, WIDTH, VOCABULARY)]
+    blocks = (LAYERS - 1) * block(TIME) + block(MASKED if early_gather else TIME)
+    compiled = [tf.function(product) for product in blocks + head]
     return lambda: [product() for product in compiled] and None
 
 
@@ -197,7 +203,11 @@ def main():
     for name, loss in losses.items():
         error = abs(loss / losses["tiedbert"] - 1)
         assert error < (1e-2 if "bfloat16" in name else 1e-5), losses
-    candidates = {"the matrix products alone": products(), **steps}
+    candidates = {
+        "the matrix products alone": products(),
+        "those of an early gather alone": products(early_gather=True),
+        **steps,
+    }
     print_table(measure(candidates, REPETITIONS), "masked LM training step")
 
 

@@ -2,10 +2,7 @@
 
 import copy
 import pickle
-import subprocess
-import sys
 import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -570,14 +567,23 @@ def stored(path, shape):
 # --- training elsewhere, other policies, frozen tables
 
 
-def test_a_table_is_one_on_two_devices(tmp_path):
-    """A process of its own: devices are there before TensorFlow starts, or never."""
-    script = Path(__file__).parent / "mirrored_tie.py"
-    done = subprocess.run(
-        [sys.executable, script], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.strip().endswith("tied on 2 replicas")
+@pytest.mark.parametrize("build", [side_by_side, siblings])
+def test_a_table_is_one_on_two_devices(build, mirrored):
+    with mirrored.scope():
+        model = build()
+        model.compile(keras.optimizers.SGD(0.5), "mse")
+    table = named(model, "tokens").embeddings
+    variable = table if isinstance(table, tf.Variable) else table.value
+    start = variable.numpy()
+    tokens = np.array([[1, 2, 4], [3, 1, 0], [0, 2, 2], [4, 4, 1]])
+    target = np.ones([4, 3, VOCABULARY], "float32")
+    model.fit(tokens, target, batch_size=4, epochs=2, verbose=0)
+    assert len(check_tied(model)) == 1
+    assert_agrees(model)
+    replicas = [v.numpy() for v in mirrored.experimental_local_results(variable)]
+    assert len(replicas) == 2
+    assert np.all(replicas[0] == replicas[1])
+    assert np.any(replicas[0] != start)
 
 
 def mixed():
