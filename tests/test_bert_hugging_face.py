@@ -121,6 +121,27 @@ def test_where_the_positions_are_gathered_makes_no_difference(saved):
     np.testing.assert_allclose(model(inputs), again(inputs), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu"])
+def test_the_configuration_that_was_written_builds_the_same_model(tmp_path, activation):
+    model = build(tmp_path, hidden_act=activation)
+    save_safetensors(model, tmp_path)
+    again = masked_lm(build_bert(tmp_path / "config.json"))
+    load_safetensors(again, tmp_path)
+    inputs = [*BATCH, POSITIONS]
+    np.testing.assert_array_equal(model(inputs), again(inputs))
+
+
+def test_a_model_with_its_loss_is_the_same_model(saved, tmp_path):
+    model, folder = saved
+    again = masked_lm(build_bert(folder / "config.json"), with_loss=True)
+    load_safetensors(again, folder)
+    assert_same_weights(model, again)
+    save_safetensors(again, tmp_path)
+    written = load_file(tmp_path / "model.safetensors")
+    for name, tensor in load_file(folder / "model.safetensors").items():
+        np.testing.assert_array_equal(written[name], tensor)
+
+
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [

@@ -7,7 +7,13 @@ import pytest
 from bert_samples import BATCH, scramble, write_config
 from text_samples import VOCAB_SIZE, tokenizer
 
-from tiedbert.bert import build_bert, classifier, masked_lm, save_google_checkpoint
+from tiedbert.bert import (
+    build_bert,
+    classifier,
+    load_safetensors,
+    masked_lm,
+    save_google_checkpoint,
+)
 from tiedbert.errors import InputError
 from tiedbert.runs import open_run
 from tiedbert.saved_models import (
@@ -70,10 +76,19 @@ def test_a_saved_classifier_is_json_tensors_and_a_tokenizer(finetuned):
         "bert_config.json",
         "bert_model.ckpt.data-00000-of-00001",
         "bert_model.ckpt.index",
+        "config.json",
         "labels.json",
+        "model.safetensors",
         "tokenizer.model",
     ]
     assert json.loads((folder / "model" / "labels.json").read_text()) == LABELS
+
+
+def test_a_saved_classifier_is_there_for_hugging_face_too(finetuned):
+    model, folder = finetuned
+    again = classifier(build_bert(folder / "model" / "config.json"), len(LABELS))
+    load_safetensors(again, folder / "model")
+    np.testing.assert_array_equal(again(BATCH), model(BATCH))
 
 
 def test_a_classifiers_encoder_can_be_fine_tuned_on(finetuned):

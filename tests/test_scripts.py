@@ -183,6 +183,8 @@ MODEL_FILES = {
     "model/bert_config.json",
     "model/bert_model.ckpt.index",
     "model/bert_model.ckpt.data-00000-of-00001",
+    "model/config.json",
+    "model/model.safetensors",
     "model/tokenizer.model",
 }
 

@@ -9,6 +9,7 @@ from tiedbert.bert import (
     classifier,
     load_google_checkpoint,
     save_google_checkpoint,
+    save_safetensors,
 )
 from tiedbert.bert.models import read_config
 from tiedbert.errors import InputError
@@ -87,6 +88,7 @@ def save_classifier(model, label_names, pretrained, folder):
     write_json(folder / "labels.json", label_names)
     pretrained.tokenizer.save(folder / "tokenizer.model")
     save_google_checkpoint(model, folder / "bert_model.ckpt")
+    save_safetensors(model, folder)
 
 
 def load_classifier(run_folder) -> tuple:

@@ -20,6 +20,13 @@ _REQUIRED = {
     "hidden_act",
 }
 
+# Hugging Face's names of what bert4keras calls otherwise.
+_ACTIVATIONS = {
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_python": "gelu",
+}
+
 
 def build_bert(
     config_path,
@@ -31,7 +38,8 @@ def build_bert(
     """Build a bert4keras model, its kernels initialized apart from each other.
 
     Args:
-        config_path: ``bert_config.json`` in Google's format.
+        config_path: ``bert_config.json`` in Google's format, or the ``config.json``
+            of a Hugging Face folder.
         checkpoint_path: prefix of a Google checkpoint (``.../bert_model.ckpt``);
             every name and shape is checked, unless bert4keras' ``autoresize_weights``
             or ``ignore_invalid_weights`` is among the options.
@@ -59,11 +67,13 @@ def build_bert(
         >>> build_bert(path).output_shape
         (None, None, 8)
     """
+    config = read_config(config_path)
+    config["hidden_act"] = _ACTIVATIONS.get(config["hidden_act"], config["hidden_act"])
     transformer = build_transformer_model(
         model=kind(model),
         application=_application(application, model),
         return_keras_model=False,
-        **{**read_config(config_path), **version_of(model), **bert4keras_options},
+        **{**config, **version_of(model), **bert4keras_options},
     )
     if checkpoint_path is not None:
         load_transformer(transformer, checkpoint_path)
