@@ -168,8 +168,10 @@ def hugging_face_step(folder, arrays, half=False):
 def policy(name):
     """Models made in here compute with this policy."""
     keras.mixed_precision.set_global_policy(name)
-    yield
-    keras.mixed_precision.set_global_policy("float32")
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
 
 
 def steps_from(folder, arrays):

@@ -53,7 +53,8 @@ def main():
 
     bert = berts.build_bert(minilm / "config.json")
     berts.load_safetensors(bert, minilm)
-    model = berts.masked_lm(bert, PREDICTIONS, early_gather=True, with_loss=True)
+    model = berts.masked_lm(
+        bert, predictions=PREDICTIONS, early_gather=True, with_loss=True)  # fmt: skip
     model.compile(adamw(5e-4, options.steps))
     before, *_ = model.evaluate(held_out, verbose=0)
     model.fit(training, steps_per_epoch=options.steps, verbose=2)

@@ -128,7 +128,7 @@ def train(args, folder, tokenizer):
         attention_dropout_rate=args.dropout,
     )
     predictions = pretraining.predictions_per_text(args.corpus, args.mask_rate)
-    model = masked_lm(bert, predictions, early_gather=True, with_loss=True)
+    model = masked_lm(bert, predictions=predictions, early_gather=True, with_loss=True)
     optimizer = adamw(args.learning_rate, args.steps)
     epoch_steps = min(args.log_every, args.steps)
     model.compile(optimizer)

@@ -61,31 +61,11 @@ def test_the_checkpoint_has_googles_names(saved):
     assert len(shapes) == 5 + 16 + 5  # embeddings, one block, head
 
 
-def test_a_checkpoint_gives_back_every_value(saved):
-    model, folder = saved
-    again = masked_lm(build_bert(config_of(folder)))
-    load_google_checkpoint(again, checkpoint_of(folder))
-    for ours, theirs in zip(model.get_weights(), again.get_weights(), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-
-
 def test_build_bert_loads_what_bert4keras_loads(saved):
     _, folder = saved
     ours = build_bert(config_of(folder), checkpoint_of(folder))
     theirs = build_theirs(config_of(folder), checkpoint_of(folder))
     np.testing.assert_array_equal(ours(BATCH), theirs(BATCH))
-
-
-def test_bert4keras_reads_our_masked_lm(saved):
-    model, folder = saved
-    positions = np.array([[1, 3], [5, 0]], np.int32)
-    everywhere = build_theirs(
-        config_of(folder), checkpoint_of(folder), with_mlm="linear"
-    )(BATCH)
-    expected = tf.gather(everywhere, positions, batch_dims=1)
-    found = model([*BATCH, positions])
-    assert float(tf.reduce_max(tf.abs(expected))) > 1  # not a comparison of zeros
-    np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
 
 
 def test_every_head_of_bert_survives_a_checkpoint(saved, tmp_path):

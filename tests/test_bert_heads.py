@@ -68,14 +68,6 @@ def test_input_and_output_share_one_table(model):
     assert_tied(model)
 
 
-def test_the_logits_are_those_of_all_positions_gathered(bert, model):
-    hidden = bert(BATCH)
-    for name in ("MLM-Dense", "MLM-Norm", "MLM-Bias"):
-        hidden = model.get_layer(name)(hidden)
-    expected = tf.gather(hidden, POSITIONS, batch_dims=1)
-    np.testing.assert_allclose(model(INPUTS), expected, atol=1e-5)
-
-
 def test_only_the_masked_positions_reach_the_transform(model):
     before = keras.Model(model.inputs, model.get_layer("MLM-Dense").input)
     assert before(INPUTS).shape == (2, 2, CONFIG["hidden_size"])
@@ -125,12 +117,6 @@ def test_the_tie_survives_a_clone(model):
     np.testing.assert_array_equal(clone(INPUTS), model(INPUTS))
     assert_tied(clone)
     assert table_of(clone) is not table_of(model)
-
-
-def test_padding_does_not_change_the_logits(model):
-    longer = [np.pad(array, [(0, 0), (0, 5)]) for array in BATCH]
-    found = model([*longer, POSITIONS])
-    np.testing.assert_allclose(found, model(INPUTS), atol=1e-5)
 
 
 def test_any_number_of_positions_fits(model):
@@ -356,8 +342,55 @@ def test_what_has_a_head_already_is_refused(tmp_path, options, given):
 def test_what_is_no_bert_is_refused():
     tokens = keras.Input((None,))
     model = keras.Model(tokens, keras.layers.Embedding(3, 2)(tokens), name="plain")
-    with pytest.raises(InputError, match="layers with a table .* received model 'plai"):
+    with pytest.raises(InputError, match="layers with an input .* received model 'pl"):
         masked_lm(model)
+
+
+def test_a_t5_has_no_such_head(tmp_path):
+    encoder = build_bert(write_config(tmp_path), model="t5_encoder")
+    with pytest.raises(InputError, match='layers with an input "Input-Token"'):
+        masked_lm(encoder)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"chunk": 3}, "no option chunk: expected .* of the loss chunk_size, "),
+        ({"with_loss": True, "use_bias": False}, "no option use_bias: "),
+        ({"z_loss": 0.1}, "received z_loss, of the loss: that needs with_loss=True"),
+    ],
+)
+def test_options_that_do_not_exist_are_refused(bert, options, message):
+    with pytest.raises(InputError, match=message):
+        masked_lm(bert, **options)
+
+
+@pytest.mark.parametrize("early", [False, True])
+@pytest.mark.parametrize("model", ["bert", "roformer_v2"])
+def test_the_loss_inside_is_that_of_the_logits(tmp_path, model, early):
+    """Of every position, and the gradients of every weight; smoothing arrives."""
+    config = write_config(tmp_path)
+    bert = build_bert(config, model=model)
+    inside = scramble(masked_lm(bert, early_gather=early, with_loss=True, z_loss=0.01))
+    outside = with_weights_of(inside, masked_lm(build_bert(config, model=model)))
+    labels = np.array([[4, 9], [17, 0]], np.int32)
+    weights = np.array([[1.0, 0.5], [2.0, 0.0]], np.float32)
+    with tf.GradientTape(persistent=True) as tape:
+        each = inside([*INPUTS, labels, weights])
+        loss = tf.add_n(inside.losses)
+        logits = outside(INPUTS)
+        plain = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        penalty = 0.01 * tf.reduce_logsumexp(logits, -1) ** 2
+        expected = tf.reduce_sum(weights * (plain + penalty)) / weights.sum()
+    np.testing.assert_allclose(each, plain, rtol=1e-5)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    found, right = (
+        tape.gradient(value, made.trainable_weights)
+        for value, made in ((loss, inside), (expected, outside))
+    )
+    for ours, theirs in zip(found, right, strict=True):
+        ours, theirs = map(tf.convert_to_tensor, (ours, theirs))
+        np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-5)
 
 
 def test_positions_that_meet_behind_the_last_attention_are_refused(bert):

@@ -438,6 +438,16 @@ def test_the_vocabulary_has_one_token_a_line(saved):
     assert config["model_max_length"] == CONFIG["max_position_embeddings"]
 
 
+def test_an_older_vocabulary_stays_only_if_it_fits(saved, tmp_path):
+    folder = tmp_path / "hf"
+    save_safetensors(saved[0], folder, WORDS)
+    save_safetensors(saved[0], folder)
+    assert (folder / "vocab.txt").read_text().split() == WORDS
+    larger = build(tmp_path, vocab_size=31)
+    with pytest.raises(InputError, match="vocab.txt: expected 31 tokens, found 30"):
+        save_safetensors(larger, folder)
+
+
 @pytest.mark.parametrize("end", ["", "\n"])
 def test_a_vocabulary_file_is_copied(saved, tmp_path, end):
     # A separator of lines that is no line feed is a token like others.

@@ -65,9 +65,13 @@ def assert_as_plain(found, expected, rtol=1e-5, atol=1e-6):
         np.testing.assert_allclose(gradient, good, rtol=rtol, atol=atol)
 
 
-@every_mode
-@every_option
-@pytest.mark.parametrize("chunk_size", [None, 1, 3])
+# Compiling takes a second: once without a loop and once with all that there is.
+CASES = [(mode, o, size) for mode in ("eager", "graph") for o in OPTIONS
+         for size in (None, 1, 3)]  # fmt: skip
+CASES += [("xla", OPTIONS[0], None), ("xla", OPTIONS[3], 3)]
+
+
+@pytest.mark.parametrize(("mode", "options", "chunk_size"), CASES, ids=str)
 def test_value_and_gradients_are_those_of_the_formula(mode, options, chunk_size):
     *values, labels, weights = sample()
 
@@ -249,6 +253,33 @@ def test_half_precision_sums_in_float32(dtype, options):
         )
 
 
+@pytest.mark.parametrize("chunk_size", [None, 1000])
+def test_float16_does_not_overflow_where_many_positions_have_one_label(chunk_size):
+    """Each adds ten to a row of the table's gradient, and 65,504 is the largest."""
+    count = 40_000
+    hidden = tf.fill([count, 1], tf.constant(10.0, tf.float16))
+    labels = tf.zeros([count], tf.int32)
+    table = tf.zeros([10, 1])
+    with tf.GradientTape() as tape:
+        tape.watch(table)
+        loss = tied_cross_entropy(hidden, table, None, labels, None, chunk_size)
+    expected = [[-9.0]] + [[1.0]] * 9
+    np.testing.assert_allclose(tape.gradient(loss, table), expected, rtol=1e-3)
+
+
+@pytest.mark.parametrize("mode", ["eager", "graph"])
+def test_weights_have_no_gradient(mode):
+    *values, labels, weights = sample()
+
+    def gradient():
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            loss = tied_cross_entropy(*values, labels, weights, 3)
+        return tape.gradient(loss, weights)
+
+    assert COMPILED[mode](gradient)() is None
+
+
 def test_float16_keeps_gradients_smaller_than_it_can_hold():
     """Ten thousand positions share the mean: each alone would vanish."""
     count = 10_000
@@ -408,6 +439,9 @@ def test_replicas_share_the_work(mirrored):
         ({"weights": tf.ones([2, 5])}, r"weights: expected shape \(10,\) .*\(2, 5\)"),
         ({"chunk_size": 0}, "chunk_size: expected at least 1, received 0"),
         ({"label_smoothing": 1.0}, "label_smoothing: expected at least 0 and below 1"),
+        ({"z_loss": -1.0}, "z_loss: expected at least 0, received -1.0"),
+        ({"weights": [1.0, 2.0]}, r"weights: expected shape \(10,\) .* \(2,\)"),
+        ({"bias": [1.0, 2.0]}, r"bias: expected shape \(11,\) .* received \(2,\)"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

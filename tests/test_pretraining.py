@@ -180,7 +180,12 @@ def test_the_metrics_are_means_over_the_masked_positions(corpus, bert):
 
 
 def test_the_loss_falls(corpus, bert):
-    model = masked_lm(bert, predictions_per_text(corpus), True, with_loss=True)
+    model = masked_lm(
+        bert,
+        predictions=predictions_per_text(corpus),
+        early_gather=True,
+        with_loss=True,
+    )
     model.compile(adamw(2e-2, 120))
     history = model.fit(
         masked_batches(corpus, tokenizer(), BATCH, held_out=HELD_OUT),

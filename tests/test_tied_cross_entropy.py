@@ -181,6 +181,35 @@ def test_the_weights_of_positions_are_not_rounded():
     assert losses[0] != losses[1]
 
 
+@pytest.mark.parametrize("directly", [False, True])
+def test_half_precision_rounds_neither_bias_nor_its_gradient(directly):
+    """1 / 3 is no bfloat16; in the products alone there is half precision."""
+    model, _ = with_loss("mixed_bfloat16")
+    head = model.get_layer("head")
+    head.bias.assign(np.linspace(-1 / 3, 1 / 3, VOCABULARY))
+    rounded = tf.cast(tf.cast(head.bias, tf.bfloat16), tf.float32)
+    hidden = tf.zeros([4, 5, WIDTH], tf.bfloat16)
+    if not directly:
+        given = [keras.Input((5, WIDTH), dtype="bfloat16"), *model.inputs[1:]]
+        head = keras.Model(given, head(given))
+    inputs = [hidden, tf.constant(LABELS), tf.constant(WEIGHTS)]
+    with tf.GradientTape() as tape:
+        each = head(inputs)
+        loss = tf.add_n(head.losses)
+    biases = tf.broadcast_to(model.get_layer("head").bias, [4, 5, VOCABULARY])
+    np.testing.assert_allclose(each, cross_entropies(biases), rtol=1e-6)
+    variable = model.get_layer("head").bias
+    variable = variable if isinstance(variable, tf.Variable) else variable.value
+    gradient = tape.gradient(loss, variable)
+    softmax = tf.nn.softmax(model.get_layer("head").bias)
+    of_labels = tf.reduce_sum(
+        WEIGHTS[..., None] * tf.one_hot(LABELS, VOCABULARY), (0, 1)
+    )
+    expected = softmax - of_labels / WEIGHTS.sum()
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4)
+    assert np.any(rounded != biases[0, 0])
+
+
 def test_saving_keeps_the_tie_and_the_options(tmp_path):
     model, _ = with_loss(chunk_size=2, label_smoothing=0.1, z_loss=0.01)
     model.compile("adam")

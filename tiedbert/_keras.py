@@ -361,12 +361,12 @@ def in_a_file() -> bool:
     return _keras_3_state("shared_objects/id_to_obj_map") is not None
 
 
-# Where Keras makes a model again, and the name of what it has made of it so far.
+# Which function of Keras makes a model again, and its name of what there is so far.
 _REBUILDING = {
-    "keras.src.models.functional": "created_layers",
-    "keras.src.models.sequential": "model",
-    "tf_keras.src.engine.functional": "created_layers",
-    "tf_keras.src.engine.sequential": "model",
+    ("keras.src.models.functional", "functional_from_config"): "created_layers",
+    ("keras.src.models.sequential", "from_config"): "model",
+    ("tf_keras.src.engine.functional", "reconstruct_from_config"): "created_layers",
+    ("tf_keras.src.engine.sequential", "from_config"): "model",
 }
 
 
@@ -377,12 +377,22 @@ def layers_being_loaded() -> list:
     """
     found, frame = [], sys._getframe()
     while frame is not None:
-        name = _REBUILDING.get(frame.f_globals.get("__name__"))
-        if name in frame.f_locals and frame.f_code.co_name.endswith("from_config"):
-            made = frame.f_locals[name]
+        place = frame.f_globals.get("__name__"), frame.f_code.co_name
+        if place in _REBUILDING:
+            made = _local(frame, _REBUILDING[place])
             found += list(made.values()) if isinstance(made, dict) else [made]
         frame = frame.f_back
     return [layer for layer in found if isinstance(layer, keras.layers.Layer)]
+
+
+def _local(frame, name):
+    if name not in frame.f_locals:
+        raise RuntimeError(
+            f"Keras {VERSION} has no {name} in {frame.f_code.co_name}, where tiedbert "
+            "finds the table of a tied head; use a Keras that tiedbert's README lists, "
+            "or report it"
+        )
+    return frame.f_locals[name]
 
 
 def is_compiled(model) -> bool:
@@ -400,6 +410,14 @@ def keep_metric(layer, name, metric):
         object.__setattr__(layer, name, metric)
     else:
         setattr(layer, name, metric)
+
+
+def whole_variables():
+    """Context in which variables are read in their own dtype under any policy."""
+    if LEGACY:
+        module = sys.modules["tf_keras.src.mixed_precision.autocast_variable"]
+        return _internal(module, "enable_auto_cast_variables")(None)
+    return _internal(sys.modules["keras.src.backend"], "AutocastScope")(None)
 
 
 def scale_loss(optimizer, loss):

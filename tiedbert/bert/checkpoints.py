@@ -53,8 +53,7 @@ def load_google_checkpoint(
         compound_tokens: bert4keras' option, as `keep_tokens`: for each further token
             the rows whose mean it starts from.
         autoresize_weights: bert4keras' option: weights of other shapes are repeated
-            or cut to fit, instead of refused; one that is zero throughout cannot be,
-            which is found only when the others have changed.
+            or cut to fit, instead of refused; one that is zero throughout cannot be.
 
     Raises:
         InputError: no such checkpoint, a variable missing in it or of another shape,
@@ -184,10 +183,13 @@ def _resize(transformer, layers, checkpoint_path):
 def _load_theirs(transformer, weights, checkpoint_path):
     """Load by bert4keras' own hand; it divides by the norm of what it resizes."""
     _stored_shapes(checkpoint_path)  # the message when there is none
+    before = [weight.numpy() for weight in weights]
     with np.errstate(invalid="ignore"):
         transformer.load_weights_from_checkpoint(str(checkpoint_path))
     lost = [w.name for w in weights if not np.isfinite(w.numpy()).all()]
     if lost:
+        for weight, value in zip(weights, before, strict=True):
+            weight.assign(value)
         raise InputError(
             f"{checkpoint_path}: what is zero throughout cannot be resized: "
             f"{', '.join(lost)}"

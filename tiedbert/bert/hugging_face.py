@@ -44,7 +44,9 @@ def save_safetensors(model, folder, vocab=None, lowercase=True):
     Raises:
         InputError: a layer that Hugging Face's BERT does not have, an attention mask,
             an activation or positions that it does not know, or another number of
-            tokens than the table has rows.
+            tokens than the table has rows (in `vocab`, or in the folder's old
+            ``vocab.txt``).
+        OSError: the files cannot be written.
 
     Source: the names are those of transformers' ``models/bert/modeling_bert.py``.
 
@@ -73,6 +75,8 @@ def save_safetensors(model, folder, vocab=None, lowercase=True):
                 "model_max_length": config["max_position_embeddings"],
             }
         )
+    else:
+        _check_kept_vocabulary(Path(folder), config["vocab_size"])
     tensors = {name: _as_stored(name, weight) for name, weight in _own(model)}
     if config["architectures"] == ["BertModel"]:  # its own names have no prefix
         tensors = {name.removeprefix("bert."): v for name, v in tensors.items()}
@@ -282,6 +286,13 @@ def _vocabulary(vocab, vocab_size) -> str:
     if len(set(tokens)) < len(tokens) or any("\n" in token for token in tokens):
         raise InputError(f"{where}: expected each token once, and on one line")
     return "".join(f"{token}\n" for token in tokens)
+
+
+def _check_kept_vocabulary(folder, vocab_size):
+    """A vocabulary from before stays beside the new weights: it must be theirs."""
+    kept = folder / "vocab.txt"
+    if kept.is_file():
+        _vocabulary(kept, vocab_size)
 
 
 def _write(folder, texts, tensors):

@@ -27,6 +27,14 @@ _UNSEEN = {
 _SYNONYMS = {"gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_new", "swish": "silu"}
 
 
+def keras_activation(name):
+    """What Keras calls an activation of a config.json; any other is as it was."""
+    if not isinstance(name, str):
+        return name  # bert4keras takes a list of two for a gated layer
+    theirs = {their: ours for ours, their in reversed(_ACTIVATIONS.items())}
+    return theirs.get(_SYNONYMS.get(name, name), name)
+
+
 def describe(model) -> dict:
     """The settings of a BERT made of bert4keras' layers, under Hugging Face's names.
 

@@ -9,9 +9,11 @@ from tiedbert.errors import InputError
 from tiedbert.graph import Graph
 from tiedbert.layers import EmbeddingDense, GatherPositions, TiedCrossEntropy
 
+_LOSS_OPTIONS = ("chunk_size", "label_smoothing", "z_loss", "ignore_index")
+
 
 def masked_lm(
-    bert, predictions=None, early_gather=False, with_loss=False, **loss_options
+    bert, *, predictions=None, early_gather=False, with_loss=False, **loss_options
 ):
     """A masked language model whose head works on the masked positions alone.
 
@@ -77,11 +79,7 @@ def masked_lm(
 'Masked-Weights']
     """
     _check_encoder(bert)
-    if loss_options and not with_loss:
-        raise InputError(
-            f"masked_lm received {', '.join(loss_options)}, options of a loss: they "
-            "need with_loss=True"
-        )
+    _check_options(loss_options, with_loss)
     table = bert.get_layer("Embedding-Token")
     positions = keras.Input((predictions,), dtype="int32", name="Masked-Positions")
     layer = GatherPositions(name="MLM-Gather")
@@ -139,17 +137,32 @@ def _mapped(bert, table, hidden):
 
 
 def _has_plain_head(bert):
-    """Whether it is a RoFormer v2, the one kind whose feed-forward has no bias."""
+    """Whether it is a RoFormer v2, whose feed-forward layers have no bias."""
     return not feed_forward_of(bert).use_bias
+
+
+def _check_options(options, with_loss):
+    unknown = [name for name in options if name not in _LOSS_OPTIONS]
+    if unknown:
+        raise InputError(
+            f"masked_lm has no option {', '.join(unknown)}: expected predictions, "
+            f"early_gather, with_loss, or of the loss {', '.join(_LOSS_OPTIONS)}"
+        )
+    if options and not with_loss:
+        raise InputError(
+            f"masked_lm received {', '.join(options)}, of the loss: that needs "
+            "with_loss=True"
+        )
 
 
 def _check_encoder(bert):
     names = {layer.name for layer in bert.layers}
     attention = last_attention(Graph(bert))
-    if attention is None or "Embedding-Token" not in names:
+    # The token input of a T5, which has no such head, has another name.
+    if attention is None or not {"Embedding-Token", "Input-Token"} <= names:
         raise InputError(
-            "masked_lm expected an encoder of bert4keras' layers with a table "
-            f'"Embedding-Token", received model {bert.name!r}'
+            "masked_lm expected an encoder of bert4keras' layers with an input "
+            f'"Input-Token" and a table "Embedding-Token", received model {bert.name!r}'
         )
     expected = (None, None, attention.layer.out_dim)
     shapes = [tuple(tensor.shape) for tensor in bert.outputs]

@@ -6,6 +6,7 @@ from pathlib import Path
 from bert4keras.models import build_transformer_model
 
 from tiedbert.bert.checkpoints import load_transformer
+from tiedbert.bert.hugging_face_config import keras_activation
 from tiedbert.bert.kinds import kind, version_of
 from tiedbert.errors import InputError
 from tiedbert.surgery import split
@@ -18,13 +19,6 @@ _REQUIRED = {
     "num_attention_heads",
     "intermediate_size",
     "hidden_act",
-}
-
-# Hugging Face's names of what bert4keras calls otherwise.
-_ACTIVATIONS = {
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_python": "gelu",
 }
 
 
@@ -67,13 +61,13 @@ def build_bert(
         >>> build_bert(path).output_shape
         (None, None, 8)
     """
-    config = read_config(config_path)
-    config["hidden_act"] = _ACTIVATIONS.get(config["hidden_act"], config["hidden_act"])
+    config = {**read_config(config_path), **version_of(model), **bert4keras_options}
+    config["hidden_act"] = keras_activation(config["hidden_act"])
     transformer = build_transformer_model(
         model=kind(model),
         application=_application(application, model),
         return_keras_model=False,
-        **{**config, **version_of(model), **bert4keras_options},
+        **config,
     )
     if checkpoint_path is not None:
         load_transformer(transformer, checkpoint_path)

@@ -33,7 +33,9 @@ class TiedCrossEntropy(EmbeddingDense):
 
     Call: float ``[..., width]``, integers ``[...]`` and float ``[...]`` -> the
     cross-entropy of each position in nats, float32 ``[...]``, without a gradient. A
-    position that is masked does not count.
+    position that is masked does not count. A label whose logit no other exceeds is
+    right, also where half precision makes several logits equal. In `tf.distribute`,
+    each replica divides by the weights of its own positions.
 
     Raises:
         InputError: as `EmbeddingDense` and `tied_cross_entropy` do.
@@ -92,17 +94,18 @@ class TiedCrossEntropy(EmbeddingDense):
         hidden = tf.cast(hidden, self.compute_dtype)
         if not several:
             return super().call(hidden)
-        labels, *weights = terms
-        weights = weights[0] if weights else tf.ones(tf.shape(labels))
+        labels = tf.cast(terms[0], tf.int32)
+        weights = terms[1] if len(terms) > 1 else None
         if mask is not None and mask[0] is not None:
-            weights = tf.cast(weights, tf.float32) * tf.cast(mask[0], tf.float32)
+            counted = tf.cast(mask[0], tf.float32)
+            weights = counted * (
+                1.0 if weights is None else tf.cast(weights, tf.float32)
+            )
+        with _keras.whole_variables():
+            table = self._table()
+            bias = tf.convert_to_tensor(self.bias) if self.use_bias else None
         found = tied_cross_entropy_by_position(
-            hidden,
-            self._table(),
-            self.bias,
-            tf.cast(labels, tf.int32),
-            weights,
-            **self.options,
+            hidden, table, bias, labels, weights, **self.options
         )
         self.add_loss(found.loss)
         # Keras 2 calls a layer once in no replica, while the model is being made.

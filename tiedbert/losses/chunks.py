@@ -118,15 +118,19 @@ def _chunk(hidden, labels, weights, table, bias, z_loss):
     scale = weights * (1.0 + 2.0 * z_loss * log_normalizer)
     d_bias = tf.matmul(scale[None], error)[0]
     error = tf.cast(error, hidden.dtype)
-    scaled = tf.cast(scale[:, None] * tf.cast(hidden, tf.float32), hidden.dtype)
+    # A sum over many positions may be more than float16 can hold; their mean is not.
+    count = tf.cast(
+        tf.shape(hidden)[0] if hidden.dtype == tf.float16 else 1, tf.float32
+    )
+    scaled = (scale / count)[:, None] * tf.cast(hidden, tf.float32)
     rows = _Rows(
         cross_entropy,
         log_normalizer,
         correct=tf.cast(correct, tf.float32),
         d_hidden=scale[:, None] * tf.cast(tf.matmul(error, table), tf.float32),
     )
-    d_table = tf.cast(tf.matmul(scaled, error, transpose_a=True), tf.float32)
-    return rows, d_table, d_bias
+    d_table = tf.matmul(tf.cast(scaled, hidden.dtype), error, transpose_a=True)
+    return rows, count * tf.cast(d_table, tf.float32), d_bias
 
 
 def _regularized(hidden, table, bias, terms, rows, gradients):

@@ -44,30 +44,37 @@ def tied_cross_entropy(
     ``chunk_size`` positions at a time, and the gradients are made in the same pass:
     three matrix products as in plain training, none of them twice. Products are in the
     dtype of `hidden`; softmax, sums over chunks and results are float32. Second
-    derivatives are right too, but hold all the logits.
+    derivatives are right too, but hold all the logits; both tapes must be inside of the
+    same `tf.function`, or neither. The float32 gradient of the table waits from the
+    forward pass to the backward pass.
 
     Args:
         hidden: float ``[..., width]``.
         table: float ``[vocab, width]``, a variable or a tensor.
         bias: float ``[vocab]``, or None.
         labels: integers ``[...]`` in ``[0, vocab)`` or equal to `ignore_index`.
-        weights: ``[...]``; None weighs all positions alike. The mean divides by
-            their sum.
+        weights: ``[...]``, without a gradient; None weighs all positions alike. The
+            mean divides by their sum; under `tf.distribute`, each replica by its own.
         chunk_size: positions at a time, at most; chunks are made equal. By default
-            about as many as :data:`CHUNK_BYTES` of logits have room for, and no
-            fewer than :data:`SMALLEST_CHUNK`.
+            about as many as :data:`CHUNK_BYTES` of logits have room for, or about
+            :data:`SMALLEST_CHUNK` if that is more.
         label_smoothing: share of the target that is spread evenly over the vocabulary
             (Szegedy et al., "Rethinking the Inception architecture", 2016).
         z_loss: factor of the squared logarithm of the softmax denominator, which keeps
             logits from drifting (Chowdhery et al., "PaLM", 2022; they use 1e-4).
-        ignore_index: label of the positions that do not count.
+        ignore_index: label of the positions that do not count; their hidden states
+            must be finite all the same.
 
     Returns:
         The loss in nats, float32 scalar; zero when no position counts.
 
     Raises:
         InputError: shapes that do not belong together, labels that are not integers,
-            a chunk size below one, a smoothing outside of ``[0, 1)``.
+            a chunk size below one, a smoothing outside of ``[0, 1)``, a negative
+            z-loss.
+
+    Source: gradients made in the forward pass, chunk by chunk, are also those of Hsu et
+    al., "Liger Kernel", 2024.
 
     Example:
         >>> import tensorflow as tf
@@ -116,11 +123,16 @@ def tied_cross_entropy_by_position(
         [1.0, 0.0]
     """
     hidden, table, labels = map(tf.convert_to_tensor, (hidden, table, labels))
-    _check(hidden, table, bias, labels, weights, chunk_size, label_smoothing)
+    bias, weights = map(_tensor_or_none, (bias, weights))
+    _check_shapes(hidden, table, bias, labels, weights)
+    _check_numbers(labels, chunk_size, label_smoothing, z_loss)
     vocabulary, width = table.shape
     labels = tf.cast(labels, tf.int32 if labels.dtype.size <= 4 else tf.int64)
     counted = tf.cast(labels != ignore_index, tf.float32)
-    weights = counted if weights is None else counted * tf.cast(weights, tf.float32)
+    if weights is None:
+        weights = counted
+    else:
+        weights = counted * tf.cast(tf.stop_gradient(weights), tf.float32)
     scale = tf.reduce_max(tf.abs(weights))
     terms = Terms(
         labels=tf.reshape(tf.where(counted > 0, labels, tf.zeros_like(labels)), [-1]),
@@ -151,25 +163,35 @@ def _number_of_chunks(labels, vocabulary, chunk_size):
     return max(chunks, 1) if isinstance(chunks, int) else tf.maximum(chunks, 1)
 
 
-def _check(hidden, table, bias, labels, weights, chunk_size, label_smoothing):
-    """InputError for what does not belong together."""
+def _tensor_or_none(value):
+    return None if value is None else tf.convert_to_tensor(value)
+
+
+def _check_shapes(hidden, table, bias, labels, weights):
+    """InputError for tensors that do not belong together."""
     if table.shape.rank != 2 or None in table.shape:
         raise InputError(f"table: expected [vocab, width], received {table.shape}")
     vocabulary, width = table.shape
     expected = {
         "hidden": (hidden.shape[-1:], (width,)),
         "labels": (labels.shape, hidden.shape[:-1]),
-        "weights": (getattr(weights, "shape", labels.shape), labels.shape),
-        "bias": (getattr(bias, "shape", (vocabulary,)), (vocabulary,)),
     }
+    if weights is not None:
+        expected["weights"] = weights.shape, labels.shape
+    if bias is not None:
+        expected["bias"] = bias.shape, (vocabulary,)
     for name, (received, wanted) in expected.items():
-        if not tf.TensorShape(received).is_compatible_with(wanted):
+        if not received.is_compatible_with(wanted):
             raise InputError(
                 f"{name}: expected shape {tuple(wanted)}"
                 f"{' at the end' if name == 'hidden' else ''} for a table of "
                 f"{tuple(table.shape)} and hidden {tuple(hidden.shape)}, received "
                 f"{tuple(received)}"
             )
+
+
+def _check_numbers(labels, chunk_size, label_smoothing, z_loss):
+    """InputError for numbers that mean nothing."""
     if not labels.dtype.is_integer:
         raise InputError(f"labels: expected integers, received {labels.dtype.name}")
     if chunk_size is not None and chunk_size < 1:
@@ -179,3 +201,5 @@ def _check(hidden, table, bias, labels, weights, chunk_size, label_smoothing):
             f"label_smoothing: expected at least 0 and below 1, received "
             f"{label_smoothing}"
         )
+    if z_loss < 0.0:
+        raise InputError(f"z_loss: expected at least 0, received {z_loss}")
