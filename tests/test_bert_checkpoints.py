@@ -61,6 +61,12 @@ def test_the_checkpoint_has_googles_names(saved):
     assert len(shapes) == 5 + 16 + 5  # embeddings, one block, head
 
 
+@pytest.mark.parametrize("path", ["", "folder/"])
+def test_a_prefix_without_a_name_is_refused(saved, path):
+    with pytest.raises(InputError, match="expected a prefix like folder/bert_model.ck"):
+        save_google_checkpoint(saved[0], path)
+
+
 def test_build_bert_loads_what_bert4keras_loads(saved):
     _, folder = saved
     ours = build_bert(config_of(folder), checkpoint_of(folder))

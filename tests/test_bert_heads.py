@@ -13,7 +13,7 @@ from tiedbert.bert import build_bert, classifier, masked_lm
 from tiedbert.bert.early_gather import last_attention
 from tiedbert.errors import InputError
 from tiedbert.graph import Graph
-from tiedbert.layers import EmbeddingDense
+from tiedbert.layers import EmbeddingDense, check_tied
 from tiedbert.surgery import inject, insert
 
 # bert4keras can be imported once tiedbert.bert is.
@@ -363,6 +363,16 @@ def test_a_t5_has_no_such_head(tmp_path):
 def test_options_that_do_not_exist_are_refused(bert, options, message):
     with pytest.raises(InputError, match=message):
         masked_lm(bert, **options)
+
+
+@pytest.mark.parametrize("kind", ["bert", "albert", "nezha", "roformer_v2"])
+def test_a_model_of_every_initializer_survives_a_file(tmp_path, kind):
+    model = scramble(masked_lm(build_bert(write_config(tmp_path), model=kind)))
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(INPUTS), model(INPUTS))
+    (tie,) = check_tied(again)
+    assert tie.embedding is again.get_layer("Embedding-Token")
 
 
 @pytest.mark.parametrize("early", [False, True])

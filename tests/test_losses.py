@@ -267,6 +267,20 @@ def test_float16_does_not_overflow_where_many_positions_have_one_label(chunk_siz
     np.testing.assert_allclose(tape.gradient(loss, table), expected, rtol=1e-3)
 
 
+def test_shapes_known_only_later_are_compared_then():
+    specs = [tf.TensorSpec([None, None, WIDTH]), tf.TensorSpec([None, None], tf.int32)]
+    _, table, bias, _, _ = sample()
+
+    @tf.function(input_signature=specs)
+    def loss(hidden, labels):
+        return tied_cross_entropy(hidden, table, bias, labels)
+
+    hidden = tf.ones([2, 6, WIDTH])
+    assert loss(hidden, tf.ones([2, 6], tf.int32)) > 0
+    with pytest.raises(tf.errors.InvalidArgumentError, match="labels: expected the"):
+        loss(hidden, tf.ones([6, 2], tf.int32))
+
+
 @pytest.mark.parametrize("mode", ["eager", "graph"])
 def test_weights_have_no_gradient(mode):
     *values, labels, weights = sample()
@@ -278,6 +292,22 @@ def test_weights_have_no_gradient(mode):
         return tape.gradient(loss, weights)
 
     assert COMPILED[mode](gradient)() is None
+
+
+def test_float16_keeps_the_gradients_of_rare_tokens():
+    """Of rows that are no label: small probabilities, summed over many positions."""
+    hidden, table, bias, labels, _ = sample(3000, vocabulary=2000, width=4)
+    labels = tf.zeros_like(labels)
+    half = tf.cast(hidden, tf.float16)
+    ones = tf.ones(labels.shape)
+    rounded = [
+        tf.cast(half, tf.float32),
+        tf.cast(tf.cast(table, half.dtype), "float32"),
+    ]
+    right = with_gradients(plain, [*rounded, bias], labels, ones)[1][1][1:]
+    found = with_gradients(tied_cross_entropy, [half, table, bias], labels, ones)[1][1]
+    error = tf.norm(found[1:] - right) / tf.norm(right)
+    assert error < 2e-3
 
 
 def test_float16_keeps_gradients_smaller_than_it_can_hold():
@@ -431,15 +461,20 @@ def test_replicas_share_the_work(mirrored):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (
+            {"hidden": tf.ones([10, 4], tf.int32)},
+            "hidden: expected floats, received",
+        ),
         ({"hidden": tf.ones([10, 5])}, r"hidden: expected shape \(4,\) at the end"),
         ({"table": tf.ones([11])}, r"table: expected \[vocab, width\], received \(11,"),
         ({"bias": tf.ones([10])}, r"bias: expected shape \(11,\) .* received \(10,\)"),
         ({"labels": tf.ones([9], tf.int32)}, r"labels: expected shape \(10,\) .* \(9,"),
         ({"labels": tf.ones([10])}, "labels: expected integers, received float32"),
         ({"weights": tf.ones([2, 5])}, r"weights: expected shape \(10,\) .*\(2, 5\)"),
-        ({"chunk_size": 0}, "chunk_size: expected at least 1, received 0"),
-        ({"label_smoothing": 1.0}, "label_smoothing: expected at least 0 and below 1"),
-        ({"z_loss": -1.0}, "z_loss: expected at least 0, received -1.0"),
+        ({"chunk_size": 0}, "chunk_size: an integer of at least 1 was expected, .* 0$"),
+        ({"chunk_size": 4.0}, r"chunk_size: an integer .* received 4\.0$"),
+        ({"label_smoothing": 1.0}, "label_smoothing: at least 0 and below 1 was exp"),
+        ({"z_loss": -1.0}, "z_loss: at least 0 was expected, received -1.0"),
         ({"weights": [1.0, 2.0]}, r"weights: expected shape \(10,\) .* \(2,\)"),
         ({"bias": [1.0, 2.0]}, r"bias: expected shape \(11,\) .* received \(2,\)"),
     ],

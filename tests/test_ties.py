@@ -767,6 +767,52 @@ class LooksUp(layers.Layer):
         return self.token_embedding(ids)
 
 
+class TwoTables(keras.Model):
+    """Without a graph nobody knows which of them is looked up."""
+
+    def __init__(self, names):
+        super().__init__()
+        self.table, self.other = (
+            layers.Embedding(VOCABULARY, WIDTH, name=name) for name in names
+        )
+        self.head = EmbeddingDense(self.other, name="head")
+
+    def call(self, ids):
+        return self.head(self.table(ids))
+
+
+def test_two_tables_of_one_name_without_a_graph_are_told():
+    model = TwoTables(["tokens", "tokens"])
+    model(TOKENS)
+    with pytest.raises(InputError, match="head 'head' .* the tie came apart"):
+        check_tied(model)
+    model = TwoTables(["tokens", "others"])
+    model(TOKENS)
+    assert len(check_tied(model)) == 1
+
+
+@register
+class Widen(layers.Layer):
+    """A layer with a vocabulary's attributes and no vocabulary."""
+
+    input_dim, output_dim = VOCABULARY, WIDTH
+
+    def call(self, hidden):
+        return hidden + 1.0
+
+
+def test_what_makes_no_logits_is_no_head():
+    ids = tokens_input()
+    table = layers.Embedding(VOCABULARY, WIDTH, name="tokens")
+    assert check_tied(keras.Model(ids, Widen()(table(ids)))) == []
+
+
+@pytest.mark.parametrize("given", ["model", layers.Dense(2), None])
+def test_what_is_no_model_is_refused(given):
+    with pytest.raises(InputError, match="check_tied: expected a model, received"):
+        check_tied(given)
+
+
 @pytest.mark.parametrize("dtype", ["int32", "float32"])
 def test_a_lookup_inside_of_a_layer_is_one(dtype):
     ids = keras.Input((WIDTH,), dtype=dtype)

@@ -119,7 +119,8 @@ def save_google_checkpoint(model, checkpoint_path, model_kind="bert"):
 
     Raises:
         InputError: a model of another kind; or the blocks of an ``albert_unshared``,
-            for which its format has one place, are not equal.
+            for which its format has one place, are not equal; or the prefix has no
+            name.
         OSError: the files cannot be written.
 
     Example:
@@ -137,6 +138,11 @@ def save_google_checkpoint(model, checkpoint_path, model_kind="bert"):
         >>> tf.train.list_variables(os.path.join(folder, "bert.ckpt"))[3]
         ('bert/embeddings/token_type_embeddings', [2, 8])
     """
+    if str(checkpoint_path).endswith(("/", os.sep)) or not Path(checkpoint_path).name:
+        raise InputError(
+            "checkpoint_path: expected a prefix like folder/bert_model.ckpt, received "
+            f"{str(checkpoint_path)!r}"
+        )
     layers = {layer.name: layer for layer in model.layers}
     values = {}
     for layer, named in named_weights(namesake(model, model_kind), layers):

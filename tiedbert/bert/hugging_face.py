@@ -280,7 +280,12 @@ def _vocabulary(vocab, vocab_size) -> str:
         text = Path(vocab).read_text(encoding="utf-8")
         tokens = text.removesuffix("\n").split("\n")
     else:
-        where, tokens = "vocab", list(vocab)
+        where, tokens = "vocab", [] if isinstance(vocab, dict) else list(vocab)
+        if not tokens or not all(isinstance(token, str) for token in tokens):
+            raise InputError(
+                "vocab: expected a list of str in the order of their ids, received "
+                f"{type(vocab).__name__} {vocab!r:.60}"
+            )
     if len(tokens) != vocab_size:
         raise InputError(f"{where}: expected {vocab_size} tokens, found {len(tokens)}")
     if len(set(tokens)) < len(tokens) or any("\n" in token for token in tokens):

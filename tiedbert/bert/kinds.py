@@ -57,6 +57,37 @@ class FreshTruncatedNormal(keras.initializers.Initializer):
         return {"stddev": self.stddev}
 
 
+@keras.utils.register_keras_serializable("tiedbert")
+class DeepTruncatedNormal(keras.initializers.Initializer):
+    """The initializer of RoFormer v2, of less spread the more blocks there are.
+
+    bert4keras has it as a method of the model, which no file can hold.
+
+    Source: `RoFormerV2.initializer` of bert4keras.
+    """
+
+    def __init__(self, num_hidden_layers):
+        self.num_hidden_layers = num_hidden_layers
+
+    def __call__(self, shape, dtype=None, **kwargs):
+        """Draw anew; a table is told from a kernel by its length."""
+        width = shape[0] if 10 <= shape[0] <= 10_000 else shape[1]
+        stddev = 1.13684723 / (width * self.num_hidden_layers) ** 0.5
+        return FreshTruncatedNormal(stddev)(shape, dtype=dtype, **kwargs)
+
+    def get_config(self):
+        """The number of blocks."""
+        return {"num_hidden_layers": self.num_hidden_layers}
+
+
+class _DeepInitializers:
+    """Gives RoFormer v2 an initializer that can be saved."""
+
+    @property
+    def initializer(self):
+        return DeepTruncatedNormal(self.num_hidden_layers)
+
+
 class _FreshInitializers:
     """Gives a bert4keras class its initializer, and heed to ``initializer_range``."""
 
@@ -110,8 +141,8 @@ def initializer_of(bert):
 
 @functools.cache
 def _cured(transformer):
-    # RoFormer v2 has an initializer of its own, which draws anew already.
-    if transformer.initializer is not models.Transformer.initializer:
-        return transformer
-    cure = _FreshHalves if transformer is models.T5 else _FreshInitializers
+    if transformer is models.RoFormerV2:
+        cure = _DeepInitializers
+    else:
+        cure = _FreshHalves if transformer is models.T5 else _FreshInitializers
     return type(transformer.__name__, (cure, transformer), {})

@@ -6,7 +6,10 @@ from tensorflow import keras
 from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.layers.embedding_dense import EmbeddingDense
-from tiedbert.losses import tied_cross_entropy_by_position
+from tiedbert.losses.tied_cross_entropy import (
+    check_options,
+    tied_cross_entropy_by_position,
+)
 
 
 @keras.utils.register_keras_serializable("tiedbert")
@@ -35,7 +38,9 @@ class TiedCrossEntropy(EmbeddingDense):
     cross-entropy of each position in nats, float32 ``[...]``, without a gradient. A
     position that is masked does not count. A label whose logit no other exceeds is
     right, also where half precision makes several logits equal. In `tf.distribute`,
-    each replica divides by the weights of its own positions.
+    each replica divides by the weights of its own positions. The metrics count every
+    call that has labels, those of ``predict`` too; of two such layers in a model, Keras
+    reports the metrics of one. ``sample_weight`` of ``fit`` is for losses outside.
 
     Raises:
         InputError: as `EmbeddingDense` and `tied_cross_entropy` do.
@@ -69,6 +74,7 @@ class TiedCrossEntropy(EmbeddingDense):
         # The weights of the positions keep their precision under a mixed policy.
         kwargs = {"autocast": False, **kwargs}
         super().__init__(embedding_layer, activation, use_bias, **kwargs)
+        check_options(chunk_size, label_smoothing, z_loss)
         self.options = {
             "chunk_size": chunk_size,
             "label_smoothing": label_smoothing,
@@ -94,7 +100,7 @@ class TiedCrossEntropy(EmbeddingDense):
         hidden = tf.cast(hidden, self.compute_dtype)
         if not several:
             return super().call(hidden)
-        labels = tf.cast(terms[0], tf.int32)
+        labels = terms[0]
         weights = terms[1] if len(terms) > 1 else None
         if mask is not None and mask[0] is not None:
             counted = tf.cast(mask[0], tf.float32)

@@ -37,7 +37,8 @@ def check_tied(model):
     depth. A head is an :class:`EmbeddingDense`, or any layer that holds an embedding
     layer (or is one) and is called on hidden states as wide as its table: keras-hub's
     MaskedLMHead, a ReversibleEmbedding in reverse, the shared Embedding of a bert4keras
-    model ``with_mlm``. In models without a graph of calls only the first is known.
+    model ``with_mlm``. In models without a graph of calls only the first is known, and
+    a table counts as looked up when it is held.
 
     Args:
         model: any `keras.Model`; it is only looked at.
@@ -49,8 +50,9 @@ def check_tied(model):
 
     Raises:
         InputError: a head has a table that nothing looks up, while the model looks
-            tokens up in another one of the same name and shape. It names both, and the
-            models that they lie in.
+            tokens up in another one of the same name and shape (in a model without a
+            graph: holds another such). It names both, and the models that they lie in.
+            Or what was given is no model.
 
     Example:
         >>> from tensorflow import keras
@@ -61,6 +63,8 @@ def check_tied(model):
         >>> check_tied(model)
         [<'head' tied to 'tokens' (5, 3)>]
     """
+    if not isinstance(model, keras.Model):
+        raise InputError(f"check_tied: expected a model, received {model!r}")
     uses = list(_of_model(model, (model,)))
     lookups = [use for use in uses if not use.projects]
     heads = {
@@ -85,8 +89,10 @@ class _Use(NamedTuple):
 def _tie(head, lookups):
     key = _identity(head.embedding)
     looked_up = any(_identity(use.embedding) == key for use in lookups)
-    if not looked_up:
-        _check_alone(head, lookups)
+    # Without a graph, a table that is held may as well never be looked up.
+    if not (looked_up and _keras.has_graph(head.models[0])):
+        others = [use for use in lookups if _identity(use.embedding) != key]
+        _check_alone(head, others)
     return Tie(head.layer, head.embedding, _keras.table_of(head.embedding), looked_up)
 
 
@@ -148,12 +154,12 @@ def _has_table(layer) -> bool:
 
 
 def _projects(call, embedding) -> bool:
-    """Whether a call takes hidden states of the table's width, and no token ids."""
+    """Whether a call makes logits, one a token, of hidden states as wide as a table."""
     if call is None or not call.inputs:
         return False
     first, made = call.inputs[0], call.outputs[0]
     return (
         "float" in _keras.dtype_name(first)
-        and first.shape[-1] == _shape(embedding)[1]
         and len(made.shape) <= len(first.shape)  # a lookup adds an axis
+        and (made.shape[-1], first.shape[-1]) == _shape(embedding)
     )

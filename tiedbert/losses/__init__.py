@@ -6,4 +6,9 @@ from tiedbert.losses.tied_cross_entropy import (
     tied_cross_entropy_by_position,
 )
 
-__all__ = ["ByPosition", "tied_cross_entropy", "tied_cross_entropy_by_position"]
+__all__ = [
+    "ByPosition",
+    "check_options",
+    "tied_cross_entropy",
+    "tied_cross_entropy_by_position",
+]

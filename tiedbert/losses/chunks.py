@@ -118,11 +118,8 @@ def _chunk(hidden, labels, weights, table, bias, z_loss):
     scale = weights * (1.0 + 2.0 * z_loss * log_normalizer)
     d_bias = tf.matmul(scale[None], error)[0]
     error = tf.cast(error, hidden.dtype)
-    # A sum over many positions may be more than float16 can hold; their mean is not.
-    count = tf.cast(
-        tf.shape(hidden)[0] if hidden.dtype == tf.float16 else 1, tf.float32
-    )
-    scaled = (scale / count)[:, None] * tf.cast(hidden, tf.float32)
+    shrink = _shrink(hidden)
+    scaled = (scale / shrink)[:, None] * tf.cast(hidden, tf.float32)
     rows = _Rows(
         cross_entropy,
         log_normalizer,
@@ -130,7 +127,17 @@ def _chunk(hidden, labels, weights, table, bias, z_loss):
         d_hidden=scale[:, None] * tf.cast(tf.matmul(error, table), tf.float32),
     )
     d_table = tf.matmul(tf.cast(scaled, hidden.dtype), error, transpose_a=True)
-    return rows, count * tf.cast(d_table, tf.float32), d_bias
+    return rows, shrink * tf.cast(d_table, tf.float32), d_bias
+
+
+def _shrink(hidden):
+    """By how much a sum over a chunk is made smaller while float16 has to hold it.
+
+    No more than it takes: probabilities of a large vocabulary are small already.
+    """
+    if hidden.dtype != tf.float16:
+        return 1.0
+    return tf.maximum(1.0, tf.cast(tf.shape(hidden)[0], tf.float32) / 1024.0)
 
 
 def _regularized(hidden, table, bias, terms, rows, gradients):

@@ -1,5 +1,6 @@
 """Cross-entropy of a tied head that never holds the logits of all positions at once."""
 
+from numbers import Integral, Real
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -125,8 +126,10 @@ def tied_cross_entropy_by_position(
     hidden, table, labels = map(tf.convert_to_tensor, (hidden, table, labels))
     bias, weights = map(_tensor_or_none, (bias, weights))
     _check_shapes(hidden, table, bias, labels, weights)
-    _check_numbers(labels, chunk_size, label_smoothing, z_loss)
+    check_options(chunk_size, label_smoothing, z_loss)
     vocabulary, width = table.shape
+    labels = _as_many_as(hidden, labels, "labels")
+    weights = None if weights is None else _as_many_as(hidden, weights, "weights")
     labels = tf.cast(labels, tf.int32 if labels.dtype.size <= 4 else tf.int64)
     counted = tf.cast(labels != ignore_index, tf.float32)
     if weights is None:
@@ -163,6 +166,16 @@ def _number_of_chunks(labels, vocabulary, chunk_size):
     return max(chunks, 1) if isinstance(chunks, int) else tf.maximum(chunks, 1)
 
 
+def _as_many_as(hidden, rows, name):
+    """`rows`, whose shape is compared when it is known: now, or when this runs."""
+    if hidden.shape[:-1].is_fully_defined() and rows.shape.is_fully_defined():
+        return rows
+    message = f"{name}: expected the shape of hidden without its last axis"
+    same = tf.debugging.assert_equal(tf.shape(rows), tf.shape(hidden)[:-1], message)
+    with tf.control_dependencies([same] if same is not None else []):
+        return tf.identity(rows)
+
+
 def _tensor_or_none(value):
     return None if value is None else tf.convert_to_tensor(value)
 
@@ -180,6 +193,11 @@ def _check_shapes(hidden, table, bias, labels, weights):
         expected["weights"] = weights.shape, labels.shape
     if bias is not None:
         expected["bias"] = bias.shape, (vocabulary,)
+    for name, tensor in {"hidden": hidden, "table": table}.items():
+        if not tensor.dtype.is_floating:
+            raise InputError(f"{name}: expected floats, received {tensor.dtype.name}")
+    if not labels.dtype.is_integer:
+        raise InputError(f"labels: expected integers, received {labels.dtype.name}")
     for name, (received, wanted) in expected.items():
         if not received.is_compatible_with(wanted):
             raise InputError(
@@ -190,16 +208,16 @@ def _check_shapes(hidden, table, bias, labels, weights):
             )
 
 
-def _check_numbers(labels, chunk_size, label_smoothing, z_loss):
-    """InputError for numbers that mean nothing."""
-    if not labels.dtype.is_integer:
-        raise InputError(f"labels: expected integers, received {labels.dtype.name}")
-    if chunk_size is not None and chunk_size < 1:
-        raise InputError(f"chunk_size: expected at least 1, received {chunk_size}")
-    if not 0.0 <= label_smoothing < 1.0:
-        raise InputError(
-            f"label_smoothing: expected at least 0 and below 1, received "
-            f"{label_smoothing}"
-        )
-    if z_loss < 0.0:
-        raise InputError(f"z_loss: expected at least 0, received {z_loss}")
+def check_options(chunk_size, label_smoothing, z_loss):
+    """InputError for numbers that mean nothing to :func:`tied_cross_entropy`."""
+    expected = {
+        "chunk_size: an integer of at least 1": chunk_size is None
+        or (isinstance(chunk_size, Integral) and chunk_size >= 1),
+        "label_smoothing: at least 0 and below 1": isinstance(label_smoothing, Real)
+        and 0.0 <= label_smoothing < 1.0,
+        "z_loss: at least 0": isinstance(z_loss, Real) and z_loss >= 0.0,
+    }
+    received = chunk_size, label_smoothing, z_loss
+    for (what, holds), value in zip(expected.items(), received, strict=True):
+        if not holds:
+            raise InputError(f"{what} was expected, received {value!r}")
