@@ -53,8 +53,7 @@ def main():
 
     bert = berts.build_bert(minilm / "config.json")
     berts.load_safetensors(bert, minilm)
-    model = berts.masked_lm(
-        bert, predictions=PREDICTIONS, early_gather=True, with_loss=True)  # fmt: skip
+    model = berts.masked_lm(bert, early_gather=True, with_loss=True)
     model.compile(adamw(5e-4, options.steps))
     before, *_ = model.evaluate(held_out, verbose=0)
     model.fit(training, steps_per_epoch=options.steps, verbose=2)

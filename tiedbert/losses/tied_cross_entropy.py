@@ -128,17 +128,10 @@ def tied_cross_entropy_by_position(
     _check_shapes(hidden, table, bias, labels, weights)
     check_options(chunk_size, label_smoothing, z_loss)
     vocabulary, width = table.shape
-    labels = _as_many_as(hidden, labels, "labels")
-    weights = None if weights is None else _as_many_as(hidden, weights, "weights")
-    labels = tf.cast(labels, tf.int32 if labels.dtype.size <= 4 else tf.int64)
-    counted = tf.cast(labels != ignore_index, tf.float32)
-    if weights is None:
-        weights = counted
-    else:
-        weights = counted * tf.cast(tf.stop_gradient(weights), tf.float32)
+    labels, counted, weights = _counted(hidden, labels, weights, ignore_index)
     scale = tf.reduce_max(tf.abs(weights))
     terms = Terms(
-        labels=tf.reshape(tf.where(counted > 0, labels, tf.zeros_like(labels)), [-1]),
+        labels=tf.reshape(labels, [-1]),
         # At most one, whatever their sum: float16 has no room for less.
         weights=tf.reshape(tf.math.divide_no_nan(weights, scale), [-1]),
         label_smoothing=label_smoothing,
@@ -152,6 +145,18 @@ def tied_cross_entropy_by_position(
     )
     mean = tf.math.divide_no_nan(loss, tf.reduce_sum(terms.weights))
     return ByPosition(mean, cross_entropy, correct, weights)
+
+
+def _counted(hidden, labels, weights, ignore_index):
+    """Labels that all exist, which of them count (one or zero), and their weights."""
+    labels = _as_many_as(hidden, labels, "labels")
+    labels = tf.cast(labels, tf.int32 if labels.dtype.size <= 4 else tf.int64)
+    counted = tf.cast(labels != ignore_index, tf.float32)
+    labels = tf.where(counted > 0, labels, tf.zeros_like(labels))
+    if weights is None:
+        return labels, counted, counted
+    weights = tf.stop_gradient(_as_many_as(hidden, weights, "weights"))
+    return labels, counted, counted * tf.cast(weights, tf.float32)
 
 
 def _number_of_chunks(labels, vocabulary, chunk_size):
