@@ -19,8 +19,8 @@ TORCH ?= torch==2.13.0
 # TensorFlow's start-up notes are of no use to a reader of tests or of the demo.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-# Which tests: all that pyproject.toml names.
-TESTS ?=
+# Where the tests for both Kerases are; test-all adds a folder.
+TEST_FOLDERS ?= tests
 
 .PHONY: demo test test-keras-3 test-keras-2 test-bert test-scripts test-all \
 	test-peers lint bench lock clean
@@ -41,10 +41,10 @@ KERAS_2 := TF_USE_LEGACY_KERAS=1 TF_KERAS=1 $(BIN)/python -m pytest
 KERAS_3 := TF_USE_LEGACY_KERAS=0 TF_KERAS=0 $(BIN)/python -m pytest
 
 test-keras-3: $(INSTALLED)
-	@$(KERAS_3) $(TESTS)
+	@$(KERAS_3) $(TEST_FOLDERS)
 
 test-keras-2: $(INSTALLED)
-	@$(KERAS_2) $(TESTS) $(BERT_TESTS:%='--ignore-glob=*/%') \
+	@$(KERAS_2) $(TEST_FOLDERS) $(BERT_TESTS:%='--ignore-glob=*/%') \
 		$(SCRIPT_TESTS:%='--ignore-glob=*/%')
 
 test-bert: $(INSTALLED)
@@ -57,7 +57,7 @@ test-scripts: $(INSTALLED)
 # keras-hub, which bert4keras' process cannot import.
 test-all: $(INSTALLED) $(HUB_INSTALLED)
 	@failed=0; \
-	$(MAKE) --no-print-directory test TESTS="tests tests/zoo" || failed=1; \
+	$(MAKE) --no-print-directory test TEST_FOLDERS="tests tests/zoo" || failed=1; \
 	$(HUB_BIN)/python -m pytest tests/hub || failed=1; \
 	exit $$failed
 

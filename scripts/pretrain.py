@@ -4,9 +4,8 @@
 
 Reads what scripts/prepare_corpus.py wrote. Writes into --output_dir: config.json,
 metrics.jsonl (loss in nats), events/ for TensorBoard, checkpoints/ for --resume,
-loss.png, and model/ with a Google checkpoint, the same for Hugging Face and
-tokenizer.model.
-About 0.3 s a step at the default size on two CPU cores.
+loss.png, and model/ with bert_config.json, a Google checkpoint, the same for Hugging
+Face, and tokenizer.model. About 0.3 s a step at the default size on two CPU cores.
 """
 
 import math

@@ -227,9 +227,7 @@ def _starts_a_mask(layer) -> bool:
         return False  # an operation of Keras 3
     definer = next(kind for kind in type(layer).__mro__ if "compute_mask" in vars(kind))
     if not definer.__module__.startswith(("keras.src.", "tf_keras.src.")):
-        return (
-            True  # It may do anything; a mask that is looked for in vain does no harm.
-        )
+        return True  # It may do anything; to look for a mask in vain does no harm.
     if isinstance(layer, keras.layers.Lambda):
         return layer.mask is not None
     masking = isinstance(layer, keras.layers.Masking)

@@ -119,11 +119,11 @@ def load_safetensors(model, path):
         >>> bool((again.get_weights()[0] == bert.get_weights()[0]).all())
         True
     """
-    hugging_face_config.describe(model)  # refuses what is no BERT
+    own_config = hugging_face_config.describe(model)  # refuses what is no BERT
     stored = StoredTensors(path)
     config = stored.path.with_name("config.json")
     if config.exists():
-        hugging_face_config.check(model, config)
+        hugging_face_config.check(own_config, config)
     found = _canonical(stored)
     own = dict(_own(model))
     values = {name: _value(stored, found, name, own[name]) for name in own}

@@ -76,8 +76,8 @@ def describe(model) -> dict:
     return config
 
 
-def check(model, path):
-    """Compare a model with a config.json in what no shape of a weight could tell.
+def check(own, path):
+    """Compare what :func:`describe` gave, in what no shape tells, with a config.json.
 
     Raises:
         InputError: not a JSON object, or another setting than the model's.
@@ -88,7 +88,7 @@ def check(model, path):
         raise InputError(f"{path} is not a JSON file: {error}") from None
     if not isinstance(stored, dict):
         raise InputError(f"{path}: expected a JSON object, found {stored!r:.40}")
-    expected = {"is_decoder": False, **describe(model)}
+    expected = {"is_decoder": False, **own}
     for key, default in _UNSEEN.items():
         found = stored.get(key, default)
         if isinstance(found, str):

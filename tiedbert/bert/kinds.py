@@ -139,10 +139,10 @@ def initializer_of(bert):
     return initializer if stddev is None else FreshTruncatedNormal(stddev)
 
 
+_CURES = {models.RoFormerV2: _DeepInitializers, models.T5: _FreshHalves}
+
+
 @functools.cache
 def _cured(transformer):
-    if transformer is models.RoFormerV2:
-        cure = _DeepInitializers
-    else:
-        cure = _FreshHalves if transformer is models.T5 else _FreshInitializers
+    cure = _CURES.get(transformer, _FreshInitializers)
     return type(transformer.__name__, (cure, transformer), {})

@@ -121,7 +121,7 @@ class EmbeddingDense(keras.layers.Layer):
         if not layer.built:
             with tf.name_scope(layer.name):
                 layer.build((None, None))
-        self._check_width(_hidden(input_shape)[-1])
+        self._check_width(input_shape[-1])
         self._add_bias(layer.embeddings.shape[0])
         self.built = True
 
@@ -212,12 +212,6 @@ class EmbeddingDense(keras.layers.Layer):
         given = config["embedding_layer"]
         layer = _keras.layer_from(given)
         return cls(**{**config, "embedding_layer": _restored(layer, given)})
-
-
-def _hidden(input_shape):
-    """The shape of the hidden states, which are the first of several inputs."""
-    first = input_shape[0]
-    return input_shape if first is None or isinstance(first, int) else first
 
 
 def _hint(layer) -> str:

@@ -86,12 +86,13 @@ class TiedCrossEntropy(EmbeddingDense):
 
     def build(self, input_shape):
         """Check the number of inputs; build as `EmbeddingDense` does."""
-        if _are_several(input_shape) and len(input_shape) not in (2, 3):
+        several = _are_several(input_shape)
+        if several and len(input_shape) not in (2, 3):
             raise InputError(
                 f"{self.name!r} expected hidden, or [hidden, labels], or [hidden, "
                 f"labels, weights], received {len(input_shape)} tensors"
             )
-        super().build(input_shape)
+        super().build(input_shape[0] if several else input_shape)
 
     def call(self, inputs, mask=None):
         """Logits of `hidden`, or the loss of ``[hidden, labels, weights]``."""
