@@ -582,3 +582,92 @@ def copy_flags(source, copy):
 def added_losses(layer) -> int:
     """How many losses a Keras 2 layer has as functions without arguments."""
     return len(_internal(layer, "_callable_losses")) if LEGACY else 0
+
+
+def losses_of_calls(model) -> list:
+    """What the last call of `model` added to the losses: those of activations."""
+    layers = _internal(model, "_flatten_layers")()
+    name = "_eager_losses" if LEGACY else "_losses"
+    return [loss for layer in layers for loss in _internal(layer, name)]
+
+
+def losses_of_weights(model) -> list:
+    """The losses of `model` that belong to its weights, computed now."""
+    if not LEGACY:
+        return _internal(model, "_get_regularization_losses")()
+    layers = _internal(model, "_flatten_layers")()
+    functions = [f for layer in layers for f in _internal(layer, "_callable_losses")]
+    return [loss for loss in (f() for f in functions) if loss is not None]
+
+
+def statistics(model) -> list:
+    """The variables that calls of `model` update by themselves, random state left out.
+
+    Moving averages, and the metrics that a layer keeps.
+    """
+    layers = _internal(model, "_flatten_layers")()
+    kind = "_non_trainable_weights" if LEGACY else "_non_trainable_variables"
+    found = [v for layer in layers for v in _internal(layer, kind)]
+    metrics = [m for layer in layers for m in _internal(layer, "_metrics")]
+    found += [variable for metric in metrics for variable in metric.variables]
+    found = {id(variable): variable for variable in found if is_variable(variable)}
+    return list(found.values())
+
+
+def with_mask(tensor, mask):
+    """`tensor`, which says from now on that `mask` is its implicit mask."""
+    if mask is not None:
+        tensor._keras_mask = mask
+    return tensor
+
+
+class _NoMetric:
+    """Takes the place of a metric that is not to see something."""
+
+    def update_state(self, *args, **kwargs):
+        """Do nothing."""
+
+
+@contextlib.contextmanager
+def losses_not_counted(model):
+    """Context in which `model.compute_loss` leaves the metrics of the losses alone."""
+    name = "compiled_loss" if LEGACY else "_compile_loss"
+    container = _internal(model, name)
+    if container is None:  # Keras 3: all losses are inside the model.
+        yield
+        return
+    # Keras 3 does not let it be copied.
+    silent = object.__new__(type(container))
+    vars(silent).update(vars(container))
+    if LEGACY:
+        known = tf.nest.flatten(_internal(container, "_per_output_metrics"))
+        silent._per_output_metrics = [m and _NoMetric() for m in known]
+        silent._total_loss_mean = _NoMetric()
+    else:
+        known = _internal(container, "_metrics")
+        vars(silent)["_metrics"] = [_NoMetric() for _ in known]
+    object.__setattr__(model, name, silent)
+    try:
+        yield
+    finally:
+        object.__setattr__(model, name, container)
+
+
+def given_losses(model) -> tuple:
+    """The ``loss`` and the ``loss_weights`` that `model` was compiled with."""
+    container = _internal(model, "compiled_loss" if LEGACY else "_compile_loss")
+    if container is None:
+        return None, None
+    name = "_user_losses" if LEGACY else "_user_loss"
+    weights = _internal(container, "_user_loss_weights")
+    return _internal(container, name), weights
+
+
+def own_method(model, name):
+    """The class of a user's that overrides a method of `keras.Model`, or None."""
+    definer = next(kind for kind in type(model).__mro__ if name in vars(kind))
+    return (
+        None
+        if definer.__module__.startswith(("keras.src.", "tf_keras.src."))
+        else (definer)
+    )

@@ -5,11 +5,12 @@ import dataclasses
 import tensorflow as tf
 
 from tiedbert import _keras
+from tiedbert.adversarial.ball import Ball
 from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.errors import InputError
 
 
-def curve(model, dataset, at, method, epsilons, positions=None):
+def curve(model, dataset, at, method, epsilons, positions=None, restarts=1):
     """Accuracy against the radius of an attack on the activations at a cut point.
 
     The attack sees the model in inference mode and the true labels, and raises the
@@ -18,10 +19,13 @@ def curve(model, dataset, at, method, epsilons, positions=None):
     Args:
         model: a compiled functional classifier; output ``[batch, classes]``.
         dataset: `tf.data.Dataset` of ``(inputs, labels)``, int labels ``[batch]``.
-        at: one cut point, as for :func:`tiedbert.surgery.split`.
-        method: an attack, e.g. ``FGM()``; its epsilon is replaced.
+        at: the cut points, as for :class:`tiedbert.adversarial.AdversarialTraining`.
+        method: an attack: ``FGM()``, ``PGD()`` or ``RandomNoise()``; its epsilon is
+            replaced.
         epsilons: radii, in the method's norm; 0 is the clean accuracy.
         positions: as for :class:`tiedbert.adversarial.AdversarialTraining`.
+        restarts: attacks on each example; one that succeeds is enough. More than one
+            needs a method that draws, e.g. ``PGD(random_start=True)``.
 
     Returns:
         list of ``(epsilon, accuracy)``, floats, in the order given.
@@ -44,9 +48,15 @@ def curve(model, dataset, at, method, epsilons, positions=None):
         [(0.0, 1.0), (2.0, 0.5)]
     """
     epsilons = [float(epsilon) for epsilon in epsilons]
+    if not hasattr(method, "attack"):
+        raise InputError(
+            f"robustness.curve expected an attack such as FGM() or PGD(), received "
+            f"{method!r}"
+        )
     attacks = [dataclasses.replace(method, epsilon=epsilon) for epsilon in epsilons]
+    cut = CutModel(model, at, positions=positions)
     count_correct = tf.function(
-        _correct_under(attacks, model, CutModel(model, at, positions), _loss(model)),
+        _correct_under(attacks, cut, _loss(model), restarts),
         reduce_retracing=True,
         autograph=False,  # it would hide the type of our errors
     )
@@ -60,35 +70,48 @@ def curve(model, dataset, at, method, epsilons, positions=None):
     return [(e, c / total) for e, c in zip(epsilons, correct, strict=True)]
 
 
-def _correct_under(attacks, model, cut, loss):
+def _correct_under(attacks, cut, loss, restarts):
     """A function of a batch: the number of right answers under each attack."""
 
     def count(inputs, labels):
         crossing = cut.front(inputs, training=False)
-        hidden = crossing[0]
-        positions = cut.positions(inputs, crossing)
 
-        def gradient_at(delta):
-            with tf.GradientTape() as tape:
-                tape.watch(delta)
-                value = loss(inputs, labels, cut.outputs(crossing, delta))
-            return tape.gradient(value, delta)
+        def run(delta):
+            return cut.run(
+                inputs, crossing, delta, lambda i, x: cut.behind[i](x, training=False)
+            )
 
         # Every radius starts from the same gradient; an attack that needs none of it
         # does not pay: the graph drops what nobody reads.
-        at_zero = gradient_at(tf.zeros_like(hidden))
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(_floats(crossing))
+            outputs, points, positions = run(None)
+            value = loss(inputs, labels, outputs)
+        at_zero = tape.gradient(value, points)
 
         def gradient(delta):
-            return at_zero if delta is None else gradient_at(delta)
+            if delta is None:
+                return at_zero
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(delta)
+                value = loss(inputs, labels, run(delta)[0])
+            return tape.gradient(value, delta)
 
         counts = []
         for attack in attacks:
-            delta = attack.delta(gradient, hidden, positions)
-            right = _right(cut.outputs(crossing, delta), labels)
+            ball = Ball(attack.norm, attack.epsilon, attack.relative, points, positions)
+            right = True
+            for _ in range(restarts):
+                delta = attack.attack(gradient, ball).delta
+                right = right & _right(run(delta)[0], labels)
             counts.append(tf.reduce_sum(tf.cast(right, tf.int64)))
         return tf.stack(counts)
 
     return count
+
+
+def _floats(tensors) -> list:
+    return [tensor for tensor in tensors if tensor.dtype.is_floating]
 
 
 def _right(outputs, labels):

@@ -1,7 +1,33 @@
 """Adversarial training of the activations of a model, as ordinary Keras `fit`."""
 
-from tiedbert.adversarial.methods import FGM
+from tiedbert.adversarial.attacks import FGM, PGD, RandomNoise
+from tiedbert.adversarial.consistency import ALUM, R3F, SMART, VAT, RDrop
+from tiedbert.adversarial.cut_model import OneOf
+from tiedbert.adversarial.divergences import KL, SquaredError
+from tiedbert.adversarial.free import FreeAT, FreeLB
+from tiedbert.adversarial.gradient_penalty import GradientPenalty
 from tiedbert.adversarial.positions import except_tokens
+from tiedbert.adversarial.schedules import WarmUp
 from tiedbert.adversarial.training import AdversarialTraining
+from tiedbert.adversarial.yopo import YOPO
 
-__all__ = ["FGM", "AdversarialTraining", "except_tokens"]
+__all__ = [
+    "ALUM",
+    "FGM",
+    "KL",
+    "PGD",
+    "R3F",
+    "SMART",
+    "VAT",
+    "YOPO",
+    "AdversarialTraining",
+    "FreeAT",
+    "FreeLB",
+    "GradientPenalty",
+    "OneOf",
+    "RDrop",
+    "RandomNoise",
+    "SquaredError",
+    "WarmUp",
+    "except_tokens",
+]

@@ -1,52 +1,210 @@
-"""A model cut for perturbation: its two halves, and where it may be perturbed."""
+"""A model cut into parts at the points that are perturbed."""
+
+from dataclasses import dataclass
+
+import tensorflow as tf
 
 from tiedbert import _keras
 from tiedbert.adversarial.positions import ID_INPUTS, ordinary_tokens, token_ids_of
 from tiedbert.errors import InputError
+from tiedbert.graph import points_of
 from tiedbert.surgery import cut_at
+from tiedbert.surgery.points import cut_points
+
+EMBEDDING = "Embedding-Norm"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Cut points of which each training step perturbs one, drawn at random.
+
+    Args:
+        points: their names, as for :func:`tiedbert.surgery.split`.
+
+    Source: Siriwardhana et al. and Pereira et al., "ALICE++: Adversarial training for
+    robust and effective inference in language models", 2021.
+
+    Example:
+        >>> OneOf("Embedding-Norm", "Transformer-0-FeedForward-Norm").points
+        ('Embedding-Norm', 'Transformer-0-FeedForward-Norm')
+    """
+
+    points: tuple
+
+    def __init__(self, *points):
+        object.__setattr__(self, "points", points)
+        points_of(points)
 
 
 class CutModel:
-    """Front and rest of `model` at one cut point.
+    """The parts of `model` between cut points.
 
     Args:
         model: a functional `keras.Model`.
-        at: one cut point, of float activations ``[batch, ...]``.
+        at: the cut points, of float activations ``[batch, ...]``: one or a list, which
+            may depend on each other; or :class:`OneOf`. None: bert4keras'
+            ``"Embedding-Norm"``.
+        until: one more cut point behind them, which is not perturbed; or None.
         positions: function of the model's inputs -> bool ``[batch, time]``, where a
-            perturbation may be. None: the ordinary tokens of a bert4keras model,
-            else what the Keras mask of the cut tensor leaves, else everywhere.
+            perturbation may be. None: the ordinary tokens of a BERT, else what the
+            Keras mask of the cut tensor leaves, else everywhere.
+
+    Attributes:
+        front: the part before the first point: inputs -> crossing tensors.
+        behind: the parts after it: crossing tensors -> crossing tensors, the last of
+            them -> the outputs.
+        widths: how many of the crossing tensors before each part are perturbed.
+        one_of: whether only one point is perturbed in a step.
     """
 
-    def __init__(self, model, at, positions=None):
-        cut = cut_at(model, at)
-        if cut.width != 1 or "float" not in str(cut.tensors[0].dtype):
-            dtypes = ", ".join(str(t.dtype) for t in cut.tensors[: cut.width])
-            raise InputError(
-                f"a perturbation needs one cut point of float activations, received "
-                f"{at!r} ({dtypes})"
-            )
-        if _keras.maker(cut.tensors[0]).name in ID_INPUTS:
-            raise InputError(
-                f"a perturbation needs float activations, and {at!r} holds ids: cut "
-                'after an embedding, e.g. at "Embedding-Norm"'
-            )
-        self._model = model
-        self.front, self.rest = cut.front(), cut.rest()
-        self._mask_index = cut.mask_index[0]
-        self._positions = positions
+    def __init__(self, model, at=None, until=None, positions=None):
+        at = _default(model) if at is None else at
+        self.one_of = isinstance(at, OneOf)
+        points = points_of(at.points if self.one_of else at)
+        cuts = _cuts(model, points, until)
+        self._model, self._positions = model, positions
+        self.front = cuts[0].front()
+        self.behind = [cut.front() for cut in cuts[1:]] + [cuts[-1].rest()]
+        self.widths = [cut.width for cut in cuts]
+        self._masks = [cut.mask_index for cut in cuts]
+        perturbed = cuts if until is None else cuts[:-1]
+        if until is not None:
+            self.widths[-1] = 0
+        for cut in perturbed:
+            _check_floats(cut, points)
 
-    def positions(self, inputs, crossing):
-        """Where the hidden state may be perturbed, bool or None for everywhere."""
+    def run(self, inputs, crossing, delta, call) -> tuple:
+        """What is behind the first point, perturbed.
+
+        Args:
+            inputs: the model's.
+            crossing: what the front gives for them.
+            delta: for each point what is added there, float32; None: nothing.
+            call: function of the index of a part and of what crosses before it.
+
+        Returns:
+            ``(outputs, points, positions)``: lists of the tensors at the points before
+            anything was added, and of where they may be perturbed.
+        """
+        points, positions = [], []
+        for i, width in enumerate(self.widths):
+            points += crossing[:width]
+            positions += self.positions(inputs, i, crossing)
+            here = None if delta is None else delta[len(points) - width : len(points)]
+            crossing = call(i, moved(crossing, here))
+        return crossing, points, positions
+
+    def positions(self, inputs, level, crossing) -> list:
+        """Where each tensor before a part may be perturbed: bool, None: everywhere."""
+        given = self._given(inputs)
+        masks = self._masks[level][: self.widths[level]]
+        found = []
+        for tensor, mask in zip(crossing, masks, strict=False):
+            place = given if mask is None or given is not None else crossing[mask]
+            # A pooled state has no time axis, and no padding in it.
+            pooled = tensor.shape.rank < 3 and self._positions is None
+            found.append(None if pooled else place)
+        return found
+
+    def _given(self, inputs):
         if self._positions is not None:
             return self._positions(inputs)
-        token_ids = token_ids_of(self._model, inputs)
-        if token_ids is not None:
-            return ordinary_tokens(token_ids)
-        return None if self._mask_index is None else crossing[self._mask_index]
+        tokens = token_ids_of(self._model, inputs)
+        return None if tokens is None else ordinary_tokens(*tokens)
 
-    def outputs(self, crossing, delta=None, training=False):
-        """The model's outputs, `delta` added to the hidden state."""
-        hidden, *context = crossing
-        if delta is not None:
-            hidden = hidden + delta
-        return self.rest([hidden, *context], training=training)
+
+def moved(crossing, delta) -> list:
+    """Crossing tensors with `delta` (None: nothing) added to the first of them."""
+    if delta is None:
+        return crossing
+    sums = [h + tf.cast(d, h.dtype) for h, d in zip(crossing, delta, strict=False)]
+    return [*sums, *crossing[len(sums) :]]
+
+
+def _default(model):
+    names = [layer.name for layer in model.layers]
+    if EMBEDDING in names:
+        return EMBEDDING
+    raise InputError(
+        f'model {model.name!r} has no layer "{EMBEDDING}", where a BERT of bert4keras '
+        "is perturbed: say at= which cut point"
+    )
+
+
+def _cuts(model, points, until) -> list:
+    """The cuts one after another, each in what the one before left."""
+    levels = [points] if len(points) == 1 else _levels(model, points)
+    if until is not None:
+        levels.append([until])
+    cuts, rest, done = [], model, []
+    for level in levels:
+        cuts.append(cut_at(rest, [_renamed(point, done) for point in level]))
+        if level is not levels[-1]:
+            rest, done = cuts[-1].rest(), done + level
+    return cuts
+
+
+def _levels(model, points) -> list:
+    """The points in the model's order; those that can be cut at once, together."""
+    order = {
+        point.at.removesuffix(":0"): i for i, point in enumerate(cut_points(model))
+    }
+    places = {}
+    for point in points:
+        if not isinstance(point, str):
+            raise InputError("several cut points are given by name, not as tensors")
+        cut_at(model, point)  # It tells what is wrong with a point.
+        places[point] = order[point.removesuffix(":0")]
+    levels = []
+    for point in sorted(places, key=places.get):
+        if levels and _independent(model, [*levels[-1], point]):
+            levels[-1].append(point)
+        else:
+            levels.append([point])
+    return levels
+
+
+def _independent(model, points) -> bool:
+    try:
+        cut_at(model, points)
+    except InputError:
+        return False
+    return True
+
+
+def _renamed(point, done):
+    """A point in the rest of a model that was cut at the points `done`.
+
+    A nested model that was cut leaves its second half, under another name.
+    """
+    if not isinstance(point, str):
+        return point
+    path = point.split("/")
+    for earlier in done:
+        other = earlier.split("/")
+        for i in range(min(len(path), len(other)) - 1):
+            if path[: i + 1] != other[: i + 1]:
+                break
+            point = "/".join(
+                [*(f"{name}_rest" for name in path[: i + 1]), *path[i + 1 :]]
+            )
+    return point
+
+
+def _check_floats(cut, points):
+    for tensor in cut.tensors[: cut.width]:
+        if "float" not in _keras.dtype_name(tensor):
+            dtypes = ", ".join(map(_keras.dtype_name, cut.tensors[: cut.width]))
+            raise InputError(
+                f"a perturbation needs float activations, received the cut point "
+                f"{_shown(points)} ({dtypes})"
+            )
+        if _keras.maker(tensor).name in ID_INPUTS:
+            raise InputError(
+                f"a perturbation needs float activations, and {_shown(points)} holds "
+                'ids: cut after an embedding, e.g. at "Embedding-Norm"'
+            )
+
+
+def _shown(points) -> str:
+    return repr(points[0] if len(points) == 1 else points)

@@ -6,10 +6,11 @@ from tiedbert import _keras
 
 TOKEN_INPUT = "Input-Token"
 # bert4keras declares its ids as float32.
+_TOKENS = [(TOKEN_INPUT,), ("token_ids", "padding_mask")]
 ID_INPUTS = {TOKEN_INPUT, "Input-Segment", "Input-Position"}
 
 
-def ordinary_tokens(token_ids):
+def ordinary_tokens(token_ids, present=None):
     """True at tokens of the text, False at padding and at ``[CLS]`` and ``[SEP]``.
 
     A row that begins with ``[CLS]`` and ends, before the padding (id 0), with
@@ -19,6 +20,7 @@ def ordinary_tokens(token_ids):
 
     Args:
         token_ids: ``[batch, time]``, any numeric dtype.
+        present: False at padding, ``[batch, time]``; None: padding has the id 0.
 
     Returns:
         bool ``[batch, time]``.
@@ -29,7 +31,7 @@ def ordinary_tokens(token_ids):
         [[False, True, False, True, False, False]]
     """
     token_ids = tf.cast(token_ids, tf.int32)
-    present = token_ids != 0
+    present = token_ids != 0 if present is None else tf.cast(present, tf.bool)
     index = tf.range(tf.shape(token_ids)[1])[None, :]
     last = tf.reduce_max(tf.where(present, index, 0), axis=1, keepdims=True)
     final = tf.gather(token_ids, last, batch_dims=1)
@@ -61,10 +63,17 @@ def except_tokens(special_ids):
 
 
 def token_ids_of(model, inputs):
-    """The token ids among the inputs given to a bert4keras model, or None."""
+    """The token ids among the inputs given to a BERT, or None.
+
+    Returns:
+        ``(token_ids,)`` for a model of bert4keras, ``(token_ids, padding_mask)`` for
+        one of keras-hub, None for others.
+    """
     names = [_keras.maker(tensor).name for tensor in model.inputs]
-    if TOKEN_INPUT not in names:
+    wanted = next((kind for kind in _TOKENS if set(kind) <= set(names)), None)
+    if wanted is None:
         return None
     if isinstance(inputs, dict):
-        return inputs[TOKEN_INPUT]
-    return _keras.flatten(inputs)[names.index(TOKEN_INPUT)]
+        return tuple(inputs[name] for name in wanted)
+    flat = _keras.flatten(inputs)
+    return tuple(flat[names.index(name)] for name in wanted)

@@ -1,38 +1,48 @@
 """The one `fit` wrapper of all adversarial methods."""
 
-from typing import Any, NamedTuple
-
 import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.adversarial.cut_model import CutModel
-from tiedbert.adversarial.geometry import l2_norm
+from tiedbert.adversarial.part import Part
+from tiedbert.adversarial.step import Batch, Step
+from tiedbert.errors import InputError
+from tiedbert.surgery import clone
 
 
 class AdversarialTraining(keras.Model):
     """Train `model` on perturbed activations: `compile`, `fit`, `evaluate` as usual.
 
-    The perturbation is added to the activation at the cut point, never to a weight:
-    a tied head does not move with it. The part before the cut runs once a step,
-    forward and backward. Validation and prediction are those of `model`, which is
-    trained in place; `save` saves it alone.
+    The perturbation is added to the activation at a cut point, never to a weight: a
+    tied head does not move with it. The part before the first cut point runs once a
+    step, forward and backward. Validation and prediction are those of `model`, which
+    is trained in place; `save` saves it alone.
 
     Args:
         model: a functional `keras.Model`.
         method: what perturbation, e.g. :class:`tiedbert.adversarial.FGM`.
-        at: where, a cut point of :func:`tiedbert.surgery.split`.
+        at: where: a cut point of :func:`tiedbert.surgery.split`; a list of them, each
+            with a perturbation of its own; or :class:`tiedbert.adversarial.OneOf`.
+            None: ``"Embedding-Norm"``, for models of bert4keras.
         positions: function of the inputs -> bool ``[batch, time]``, where a
-            perturbation may be. By default: in a bert4keras model neither on padding
-            nor on ``[CLS]`` and ``[SEP]``; else not where the Keras mask of the cut
-            tensor is False.
+            perturbation may be. By default: in a BERT (of bert4keras, or of keras-hub)
+            neither on padding nor on ``[CLS]`` and ``[SEP]``; else not where the Keras
+            mask of the cut tensor is False.
+        replay_dropout: whether all passes of a step behind the cut have the same
+            dropout, and other random numbers. None: as the method needs it.
 
-    Metrics beside those of `compile` (which see the unperturbed outputs): ``loss``
-    (what is minimized), ``clean_loss``, ``adversarial_loss`` and ``delta_norm`` (mean
-    L2 norm of the perturbation of an example).
+    Metrics beside those of `compile` (which see the outputs of the first pass,
+    unperturbed unless the method starts elsewhere): ``loss`` (what is minimized),
+    ``clean_loss`` (where the method makes an unperturbed pass), ``adversarial_loss``
+    (the loss, or the divergence, at the perturbation), ``delta_norm`` (mean norm of
+    the perturbation of an example, in the method's norm and unit) and
+    ``nonfinite_gradients`` (examples, counted in each step of ascent, that were left
+    unperturbed because their gradient was infinite or no number).
 
     Raises:
-        InputError: no such cut point, or not one of float activations.
+        InputError: no such cut point, or not one of float activations; a model with a
+            `train_step` or a `compute_loss` of its own, which this class would ignore.
 
     Example:
         >>> import numpy as np
@@ -48,17 +58,37 @@ class AdversarialTraining(keras.Model):
         0.5
     """
 
-    def __init__(self, model, method, at, positions=None, **kwargs):
+    def __init__(
+        self, model, method, at=None, positions=None, replay_dropout=None, **kwargs
+    ):
         # The model casts its own inputs: token ids given as floats must stay whole.
         super().__init__(autocast=False, **kwargs)
+        _check(model, method)
         self.model = model
         self.method = method
-        self._cut = CutModel(model, at, positions)
+        # Losses and metrics by the names of outputs find them.
+        self.output_names = model.output_names
+        until = method.second_cut() if hasattr(method, "second_cut") else None
+        cut = CutModel(model, at, until, positions)
+        average = clone(model) if getattr(method, "proximal", 0.0) else None
+        replays = _replays(method, replay_dropout)
+        seeded = replays or hasattr(method, "replays_dropout")
+        # Not as layers of this one: they are made of the model's, or not trained.
+        for name, value in {
+            "cut": cut,
+            "front": lambda x: cut.front(x, training=True),
+            "behind": [Part(part, seeded) for part in cut.behind],
+            "average": average,
+            "replays": replays,
+            "_losses_now": None,
+        }.items():
+            object.__setattr__(self, name, value)
         # Names that no metric of Keras has: its own "loss" is that of `evaluate`.
         self._means = {
             name: keras.metrics.Mean(name=f"step_{name}")
             for name in ("loss", "clean_loss", "adversarial_loss", "delta_norm")
         }
+        self._nonfinite = keras.metrics.Sum(name="step_nonfinite_gradients")
 
     def call(self, inputs, training=None):
         """The outputs of the wrapped model."""
@@ -76,113 +106,102 @@ class AdversarialTraining(keras.Model):
         """Load weights into the wrapped model."""
         return self.model.load_weights(*args, **kwargs)
 
+    # Keras would let autograph convert it, and wrap every error in another.
+    @tf.autograph.experimental.do_not_convert
     def train_step(self, data):
         """One step on the method's loss."""
-        data = _Batch(*keras.utils.unpack_x_y_sample_weight(data))
-        with tf.GradientTape() as front_tape:
-            crossing = self._cut.front(data.x, training=True)
-            # Gradients come back through these. Penalties on activations before the
-            # cut are part of the loss that is computed after it.
-            passed = _floats(crossing) + list(self._cut.front.losses)
-        weights = self.trainable_variables
-        both = self.method.clean
-        share = 0.5 if both else 1.0
-
-        clean = self._run(crossing, passed, None, data, weights if both else [], share)
-        delta = self.method.delta(
-            lambda delta: self._ascent(crossing, passed, delta, data, clean),
-            crossing[0],
-            self._cut.positions(data.x, crossing),
-        )
-        delta = tf.stop_gradient(delta)
-        adversarial = self._run(crossing, passed, delta, data, weights, share)
-
-        runs = [clean, adversarial] if both else [adversarial]
-        through_front = _pull_back(front_tape, passed, runs, weights)
-        gradients = _sum([run.weights for run in runs] + [through_front])
-        _keras.apply_gradients(self.optimizer, gradients, weights)
-        return self._logs(data, runs, clean, adversarial, delta)
+        batch = Batch(*keras.utils.unpack_x_y_sample_weight(data))
+        if batch.y is None and _keras.given_losses(self)[0] is not None:
+            raise InputError(
+                "fit: the model was compiled with a loss, and there is no y"
+            )
+        step = Step(self, batch)
+        trained = self.method.train(step)
+        step.update()
+        return self._logs(step, trained)
 
     def test_step(self, data):
         """Evaluate the wrapped model, unperturbed."""
-        return self._without_means(super().test_step(data))
+        return self._without_own(super().test_step(data))
 
-    def _run(self, crossing, passed, delta, data, weights, share=1.0):
-        """Outputs, loss, and gradients of ``share * loss``, from the cut on.
+    @property
+    def losses(self):
+        """Those of the wrapped model; within a training step those of a pass."""
+        return super().losses if self._losses_now is None else self._losses_now
 
-        The gradients are scaled further where the optimizer scales the loss.
-        """
-        with tf.GradientTape() as tape:
-            tape.watch(passed)
-            outputs = self._cut.outputs(crossing, delta, training=True)
-            loss = self.compute_loss(data.x, data.y, outputs, data.sample_weight)
-            shared = _keras.scale_loss(self.optimizer, share * loss)
-        passed_gradients, weight_gradients = tape.gradient(shared, (passed, weights))
-        return _Run(outputs, loss, passed_gradients, weight_gradients)
+    def loss_of(self, batch, outputs, losses_of_calls):
+        """The loss of some outputs, with those that calls of layers added."""
+        losses = [*losses_of_calls, *_keras.losses_of_weights(self.model)]
+        object.__setattr__(self, "_losses_now", losses)
+        try:
+            loss = self.compute_loss(batch.x, batch.y, outputs, batch.sample_weight)
+        finally:
+            object.__setattr__(self, "_losses_now", None)
+        if loss is None:
+            raise InputError("fit: there is no loss; give one to compile(loss=...)")
+        return loss
 
-    def _ascent(self, crossing, passed, delta, data, clean):
-        """The gradient of the loss with respect to a perturbation at `delta`."""
-        run = clean if delta is None else self._run(crossing, passed, delta, data, [])
-        return run.passed[0]
+    def move_average(self, momentum):
+        """Move the weights of the averaged model towards those of the model."""
+        pairs = zip(self.average.weights, self.model.weights, strict=True)
+        for average, weight in pairs:
+            value = tf.convert_to_tensor(average)
+            new = momentum * value + (1.0 - momentum) * tf.cast(weight, value.dtype)
+            average.assign(new)
 
-    def _logs(self, data, runs, clean, adversarial, delta):
-        values = {
-            "loss": sum(run.loss for run in runs) / len(runs),
-            "clean_loss": clean.loss,
-            "adversarial_loss": adversarial.loss,
-            "delta_norm": tf.reduce_mean(l2_norm(delta)),
-        }
-        logs = self._without_means(
-            self.compute_metrics(data.x, data.y, clean.outputs, data.sample_weight)
+    def _logs(self, step, trained):
+        logs = self._without_own(
+            self.compute_metrics(
+                step.batch.x, step.batch.y, step.outputs, step.batch.sample_weight
+            )
         )
-        # As Keras weighs its losses: the last batch may be a smaller one.
-        rows = tf.shape(delta)[0]
+        rows = tf.shape(tf.nest.flatten(step.batch.x)[0])[0]
+        norm = trained.delta_norm
+        values = {
+            # Keras gives each replica its share of a loss.
+            "loss": trained.loss * step.replicas,
+            "clean_loss": None if step.clean is None else step.clean * step.replicas,
+            "adversarial_loss": trained.adversarial * step.replicas,
+            "delta_norm": 0.0 if norm is None else tf.reduce_mean(norm),
+        }
         for name, value in values.items():
-            self._means[name].update_state(value, sample_weight=rows)
-            logs[name] = self._means[name].result()
+            if value is not None:
+                # As Keras weighs its losses: the last batch may be a smaller one.
+                self._means[name].update_state(value, sample_weight=rows)
+                logs[name] = self._means[name].result()
+        self._nonfinite.update_state(trained.nonfinite)
+        logs["nonfinite_gradients"] = self._nonfinite.result()
         return logs
 
-    def _without_means(self, logs):
-        names = {mean.name for mean in self._means.values()}
+    def _without_own(self, logs):
+        names = {mean.name for mean in self._means.values()} | {self._nonfinite.name}
         return {name: value for name, value in logs.items() if name not in names}
 
 
-class _Batch(NamedTuple):
-    x: Any
-    y: Any
-    sample_weight: Any
+def _check(model, method):
+    if not hasattr(method, "train"):
+        raise InputError(
+            f"AdversarialTraining expected a method such as FGM(), received {method!r}"
+        )
+    for name in ("train_step", "compute_loss"):
+        owner = _keras.own_method(model, name) if hasattr(model, name) else None
+        if owner is not None:
+            raise InputError(
+                f"model {model.name!r} has a {name} of its own ({owner.__name__}), "
+                "which adversarial training would ignore: wrap a plain functional "
+                "model with the same layers, keras.Model(model.inputs, model.outputs)"
+            )
 
 
-class _Run(NamedTuple):
-    outputs: Any
-    loss: Any
-    passed: list
-    weights: list
-
-
-def _floats(tensors) -> list:
-    return [tensor for tensor in tensors if tensor.dtype.is_floating]
-
-
-def _pull_back(front_tape, passed, runs, weights):
-    """The gradients that reach the weights through the part before the cut."""
-    totals = _sum([run.passed for run in runs])
-    pairs = zip(passed, totals, strict=True)
-    reached = [(tensor, total) for tensor, total in pairs if total is not None]
-    tensors, gradients = map(list, zip(*reached, strict=True))
-    return front_tape.gradient(tensors, weights, output_gradients=gradients)
-
-
-def _sum(gradient_lists) -> list:
-    """Add lists of gradients entry by entry; None counts as zero."""
-    return [
-        _sum_entries([entry for entry in entries if entry is not None])
-        for entries in zip(*gradient_lists, strict=True)
-    ]
-
-
-def _sum_entries(entries):
-    if len(entries) <= 1:
-        return entries[0] if entries else None
-    # A tied table has a sparse gradient from the input and a dense one from the head.
-    return tf.add_n([tf.convert_to_tensor(entry) for entry in entries])
+def _replays(method, asked):
+    """Whether the passes of a step share their random numbers."""
+    wanted = getattr(method, "replays_dropout", None)
+    if asked is None:
+        return bool(wanted)
+    if wanted is not None and asked != wanted:
+        kind = type(method).__name__
+        raise InputError(
+            f"{kind} needs replay_dropout={wanted}, received {asked}: it is how "
+            f"{kind} is defined"
+        )
+    return asked

@@ -1,0 +1,338 @@
+"""Methods that keep the outputs where they are: VAT, SMART, ALUM, R3F, R-Drop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from tiedbert.adversarial.attacks import Trained, ascend
+from tiedbert.adversarial.checks import (
+    check_choice,
+    check_count,
+    check_lengths,
+    check_norm,
+)
+from tiedbert.errors import InputError
+
+
+@dataclass(frozen=True)
+class VAT:
+    """Virtual adversarial training: no label is needed.
+
+    ``loss + weight * KL(p(h) || p(h + delta))``, the first a constant, where ``delta``
+    of length `epsilon` is the direction in which the divergence grows most, found by
+    `steps` power iterations from a random direction.
+
+    Every example counts in the divergence, whatever its sample weight: a text without
+    a label has any label and the sample weight 0.
+
+    Args:
+        epsilon: radius per example, in units of the hidden state: a number, or a
+            function of the step like :class:`tiedbert.adversarial.WarmUp`.
+        steps: power iterations.
+        xi: length at which the divergence is differentiated.
+        weight: of the divergence.
+        divergence: function of two outputs -> ``[batch, ...]``; None: by the loss, KL
+            for a cross-entropy and the squared difference else.
+        norm: ``"l2"``, ``"linf"`` or ``"l2_per_token"``, of each example.
+        relative: whether lengths are in units of the root mean square of the hidden
+            state of the example.
+
+    Source: Miyato et al., "Virtual adversarial training: a regularization method for
+    supervised and semi-supervised learning", 2018, algorithm 1.
+
+    Cost: ``(2 steps + 6) / 3`` training steps.
+
+    Example:
+        >>> VAT(epsilon=2.0).steps
+        1
+    """
+
+    epsilon: float | Callable = 1.0
+    steps: int = 1
+    xi: float = 0.1
+    weight: float = 1.0
+    divergence: Callable | None = None
+    norm: str = "l2"
+    relative: bool = False
+
+    def __post_init__(self):
+        check_lengths(self, "epsilon", "xi", "weight")
+        check_count(self, "steps")
+        check_norm(self)
+
+    def train(self, step) -> Trained:
+        """One training step."""
+        return _train(step, self, self._attack, fixed_target=True, weighted=False)
+
+    def _attack(self, ball, gradient):
+        nonfinite = 0.0
+        way = ball.normal(1.0)
+        for _ in range(self.steps):
+            way = gradient(ball.step(None, way, self.xi).delta)
+            nonfinite += ball.step(None, way).nonfinite
+        return ball.step(None, way)._replace(nonfinite=nonfinite)
+
+
+@dataclass(frozen=True)
+class SMART:
+    """Smoothness-inducing adversarial regularization, with its proximal term.
+
+    ``loss + weight * D(f(h), f(h + delta)) + proximal * D(f(h), f'(h))``, where D is
+    the symmetric KL (the squared difference for a regression), ``delta`` climbs D from
+    a normal draw of standard deviation `epsilon`, and ``f'`` has the moving average of
+    the weights.
+
+    Args:
+        epsilon: radius per example, in units of the hidden state: a number, or a
+            function of the step like :class:`tiedbert.adversarial.WarmUp`.
+        steps: of ascent.
+        step_size: length of a step, in the same norm and unit; None: `epsilon`.
+        weight: of the divergence.
+        proximal: of the divergence from the moving average (Bregman proximal point).
+        momentum: of that average. It begins with the weights at the construction, and
+            is no part of any file.
+        divergence: function of two outputs -> ``[batch, ...]``; None: by the loss.
+        norm: ``"linf_scaled"`` (the paper's: the largest magnitude, climbed along the
+            gradient itself), ``"linf"``, ``"l2"`` or ``"l2_per_token"``.
+        relative: whether lengths are in units of the root mean square of the hidden
+            state of the example.
+
+    Source: Jiang et al., "SMART: Robust and efficient fine-tuning for pre-trained
+    natural language models through principled regularized optimization", 2020. The
+    lengths there (1e-5) are for embeddings before their norm, and in float32 a KL is
+    lost in rounding at them; after a norm 0.01 moves the outputs visibly.
+
+    Cost: ``(2 steps + 6) / 3`` training steps; with `proximal` a forward pass, and a
+    copy of the weights.
+
+    Example:
+        >>> SMART(proximal=1.0).momentum
+        0.99
+    """
+
+    epsilon: float | Callable = 0.01
+    steps: int = 1
+    step_size: float | None = None
+    weight: float = 1.0
+    proximal: float = 0.0
+    momentum: float = 0.99
+    divergence: Callable | None = None
+    norm: str = "linf_scaled"
+    relative: bool = False
+
+    def __post_init__(self):
+        check_lengths(self, "epsilon", "step_size", "weight", "proximal", "momentum")
+        check_count(self, "steps")
+        check_norm(self)
+        if not self.momentum < 1:
+            raise InputError(f"SMART expected momentum < 1, received {self.momentum}")
+
+    def train(self, step) -> Trained:
+        """One training step."""
+        extra = (lambda clean: self._proximal(step, clean)) if self.proximal else None
+        return _train(step, self, _climb(self), extra=extra)
+
+    def _proximal(self, step, clean):
+        average = step.average_outputs(self.momentum)
+        given = self.divergence
+        return self.proximal * step.divergence(clean.outputs, average, given=given)
+
+
+@dataclass(frozen=True)
+class ALUM:
+    """Adversarial pretraining: the masked language model is kept smooth.
+
+    ``loss + weight * KL(f(h) || f(h + delta))``, where ``delta`` climbs the divergence
+    from a normal draw of standard deviation `epsilon`. Unlike in VAT, both sides of it
+    are trained.
+
+    Args:
+        epsilon: radius per example, in units of the hidden state: a number, or a
+            function of the step like :class:`tiedbert.adversarial.WarmUp`.
+        steps: of ascent.
+        step_size: length of a step, in the same norm and unit; None: `epsilon`.
+        weight: of the divergence: 10 for pretraining, 1 for fine-tuning, says the
+            paper.
+        divergence: function of two outputs -> ``[batch, ...]``; None: by the loss.
+        norm: as for :class:`SMART`.
+        relative: whether lengths are in units of the root mean square of the hidden
+            state of the example.
+
+    Source: Liu et al., "Adversarial training for large neural language models", 2020,
+    algorithm 1. For the lengths see :class:`SMART`.
+
+    Cost: ``(2 steps + 6) / 3`` training steps.
+
+    Example:
+        >>> ALUM(weight=1.0).epsilon
+        0.01
+    """
+
+    epsilon: float | Callable = 0.01
+    steps: int = 1
+    step_size: float | None = None
+    weight: float = 10.0
+    divergence: Callable | None = None
+    norm: str = "linf_scaled"
+    relative: bool = False
+
+    def __post_init__(self):
+        check_lengths(self, "epsilon", "step_size", "weight")
+        check_count(self, "steps")
+        check_norm(self)
+
+    def train(self, step) -> Trained:
+        """One training step."""
+        return _train(step, self, _climb(self), symmetric=False)
+
+
+@dataclass(frozen=True)
+class R3F:
+    """Consistency under plain noise: the control of the methods with an attack.
+
+    ``loss + weight * (KL(f(h) || f(h + z)) + KL(f(h + z) || f(h)))``, where ``z`` is
+    noise, independent in each number.
+
+    Args:
+        epsilon: the noise is uniform between -epsilon and epsilon, or normal with
+            this standard deviation; a number, or a function of the step.
+        noise: ``"uniform"`` or ``"normal"``.
+        weight: of the divergence.
+        divergence: function of two outputs -> ``[batch, ...]``; None: by the loss.
+        relative: whether `epsilon` is in units of the root mean square of the hidden
+            state of the example.
+
+    Source: Aghajanyan et al., "Better fine-tuning by reducing representational
+    collapse", 2021.
+
+    Cost: 2 training steps.
+
+    Example:
+        >>> R3F(noise="normal").weight
+        1.0
+    """
+
+    epsilon: float | Callable = 0.01
+    noise: str = "uniform"
+    weight: float = 1.0
+    divergence: Callable | None = None
+    relative: bool = False
+
+    norm = "linf"
+
+    def __post_init__(self):
+        check_lengths(self, "epsilon", "weight")
+        check_choice(self, "noise", ("uniform", "normal"))
+
+    def train(self, step) -> Trained:
+        """One training step."""
+        return _train(step, self, self._draw)
+
+    def _draw(self, ball, gradient):
+        noise = ball.random() if self.noise == "uniform" else ball.normal()
+        return ball.as_moved(noise)
+
+
+@dataclass(frozen=True)
+class RDrop:
+    """R-Drop: two passes with different dropout are to give the same outputs.
+
+    ``(loss_1 + loss_2) / 2 + weight * (KL(f_1 || f_2) + KL(f_2 || f_1)) / 2``. Half of
+    the paper's loss: its alpha is twice `weight`. Only the dropout after the cut point
+    differs between the passes.
+
+    Args:
+        weight: of the divergence.
+        divergence: function of two outputs -> ``[batch, ...]``; None: by the loss.
+
+    Source: Liang et al., "R-Drop: Regularized dropout for neural networks", 2021.
+
+    Cost: 2 training steps.
+
+    Example:
+        >>> RDrop(weight=0.5).weight
+        0.5
+    """
+
+    weight: float = 1.0
+    divergence: Callable | None = None
+
+    replays_dropout = False
+
+    def __post_init__(self):
+        check_lengths(self, "weight")
+
+    def train(self, step) -> Trained:
+        """One training step."""
+        told = []
+
+        def loss():
+            one, other = step.run(), step.run()
+            apart = step.divergence(one.outputs, other.outputs, given=self.divergence)
+            apart /= 2.0
+            told.append(apart)
+            both = step.loss(one) + step.loss(other)
+            step.clean = both / 2.0
+            return step.clean + self.weight * apart
+
+        return Trained(step.learn(loss).loss, told[0])
+
+
+def _climb(method):
+    """The ascent of SMART and ALUM."""
+
+    def attack(ball, gradient):
+        length = ball.epsilon if method.step_size is None else method.step_size
+        return ascend(gradient, ball, ball.normal(), method.steps, length)
+
+    return attack
+
+
+def _train(
+    step,
+    method,
+    attack,
+    *,
+    fixed_target=False,
+    weighted=True,
+    symmetric=True,
+    extra=None,
+) -> Trained:
+    """Train on the loss and the divergence at what `attack` finds.
+
+    Args:
+        step: :class:`tiedbert.adversarial.step.Step`.
+        method: with ``weight`` and ``divergence``.
+        attack: function of a ball and of a gradient function -> ``Moved``.
+        fixed_target: whether the unperturbed outputs are a constant in the divergence.
+        weighted: whether sample weights count in it.
+        symmetric: whether it is the symmetric one.
+        extra: function of the unperturbed pass -> what is added to the loss; or None.
+    """
+    told = []
+
+    def apart(one, other):
+        return step.divergence(one, other, weighted, method.divergence, symmetric)
+
+    def loss():
+        clean = step.run()
+        target = tf.nest.map_structure(tf.stop_gradient, clean.outputs)
+        with step.pause():
+            ball = step.ball(method)
+            moved = attack(
+                ball,
+                lambda delta: step.gradient(
+                    delta, lambda done: apart(target, done.outputs)
+                ),
+            )
+        perturbed = step.run(moved.delta)
+        kept = target if fixed_target else clean.outputs
+        value = apart(kept, perturbed.outputs)
+        told.append(Trained(None, value, ball.size(moved.delta), moved.nonfinite))
+        step.clean = step.loss(clean)
+        total = step.clean + method.weight * value
+        return total if extra is None else total + extra(clean)
+
+    minimized = step.learn(loss).loss
+    return told[0]._replace(loss=minimized)

@@ -1,0 +1,129 @@
+"""Methods whose steps of ascent are steps of training too: FreeAT and FreeLB."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+from tiedbert.adversarial.attacks import Trained, step_length
+from tiedbert.adversarial.checks import check_count, check_lengths, check_norm
+
+
+@dataclass(frozen=True)
+class FreeAT:
+    """Free adversarial training: one backward pass moves the weights and the delta.
+
+    Each batch is replayed: in a replay the weights take an optimizer step at the
+    present ``delta``, and ``delta <- project(delta + epsilon * g / ||g||)`` with the
+    gradient of the same pass. A batch starts from zero: the texts of two batches differ
+    in length, so the delta of one is not carried over to the next as it is for images.
+
+    Args:
+        epsilon: radius and step per example, in units of the hidden state: a number,
+            or a function of the step like :class:`tiedbert.adversarial.WarmUp`.
+        replays: optimizer steps per batch. Take as many epochs fewer.
+        norm: ``"l2"``, ``"linf"`` or ``"l2_per_token"``, of each example.
+        relative: whether lengths are in units of the root mean square of the hidden
+            state of the example.
+
+    Source: Shafahi et al., "Adversarial training for free!", 2019, algorithm 1.
+
+    Cost: `replays` training steps, for as many optimizer steps.
+
+    Example:
+        >>> FreeAT(epsilon=0.5).replays
+        3
+    """
+
+    epsilon: float | Callable = 1.0
+    replays: int = 3
+    norm: str = "l2"
+    relative: bool = False
+
+    def __post_init__(self):
+        check_lengths(self, "epsilon")
+        check_count(self, "replays")
+        check_norm(self)
+
+    def train(self, step) -> Trained:
+        """One training step per replay."""
+        delta, losses, nonfinite = None, [], 0.0
+        ball = step.ball(self)
+        for replay in range(self.replays):
+            if replay:
+                step.update()
+                step.begin()
+                ball = step.ball(self)
+            learned = step.learn_at(delta)
+            losses.append(learned.loss)
+            used = ball.zeros() if delta is None else delta
+            if replay < self.replays - 1:
+                moved = ball.step(delta, learned.gradient)
+                delta = [tf.stop_gradient(d) for d in moved.delta]
+                nonfinite += moved.nonfinite
+        mean = tf.add_n(losses) / len(losses)
+        return Trained(mean, losses[-1], ball.size(used), nonfinite)
+
+
+@dataclass(frozen=True)
+class FreeLB:
+    """Free large-batch training: the weights learn from every step of the ascent.
+
+    ``delta`` starts at random; in each of `steps` passes the gradient of the weights
+    counts ``1 / steps``, and ``delta <- project(delta + step_size * g / ||g||)`` with
+    the gradient of the same pass. The dropout is that of the first pass in all of them.
+
+    Args:
+        epsilon: radius per example, in units of the hidden state: a number, or a
+            function of the step like :class:`tiedbert.adversarial.WarmUp`.
+        steps: passes with a perturbation.
+        step_size: length of a step, in the same norm and unit; None: 2.5 epsilon /
+            steps.
+        random_start: whether to start at random, else at zero.
+        clean: whether one more pass, unperturbed, counts with the others.
+        norm: ``"l2"``, ``"linf"`` or ``"l2_per_token"``, of each example.
+        relative: whether lengths are in units of the root mean square of the hidden
+            state of the example.
+
+    Source: Zhu et al., "FreeLB: Enhanced adversarial training for natural language
+    understanding", 2020, algorithm 1.
+
+    Cost: `steps` training steps, one more with `clean`.
+
+    Example:
+        >>> FreeLB(epsilon=0.5, steps=2).replays_dropout
+        True
+    """
+
+    epsilon: float | Callable = 1.0
+    steps: int = 3
+    step_size: float | None = None
+    random_start: bool = True
+    clean: bool = False
+    norm: str = "l2"
+    relative: bool = False
+
+    replays_dropout = True
+
+    def __post_init__(self):
+        check_lengths(self, "epsilon", "step_size")
+        check_count(self, "steps")
+        check_norm(self)
+
+    def train(self, step) -> Trained:
+        """One training step."""
+        ball = step.ball(self)
+        length = step_length(self, ball)
+        share = 1.0 / (self.steps + self.clean)
+        losses = [step.learn_at(None, share).loss] if self.clean else []
+        delta, nonfinite = (ball.random() if self.random_start else None), 0.0
+        for i in range(self.steps):
+            learned = step.learn_at(delta, share)
+            losses.append(learned.loss)
+            used = ball.zeros() if delta is None else delta
+            if i < self.steps - 1:
+                moved = ball.step(delta, learned.gradient, length)
+                delta = [tf.stop_gradient(d) for d in moved.delta]
+                nonfinite += moved.nonfinite
+        loss = tf.add_n(losses) * share
+        return Trained(loss, losses[-1], ball.size(used), nonfinite)

@@ -1,0 +1,296 @@
+"""One training step, as a method sees it: passes, losses, gradients."""
+
+import contextlib
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+from tiedbert import _keras
+from tiedbert.adversarial.ball import Ball
+from tiedbert.adversarial.cut_model import moved
+from tiedbert.adversarial.divergences import divergence_between
+from tiedbert.adversarial.schedules import value_at
+
+
+class Batch(NamedTuple):
+    """What `fit` hands over."""
+
+    x: Any
+    y: Any
+    sample_weight: Any
+
+
+class Pass(NamedTuple):
+    """What a pass through the parts behind the first point gives.
+
+    Attributes:
+        outputs: the model's.
+        losses: those that layers added on the way.
+        points: the tensors at the points, before anything was added to them.
+    """
+
+    outputs: Any
+    losses: list
+    points: list
+
+
+class Learned(NamedTuple):
+    """A pass from which the weights learn.
+
+    Attributes:
+        loss: scalar.
+        gradient: of the loss with respect to the tensor at each point, times a
+            positive number.
+    """
+
+    loss: Any
+    gradient: list
+
+
+class Step:
+    """A batch, the tensors at the points, and the gradients gathered so far.
+
+    Args:
+        training: the :class:`tiedbert.adversarial.AdversarialTraining`.
+        batch: :class:`Batch`.
+
+    Attributes:
+        clean: loss of the unperturbed batch, once a pass has found it; or None.
+        outputs: those of the first pass.
+    """
+
+    def __init__(self, training, batch):
+        self.training, self.batch = training, batch
+        self.cut = training.cut
+        self.weights = training.trainable_variables
+        self.clean = self.outputs = None
+        self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        self._chosen = self._choose()
+        self._momentum = None
+        self.begin()
+
+    def begin(self):
+        """Run the front with the weights as they are now."""
+        self._front_tape = tf.GradientTape()
+        with self._front_tape:
+            self.crossing = self.training.front(self.batch.x)
+            # Gradients come back through these.
+            self._front_losses = _keras.losses_of_calls(self.cut.front)
+        floats = [tensor for tensor in self.crossing if tensor.dtype.is_floating]
+        self._passed = floats + self._front_losses
+        self._passed_gradients = self._weight_gradients = None
+        self._points = self.positions = self._tape = None
+        self._seeds = [_draw_seed() for _ in self.training.behind]
+        self._called, self._statistics, self._again = set(), [], False
+
+    def ball(self, method):
+        """The perturbations that `method` allows in this step."""
+        if self._points is None:
+            self._points, self.positions = self._first_points()
+        return Ball(
+            method.norm,
+            self.value(method.epsilon),
+            method.relative,
+            self._points,
+            self.positions,
+            self._chosen,
+        )
+
+    def value(self, number_or_schedule):
+        """A number, or what a schedule says for this step."""
+        return value_at(number_or_schedule, self.training.optimizer.iterations)
+
+    def run(self, delta=None) -> Pass:
+        """A pass at `delta`: list of float32 tensors, one per point; None: zero."""
+        losses = []
+
+        def call(i, crossing):
+            called = self._call(i, crossing)
+            losses.extend(called.losses)
+            return called.outputs
+
+        outputs, points, positions = self.cut.run(
+            self.batch.x, self.crossing, delta, call
+        )
+        if self._points is None:
+            self._points, self.positions = points, positions
+        return Pass(outputs, losses, points)
+
+    def run_first(self, delta=None):
+        """The first part behind the front alone, at `delta`: its ``Called``."""
+        return self._call(0, moved(self.crossing, delta))
+
+    def run_rest(self, called) -> Pass:
+        """What is behind the first part, on what that gave."""
+        crossing, losses = called.outputs, list(called.losses)
+        for i in range(1, len(self.cut.widths)):
+            called = self._call(i, crossing)
+            crossing, losses = called.outputs, losses + called.losses
+        return Pass(crossing, losses, [])
+
+    def _call(self, i, crossing):
+        """Call a part. The first call tells what statistics are kept."""
+        part = self.training.behind[i]
+        replays = self.training.replays
+        called = part(crossing, self._seeds[i] if replays else _draw_seed())
+        if i in self._called:
+            self._again = True
+        else:
+            self._called.add(i)
+            kept = [(v, tf.convert_to_tensor(v)) for v in part.statistics]
+            self._statistics += kept
+        return called
+
+    def loss(self, done):
+        """The supervised loss of a pass, with the penalties of `add_loss`."""
+        batch = self.batch
+        first = self.outputs is None
+        if first:
+            self.outputs = done.outputs
+        quiet = contextlib.nullcontext if first else _keras.losses_not_counted
+        with quiet(self.training):
+            return self.training.loss_of(
+                batch, done.outputs, self._front_losses + done.losses
+            )
+
+    def divergence(self, p, q, weighted=True, given=None, symmetric=True):
+        """How far two outputs are apart, a scalar: see :mod:`.divergences`."""
+        weights = self.batch.sample_weight if weighted else None
+        return divergence_between(self.training, p, q, weights, given, symmetric)
+
+    def average_outputs(self, momentum):
+        """The outputs of the model with the moving average of its weights."""
+        self._momentum = momentum
+        return self.training.average(self.batch.x, training=False)
+
+    def gradient(self, delta=None, objective=None) -> list:
+        """The gradient with respect to the perturbation, times a positive number.
+
+        Args:
+            delta: where; None: at zero.
+            objective: function of a :class:`Pass` -> scalar; None: the loss.
+        """
+        # Weights are not watched: their gradients cost a third of a pass.
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(self._passed)
+            done = self.run(delta)
+            value = (
+                self._clean_loss(delta, done)
+                if objective is None
+                else (objective(done))
+            )
+            value = _keras.scale_loss(self.training.optimizer, value)
+        return tape.gradient(value, done.points)
+
+    def learn_at(self, delta, share=1.0) -> Learned:
+        """Let the weights learn from ``share`` times the loss at a perturbation."""
+        kept = []
+
+        def loss():
+            kept.append(self.run(delta))
+            return self._clean_loss(delta, kept[0])
+
+        return self.learn(loss, share, lambda: kept[0].points)
+
+    def learn(self, function, share=1.0, points=list, watch=()) -> Learned:
+        """Let the weights learn from ``share`` times what `function` gives, a scalar.
+
+        What it does within :meth:`pause` counts as a constant.
+
+        Args:
+            function: without arguments.
+            share: float.
+            points: function that gives, afterwards, the tensors whose gradient is
+                wanted.
+            watch: those of them that are there already.
+        """
+        told = []
+
+        def scaled():
+            told.append(function())
+            return _keras.scale_loss(self.training.optimizer, share * told[0])
+
+        gradient = self.learn_scaled(scaled, points, watch)
+        return Learned(told[0], gradient)
+
+    def learn_scaled(self, function, points=list, watch=()) -> list:
+        """The same for a loss that has its share and its scale; the gradients."""
+        with tf.GradientTape() as tape:
+            tape.watch([*self._passed, *watch])
+            self._tape = tape
+            loss = function()
+        sources = self._passed, self.weights, points()
+        passed, weights, at_points = tape.gradient(loss, sources)
+        self._passed_gradients = _sum(self._passed_gradients, passed)
+        self._weight_gradients = _sum(self._weight_gradients, weights)
+        return at_points
+
+    @contextlib.contextmanager
+    def pause(self):
+        """Context within :meth:`learn` in which nothing is learned from."""
+        with self._tape.stop_recording():
+            yield
+
+    def update(self):
+        """Apply the gradients that were gathered to the weights."""
+        through_front = _pull_back(
+            self._front_tape, self._passed, self._passed_gradients, self.weights
+        )
+        gradients = _sum(self._weight_gradients, through_front)
+        if self._again:
+            for variable, value in self._statistics:
+                variable.assign(value)
+        if self.weights:
+            _keras.apply_gradients(self.training.optimizer, gradients, self.weights)
+        if self._momentum is not None:
+            self.training.move_average(self._momentum)
+
+    def _clean_loss(self, delta, done):
+        loss = self.loss(done)
+        if delta is None and self.clean is None:
+            self.clean = loss
+        return loss
+
+    def _first_points(self) -> tuple:
+        """The tensors at the points, and where they may be perturbed."""
+        if len(self.cut.widths) > 1 and any(self.cut.widths[1:]):
+            # Only a pass through the first parts tells what is at later points.
+            self.run()
+            return self._points, self.positions
+        positions = self.cut.positions(self.batch.x, 0, self.crossing)
+        return self.crossing[: self.cut.widths[0]], positions
+
+    def _choose(self):
+        """For each point whether it is perturbed in this step; None: all are."""
+        if not self.cut.one_of:
+            return None
+        count = sum(self.cut.widths)
+        index = tf.random.uniform([], maxval=count, dtype=tf.int32)
+        return tf.unstack(tf.one_hot(index, count))
+
+
+def _draw_seed():
+    return tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
+
+
+def _pull_back(front_tape, passed, gradients, weights):
+    """The gradients that reach the weights through the part before the cut."""
+    pairs = zip(passed, gradients, strict=True)
+    reached = [(tensor, gradient) for tensor, gradient in pairs if gradient is not None]
+    tensors = [tensor for tensor, _ in reached]
+    values = [gradient for _, gradient in reached]
+    return front_tape.gradient(tensors, weights, output_gradients=values)
+
+
+def _sum(left, right) -> list:
+    """Add lists of gradients entry by entry; None counts as zero."""
+    if left is None:
+        return list(right)
+    return [_sum_entries(*entries) for entries in zip(left, right, strict=True)]
+
+
+def _sum_entries(left, right):
+    if left is None or right is None:
+        return right if left is None else left
+    # A tied table has a sparse gradient from the input and a dense one from the head.
+    return tf.convert_to_tensor(left) + tf.convert_to_tensor(right)
