@@ -7,7 +7,12 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tiedbert.adversarial.ball import Moved, repeat
-from tiedbert.adversarial.checks import check_count, check_lengths, check_norm
+from tiedbert.adversarial.checks import (
+    check_count,
+    check_lengths,
+    check_norm,
+    check_switches,
+)
 
 
 class Trained(NamedTuple):
@@ -66,6 +71,7 @@ class FGM:
     def __post_init__(self):
         check_lengths(self, "epsilon")
         check_norm(self)
+        check_switches(self, "clean", "relative")
 
     def attack(self, gradient, ball) -> Moved:
         """The perturbation within `ball`.
@@ -125,6 +131,7 @@ class PGD:
         check_lengths(self, "epsilon", "step_size")
         check_count(self, "steps")
         check_norm(self)
+        check_switches(self, "random_start", "clean", "relative")
 
     def attack(self, gradient, ball) -> Moved:
         """The perturbation within `ball`; as that of :meth:`FGM.attack`."""
@@ -171,6 +178,7 @@ class RandomNoise:
     def __post_init__(self):
         check_lengths(self, "epsilon")
         check_norm(self)
+        check_switches(self, "clean", "relative")
 
     def attack(self, gradient, ball) -> Moved:
         """The perturbation within `ball`; `gradient` is not asked."""

@@ -1,5 +1,6 @@
 """Where the perturbations of one batch may be, and how they move there."""
 
+import copy
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -44,8 +45,13 @@ class Ball:
         if chosen is not None:
             pairs = zip(self._units, chosen, strict=True)
             self._units = [unit * share for unit, share in pairs]
-        self.epsilon = tf.cast(epsilon, tf.float32)
-        self._radii = [self.epsilon * unit for unit in self._units]
+        self._set_radius(epsilon)
+
+    def resized(self, epsilon):
+        """The same ball with another radius."""
+        other = copy.copy(self)
+        other._set_radius(epsilon)
+        return other
 
     def zeros(self) -> list:
         """No perturbation."""
@@ -107,6 +113,10 @@ class Ball:
             for d, unit in zip(delta, self._units, strict=True)
         ]
         return tf.reduce_max(tf.stack(sizes), axis=0)
+
+    def _set_radius(self, epsilon):
+        self.epsilon = tf.cast(epsilon, tf.float32)
+        self._radii = [self.epsilon * unit for unit in self._units]
 
     def _project(self, delta, i):
         return self._norm.project(delta, self._radii[i])

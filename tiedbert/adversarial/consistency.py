@@ -9,10 +9,12 @@ from tiedbert.adversarial.attacks import Trained, ascend
 from tiedbert.adversarial.checks import (
     check_choice,
     check_count,
+    check_divergence,
     check_lengths,
     check_norm,
+    check_share,
+    check_switches,
 )
-from tiedbert.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -57,21 +59,31 @@ class VAT:
     relative: bool = False
 
     def __post_init__(self):
+        check_divergence(self)
         check_lengths(self, "epsilon", "xi", "weight")
         check_count(self, "steps")
         check_norm(self)
+        check_switches(self, "relative")
 
     def train(self, step) -> Trained:
         """One training step."""
-        return _train(step, self, self._attack, fixed_target=True, weighted=False)
+        return _train(
+            step,
+            self,
+            self._attack,
+            fixed_target=True,
+            weighted=False,
+            symmetric=False,
+        )
 
     def _attack(self, ball, gradient):
-        nonfinite = 0.0
-        way = ball.normal(1.0)
+        near = ball.resized(self.xi)
+        way, nonfinite = ball.normal(1.0), 0.0
         for _ in range(self.steps):
-            way = gradient(ball.step(None, way, self.xi).delta)
-            nonfinite += ball.step(None, way).nonfinite
-        return ball.step(None, way)._replace(nonfinite=nonfinite)
+            way = gradient(near.step(None, way).delta)
+            moved = ball.step(None, way)
+            nonfinite += moved.nonfinite
+        return moved._replace(nonfinite=nonfinite)
 
 
 @dataclass(frozen=True)
@@ -122,11 +134,12 @@ class SMART:
     relative: bool = False
 
     def __post_init__(self):
-        check_lengths(self, "epsilon", "step_size", "weight", "proximal", "momentum")
+        check_divergence(self)
+        check_lengths(self, "epsilon", "step_size", "weight", "proximal")
         check_count(self, "steps")
         check_norm(self)
-        if not self.momentum < 1:
-            raise InputError(f"SMART expected momentum < 1, received {self.momentum}")
+        check_switches(self, "relative")
+        check_share(self, "momentum")
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -178,9 +191,11 @@ class ALUM:
     relative: bool = False
 
     def __post_init__(self):
+        check_divergence(self)
         check_lengths(self, "epsilon", "step_size", "weight")
         check_count(self, "steps")
         check_norm(self)
+        check_switches(self, "relative")
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -222,8 +237,10 @@ class R3F:
     norm = "linf"
 
     def __post_init__(self):
+        check_divergence(self)
         check_lengths(self, "epsilon", "weight")
         check_choice(self, "noise", ("uniform", "normal"))
+        check_switches(self, "relative")
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -261,6 +278,7 @@ class RDrop:
     replays_dropout = False
 
     def __post_init__(self):
+        check_divergence(self)
         check_lengths(self, "weight")
 
     def train(self, step) -> Trained:

@@ -73,7 +73,8 @@ def divergence_between(training, p, q, weights=None, given=None, symmetric=True)
 
     Of several outputs the divergences are added, with the weights of their losses; an
     output without a loss does not count. In `tf.distribute` it is the share of a
-    replica, as Keras' own losses are.
+    replica, as Keras' own losses are. As there, what the Keras mask of an output hides
+    does not count.
 
     Args:
         training: the compiled model, whose losses tell what its outputs are.
@@ -100,7 +101,7 @@ def divergence_between(training, p, q, weights=None, given=None, symmetric=True)
         if given is None and loss is None and losses is not None:
             continue
         measure = given or measure_for(loss, symmetric)
-        value = _mean(measure(one, other), weight)
+        value = _mean(measure(one, other), weight, _mask_of(one, other))
         total += value if factor is None else factor * value
     return total / tf.distribute.get_strategy().num_replicas_in_sync
 
@@ -144,13 +145,30 @@ def _for_outputs(values, outputs, names) -> list:
     return [values] * count
 
 
-def _mean(values, weights):
-    """As Keras reduces a loss: the weighted sum over the number of values."""
+def _mask_of(p, q):
+    """The Keras mask of two outputs; a constant made of one has lost it."""
+    mask = _keras.running_mask(q)
+    return _keras.running_mask(p) if mask is None else mask
+
+
+def _mean(values, weights, mask):
+    """As Keras reduces a loss: the weighted sum over the number of values.
+
+    Where there is a mask, over the number of those that it leaves.
+    """
     if weights is not None:
-        weights = tf.cast(weights, tf.float32)
-        while weights.shape.rank > values.shape.rank:
-            weights = tf.squeeze(weights, axis=-1)
-        while weights.shape.rank < values.shape.rank:
-            weights = weights[..., None]
-        values *= weights
-    return tf.reduce_mean(values)
+        values *= _as_values(weights, values)
+    if mask is None:
+        return tf.reduce_mean(values)
+    left = tf.broadcast_to(_as_values(mask, values), tf.shape(values))
+    return tf.math.divide_no_nan(tf.reduce_sum(values * left), tf.reduce_sum(left))
+
+
+def _as_values(weights, values):
+    """Weights or a mask as float32 that broadcasts against `values`."""
+    weights = tf.cast(weights, tf.float32)
+    while weights.shape.rank > values.shape.rank:
+        weights = tf.squeeze(weights, axis=-1)
+    while weights.shape.rank < values.shape.rank:
+        weights = weights[..., None]
+    return weights

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert.adversarial.attacks import Trained, step_length
-from tiedbert.adversarial.checks import check_count, check_lengths, check_norm
+from tiedbert.adversarial.checks import (
+    check_count,
+    check_lengths,
+    check_norm,
+    check_switches,
+)
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,7 @@ class FreeAT:
         check_lengths(self, "epsilon")
         check_count(self, "replays")
         check_norm(self)
+        check_switches(self, "relative")
 
     def train(self, step) -> Trained:
         """One training step per replay."""
@@ -109,6 +115,7 @@ class FreeLB:
         check_lengths(self, "epsilon", "step_size")
         check_count(self, "steps")
         check_norm(self)
+        check_switches(self, "random_start", "clean", "relative")
 
     def train(self, step) -> Trained:
         """One training step."""

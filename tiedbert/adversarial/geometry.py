@@ -169,7 +169,7 @@ def _unit(gradient, axes):
 def _shrink(delta, radius, axes):
     radius, norm = per_example(radius, delta), _l2(delta, axes)
     # Untouched inside: a product with 1 that was computed might round.
-    return tf.where(norm > radius, delta * tf.math.divide_no_nan(radius, norm), delta)
+    return tf.where(norm > radius, radius * _unit(delta, axes), delta)
 
 
 def _largest_out(tensor, axes):

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from tiedbert import _keras
 from tiedbert.adversarial.attacks import Trained
 from tiedbert.adversarial.ball import checked
 from tiedbert.adversarial.checks import check_lengths
@@ -45,19 +46,21 @@ class GradientPenalty:
                 tape.watch(step.crossing[: step.cut.widths[0]])
                 done = step.run()
                 value = step.loss(done)
+                scaled = _keras.scale_loss(step.training.optimizer, value)
             step.clean = value
-            told.append(self._penalty(step, done, tape.gradient(value, done.points)))
+            told.append(self._penalty(step, tape.gradient(scaled, done.points)))
             return value + self.weight / 2.0 * told[0]
 
         return Trained(step.learn(loss).loss, told[0])
 
-    def _penalty(self, step, done, gradients):
+    def _penalty(self, step, gradients):
+        scale = _keras.scale_loss(step.training.optimizer, tf.constant(1.0))
         total = 0.0
         for gradient, positions in zip(gradients, step.positions, strict=True):
             gradient = restrict(tf.cast(checked(gradient), tf.float32), positions)
             # The loss is a mean: an example has only a share of its own gradient.
             rows = tf.cast(tf.shape(gradient)[0], tf.float32) * step.replicas
             axes = list(range(1, gradient.shape.rank))
-            squares = tf.reduce_sum(tf.square(rows * gradient), axes)
+            squares = tf.reduce_sum(tf.square(rows / scale * gradient), axes)
             total += tf.reduce_mean(squares)
         return total / step.replicas

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tiedbert.errors import InputError
+from tiedbert.adversarial.checks import check_count, check_lengths, refuse
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,10 @@ class WarmUp:
     steps: int
 
     def __post_init__(self):
-        if not self.steps > 0:
-            raise InputError(f"WarmUp expected steps >= 1, received {self.steps}")
+        if callable(self.epsilon):
+            refuse(self, "epsilon", "a number >= 0")
+        check_lengths(self, "epsilon")
+        check_count(self, "steps")
 
     def __call__(self, step):
         """The radius in a step, float32 scalar."""

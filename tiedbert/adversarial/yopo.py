@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert.adversarial.attacks import Trained, ascend
-from tiedbert.adversarial.checks import check_count, check_lengths, check_norm
+from tiedbert.adversarial.checks import (
+    check_count,
+    check_lengths,
+    check_norm,
+    check_switches,
+)
+from tiedbert.errors import InputError
 
 FIRST_BLOCK = "Transformer-0-FeedForward-Norm"
 
@@ -63,6 +69,7 @@ class YOPO:
         check_lengths(self, "epsilon", "step_size")
         check_count(self, "outer", "inner")
         check_norm(self)
+        check_switches(self, "random_start", "relative")
 
     def second_cut(self):
         """The cut point behind the first block."""
@@ -70,6 +77,12 @@ class YOPO:
 
     def train(self, step) -> Trained:
         """One training step."""
+        if any(step.cut.widths[1:]):
+            raise InputError(
+                "YOPO climbs through one block: the cut points must be at its "
+                f"beginning, received {sum(step.cut.widths)} of which one depends on "
+                "another"
+            )
         ball = step.ball(self)
         delta = ball.random() if self.random_start else None
         losses, nonfinite = [], 0.0
@@ -96,7 +109,7 @@ class YOPO:
                 step.clean = value
             return value
 
-        crossing = _floats(block.outputs)
+        crossing = _differentiable(block)
         learned = step.learn(loss, 1.0 / self.outer, lambda: crossing, watch=crossing)
         return learned.loss, learned.gradient
 
@@ -117,7 +130,7 @@ class YOPO:
 def _product(step, delta, slack):
     """``<p, f(h + delta)>``, float32 scalar; `slack` is scaled as the loss is."""
     block = step.run_first(delta)
-    pairs = zip(slack, _floats(block.outputs), strict=True)
+    pairs = zip(slack, _differentiable(block), strict=True)
     terms = [
         tf.reduce_sum(tf.cast(p, tf.float32) * tf.cast(f, tf.float32))
         for p, f in pairs
@@ -126,5 +139,6 @@ def _product(step, delta, slack):
     return tf.add_n(terms)
 
 
-def _floats(tensors) -> list:
-    return [tensor for tensor in tensors if tensor.dtype.is_floating]
+def _differentiable(block) -> list:
+    """What the loss depends on: what crosses to the rest, and the block's penalties."""
+    return [t for t in block.outputs if t.dtype.is_floating] + block.losses

@@ -1,0 +1,248 @@
+"""How far outputs are apart: against NumPy, and as Keras weighs its losses."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow import keras
+
+from tiedbert.adversarial import KL, SquaredError
+from tiedbert.adversarial.divergences import divergence_between, measure_for
+from tiedbert.errors import InputError
+
+layers = keras.layers
+DRAW = np.random.default_rng(0)
+P, Q = DRAW.normal(size=(2, 4, 3)).astype("float32") * 2
+CROSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def softmax(logits):
+    powers = np.exp(logits - logits.max(-1, keepdims=True), dtype=float)
+    return powers / powers.sum(-1, keepdims=True)
+
+
+def sigmoid(logits):
+    return 1.0 / (1.0 + np.exp(-logits.astype(float)))
+
+
+def kl(p, q):
+    return (p * np.log(p / q)).sum(-1)
+
+
+def binary_kl(p, q):
+    return (p * np.log(p / q) + (1 - p) * np.log((1 - p) / (1 - q))).mean(-1)
+
+
+# The measures
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_kl_of_categories(from_logits, symmetric):
+    p, q = softmax(P), softmax(Q)
+    expected = kl(p, q) + (kl(q, p) if symmetric else 0.0)
+    given = (P, Q) if from_logits else (p, q)
+    found = KL(from_logits, symmetric)(*map(tf.constant, given))
+    assert found.dtype == tf.float32
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("from_logits", [False, True])
+def test_kl_of_events(from_logits, symmetric):
+    p, q = sigmoid(P), sigmoid(Q)
+    expected = binary_kl(p, q) + (binary_kl(q, p) if symmetric else 0.0)
+    given = (P, Q) if from_logits else (p, q)
+    found = KL(from_logits, symmetric, binary=True)(*map(tf.constant, given))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("binary", [False, True])
+def test_equal_outputs_are_not_apart_and_climb_nowhere(binary, symmetric):
+    with tf.GradientTape() as tape:
+        p = tf.constant(P)
+        tape.watch(p)
+        found = KL(symmetric=symmetric, binary=binary)(P, p)
+    assert not np.any(found)
+    np.testing.assert_allclose(tape.gradient(found, p), 0.0 * P, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("from_logits", "p", "q"),
+    [
+        (True, [[1000.0, -1000.0]], [[-1000.0, 1000.0]]),
+        (False, [[1.0, 0.0]], [[0.0, 1.0]]),
+    ],
+)
+@pytest.mark.parametrize("binary", [False, True])
+def test_certain_outputs_have_a_finite_divergence(binary, from_logits, p, q):
+    with tf.GradientTape() as tape:
+        q = tf.constant(q)
+        tape.watch(q)
+        found = KL(from_logits, symmetric=True, binary=binary)(tf.constant(p), q)
+    assert np.all(np.isfinite(found))
+    assert np.all(np.isfinite(tape.gradient(found, q)))
+    assert np.all(found.numpy() > 1)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_outputs_of_half_precision_are_compared_in_float32(dtype):
+    p, q = tf.cast(P, dtype), tf.cast(Q, dtype)
+    exact = [np.asarray(tf.cast(values, tf.float32)) for values in (p, q)]
+    found = KL()(p, q)
+    assert found.dtype == tf.float32
+    np.testing.assert_allclose(found, kl(*map(softmax, exact)), rtol=1e-5)
+    squares = SquaredError()(p, q)
+    assert squares.dtype == tf.float32
+    np.testing.assert_allclose(squares, np.square(exact[0] - exact[1]).mean(-1), 1e-5)
+
+
+def test_the_gradient_goes_through_both_sides():
+    """Of the logits: q - p on the right, p (log p/q - KL) on the left."""
+    with tf.GradientTape() as tape:
+        left, right = tf.constant(P), tf.constant(Q)
+        tape.watch([left, right])
+        total = tf.reduce_sum(KL()(left, right))
+    of_left, of_right = tape.gradient(total, [left, right])
+    p, q = softmax(P), softmax(Q)
+    np.testing.assert_allclose(of_right, q - p, rtol=1e-4, atol=1e-6)
+    expected = p * (np.log(p / q) - kl(p, q)[:, None])
+    np.testing.assert_allclose(of_left, expected, rtol=1e-4, atol=1e-6)
+
+
+# Which measure goes with a loss
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        ("sparse_categorical_crossentropy", KL(from_logits=False)),
+        ("categorical_crossentropy", KL(from_logits=False)),
+        ("binary_crossentropy", KL(from_logits=False, binary=True)),
+        (CROSS, KL()),
+        (keras.losses.CategoricalCrossentropy(), KL(from_logits=False)),
+        (keras.losses.BinaryCrossentropy(from_logits=True), KL(binary=True)),
+        ("mse", SquaredError()),
+        (keras.losses.Huber(), SquaredError()),
+        (keras.losses.get("mean_absolute_error"), SquaredError()),
+    ],
+)
+def test_the_loss_tells_the_measure(loss, expected):
+    assert measure_for(loss, symmetric=False) == expected
+    if isinstance(expected, KL):
+        assert measure_for(loss, symmetric=True).symmetric
+
+
+@pytest.mark.parametrize("loss", [None, lambda y, p: y - p, keras.losses.Poisson()])
+def test_a_loss_that_tells_no_measure_is_refused(loss):
+    with pytest.raises(InputError, match="divergence"):
+        measure_for(loss, symmetric=False)
+
+
+# The mean over a batch
+
+
+def compiled(names, **options):
+    """A model with outputs of these names, three units each."""
+    x = keras.Input((3,))
+    outputs = {name: layers.Dense(3, name=name)(x) for name in names}
+    pack = options.pop("pack", dict)
+    packed = outputs if pack is dict else pack(outputs.values())
+    model = keras.Model(x, packed if len(names) > 1 else outputs[names[0]])
+    model.compile("sgd", **options)
+    return model
+
+
+def test_it_is_the_mean_over_the_batch():
+    found = divergence_between(compiled("a", loss=CROSS), P, Q, symmetric=False)
+    assert float(found) == pytest.approx(kl(softmax(P), softmax(Q)).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1)])
+def test_sample_weights_count_as_in_a_loss_of_keras(shape):
+    """Which is what it is when p is certain: the cross-entropy."""
+    weights = np.array([1.0, 0.0, 3.0, 0.5], np.float32)
+    model = compiled("a", loss="mse")
+    found = divergence_between(model, P, Q, tf.constant(weights.reshape(shape)))
+    expected = keras.losses.MeanSquaredError()(P, Q, weights)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+
+def masked(values, mask):
+    values = tf.constant(values)
+    values._keras_mask = tf.constant(mask)
+    return values
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["left", "right"])
+@pytest.mark.parametrize("weights", [None, (2, 1), (2, 3)], ids=str)
+def test_what_the_mask_of_an_output_hides_does_not_count(weights, side):
+    """As in a loss of Keras: the mean is over what the mask leaves."""
+    mask = [[True, True, False], [True, False, False]]
+    p, q = DRAW.normal(size=(2, 2, 3, 5)).astype("float32")
+    q[~np.array(mask)] = 1e6
+    if weights is not None:
+        weights = DRAW.uniform(0.5, 2.0, weights).astype("float32")
+    pair = [tf.constant(p), tf.constant(q)]
+    pair[side] = masked(pair[side], mask)
+    found = divergence_between(compiled("a", loss="mse"), *pair, weights)
+    expected = keras.losses.MeanSquaredError()(p, masked(q, mask), weights)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    assert float(found) < 100
+
+
+def test_a_batch_that_is_masked_altogether_is_not_apart():
+    nothing = masked(np.ones((2, 3, 5), np.float32), np.zeros((2, 3), bool))
+    found = divergence_between(compiled("a", loss="mse"), 3 * nothing, nothing)
+    assert float(found) == 0.0
+
+
+FIRST = kl(softmax(P), softmax(Q)).mean()
+SECOND = np.square(P - Q).mean()
+
+
+@pytest.mark.parametrize(
+    ("pack", "options", "expected"),
+    [
+        (list, {"loss": [CROSS, "mse"]}, FIRST + SECOND),
+        (
+            list,
+            {"loss": [CROSS, "mse"], "loss_weights": [3, 2]},
+            3 * FIRST + 2 * SECOND,
+        ),
+        (list, {"loss": {"b": CROSS, "a": "mse"}}, FIRST + SECOND),
+        (dict, {"loss": {"b": CROSS, "a": "mse"}}, FIRST + SECOND),
+        (
+            dict,
+            {"loss": {"b": CROSS, "a": "mse"}, "loss_weights": {"b": 3.0, "a": 0.5}},
+            3 * FIRST + 0.5 * SECOND,
+        ),
+        (list, {"loss": "mse"}, 2 * SECOND),
+        (dict, {"loss": "mse"}, 2 * SECOND),
+        (list, {"loss": [None, "mse"]}, SECOND),
+    ],
+)
+def test_several_outputs_are_added_with_the_weights_of_their_losses(
+    pack, options, expected
+):
+    """The output "b" is the first by its place, the second by its name."""
+    model = compiled("ba", pack=pack, **options)
+    p, q = ({"b": P, "a": P}, {"b": Q, "a": Q}) if pack is dict else ([P, P], [Q, Q])
+    found = divergence_between(model, p, q, symmetric=False)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_outputs_may_have_sample_weights_of_their_own():
+    first, second = np.eye(4, dtype="float32")[:2]
+    model = compiled("ba", loss={"b": CROSS, "a": "mse"})
+    outputs = {"b": P, "a": P}, {"b": Q, "a": Q}
+    weights = {"b": first, "a": second}
+    found = divergence_between(model, *outputs, weights, symmetric=False)
+    expected = kl(softmax(P), softmax(Q))[0] + np.square(P - Q).mean(-1)[1]
+    assert float(found) == pytest.approx(expected / 4, rel=1e-5)
+
+
+def test_a_given_measure_is_taken_for_every_output():
+    model = compiled("ba", pack=list, loss=[lambda y, p: y - p, CROSS])
+    found = divergence_between(model, [P, P], [Q, Q], given=SquaredError())
+    assert float(found) == pytest.approx(2 * SECOND, rel=1e-5)
