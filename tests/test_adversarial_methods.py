@@ -1,0 +1,697 @@
+"""Every method against closed forms, and against what it reduces to."""
+
+import adversarial_problems as problems
+import numpy as np
+import pytest
+import tensorflow as tf
+from adversarial_problems import (
+    FROM_LOGITS,
+    Spy,
+    W,
+    X,
+    assert_close,
+    linear,
+    methods,
+    trained,
+)
+from tensorflow import keras
+
+from tiedbert import adversarial
+from tiedbert.adversarial import (
+    ALUM,
+    FGM,
+    KL,
+    PGD,
+    R3F,
+    SMART,
+    VAT,
+    YOPO,
+    AdversarialTraining,
+    FreeAT,
+    FreeLB,
+    GradientPenalty,
+    RandomNoise,
+    RDrop,
+    WarmUp,
+)
+from tiedbert.errors import InputError
+
+layers = keras.layers
+METHODS = methods()
+every_method = pytest.mark.parametrize("name", METHODS)
+UNPERTURBED = {"RDrop", "GradientPenalty"}
+perturbing = pytest.mark.parametrize(
+    "name", [name for name in METHODS if name.split("-")[0] not in UNPERTURBED]
+)
+
+
+def test_every_method_is_in_the_battery():
+    public = {getattr(adversarial, name) for name in adversarial.__all__}
+    known = {kind for kind in public if hasattr(kind, "train_on_batch")}
+    wanted = {kind for kind in public - known if hasattr(kind, "train")}
+    assert wanted == {type(method) for method in METHODS.values()}
+
+
+# Closed forms: a linear model. With the loss f(w h) the best delta of norm epsilon has
+# w delta = epsilon |w|*, the dual norm, away from the label.
+
+DUAL = {
+    "l2": 13.0,
+    "linf": 19.0,
+    "l2_per_token": 17.0,
+}
+every_norm = pytest.mark.parametrize("norm", list(DUAL))
+ERRORS = np.array([-1.0, 1.0, 2.0], np.float32)  # of the predictions, at Y
+Y = (X.reshape(3, 4) @ W - ERRORS)[:, None]
+RMS = np.sqrt(np.square(X).mean((1, 2)))
+
+# Methods, and how far they have moved in their last pass, in units of epsilon.
+CLIMBERS = {
+    "FGM": (FGM, {}, 1.0),
+    "FGM alone": (FGM, {"clean": False}, 1.0),
+    "PGD": (PGD, {}, 1.0),
+    "PGD, short": (PGD, {"steps": 2, "step_size": 0.1}, 0.4),
+    "PGD, long": (PGD, {"steps": 2, "step_size": 9.0, "clean": True}, 1.0),
+    "FreeAT once": (FreeAT, {"replays": 1}, 0.0),
+    "FreeAT": (FreeAT, {"replays": 3}, 1.0),
+    "FreeLB": (FreeLB, {"random_start": False}, 1.0),
+    "FreeLB, short": (
+        FreeLB,
+        {"random_start": False, "steps": 3, "step_size": 0.1, "clean": True},
+        0.4,
+    ),
+    "YOPO": (YOPO, {"random_start": False, "outer": 2, "until": "block"}, 1.0),
+    "YOPO, short": (
+        YOPO,
+        {
+            "random_start": False,
+            "outer": 3,
+            "inner": 2,
+            "step_size": 0.05,
+            "until": "block",
+        },
+        0.4,
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("norm", "relative"),
+    [("l2", False), ("linf", False), ("l2_per_token", False), ("l2", True)],
+)
+@pytest.mark.parametrize("name", CLIMBERS)
+def test_squared_loss_of_a_linear_model(name, norm, relative):
+    """Each error grows by the way gone times the dual norm of w."""
+    kind, options, share = CLIMBERS[name]
+    method = kind(0.5, norm=norm, relative=relative, **options)
+    logs = trained(linear(), method, X, Y, loss="mse")
+    moved = 0.5 * share * (RMS if relative else np.ones(3))
+    adversarial_loss = np.mean((np.abs(ERRORS) + moved * DUAL[norm]) ** 2)
+    assert logs["adversarial_loss"] == pytest.approx(adversarial_loss, rel=1e-5)
+    assert logs["delta_norm"] == pytest.approx(0.5 * share, rel=1e-5)
+    assert logs["nonfinite_gradients"] == 0.0
+    if "clean_loss" in logs:
+        assert logs["clean_loss"] == pytest.approx(2.0, rel=1e-5)
+
+
+@pytest.mark.parametrize("norm", [*DUAL, "linf_scaled"])
+def test_the_perturbation_of_a_linear_model(norm):
+    spy = Spy(FGM(0.5, norm=norm))
+    trained(linear(), spy, X, Y, loss="mse")
+    w = W.reshape(2, 2)
+    way = {
+        "l2": w / 13,
+        "linf": np.sign(w),
+        "l2_per_token": w / [[5], [12]],
+        "linf_scaled": w / 12,
+    }[norm]
+    expected = 0.5 * np.sign(ERRORS)[:, None, None] * way
+    np.testing.assert_allclose(spy.deltas[-1], expected, rtol=1e-6)
+
+
+@every_norm
+@pytest.mark.parametrize("kind", [FGM, PGD, FreeAT])
+def test_logistic_loss_of_a_linear_model(kind, norm):
+    """Each margin shrinks by epsilon |w|*."""
+    y = np.array([[1.0], [1.0], [0.0]], np.float32)
+    margins = (2 * y - 1) * (X.reshape(3, 4) @ W[:, None]) / 10
+    model = linear()
+    model.set_weights([W[:, None] / 10])
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    logs = trained(model, kind(0.5, norm=norm), X, y, loss=loss)
+
+    def softplus(values):
+        return np.mean(np.log1p(np.exp(-values)))
+
+    expected = softplus(margins - 0.05 * DUAL[norm])
+    assert logs["adversarial_loss"] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("clean", [False, True])
+@pytest.mark.parametrize("kind", [FGM, PGD, RandomNoise])
+def test_with_clean_the_loss_is_the_mean_of_both(kind, clean):
+    logs = trained(linear(), kind(0.5, clean=clean), X, Y, loss="mse")
+    adversarial_loss = logs["adversarial_loss"]
+    mean = (2.0 + adversarial_loss) / 2
+    assert logs["loss"] == pytest.approx(mean if clean else adversarial_loss, rel=1e-5)
+
+
+def test_an_example_of_weight_zero_is_not_attacked():
+    spy = Spy(FGM(1.0))
+    weights = np.array([1.0, 0.0, 2.0], np.float32)
+    logs = trained(linear(), spy, X, Y, loss="mse", sample_weight=weights)
+    norms = np.sqrt(np.square(spy.deltas[-1]).sum((1, 2)))
+    np.testing.assert_allclose(norms, [1.0, 0.0, 1.0], rtol=1e-6)
+    assert logs["clean_loss"] == pytest.approx((1 + 2 * 4) / 3, rel=1e-5)
+    assert logs["adversarial_loss"] == pytest.approx((14**2 + 2 * 15**2) / 3, rel=1e-5)
+
+
+# Closed forms: a quadratic. Its gradient at h is h - y: every step goes straight away
+# from y, by the step size, until the border.
+
+
+@every_norm
+def test_the_path_of_pgd_on_a_quadratic(norm):
+    h = keras.Input((2, 2))
+    model = keras.Model(h, layers.Activation("linear", name="hidden")(h))
+    away = np.array([[[3.0, 4.0], [0.0, -1.0]], [[0.0, 0.0], [8.0, 6.0]]], np.float32)
+    spy = Spy(PGD(0.7, 4, step_size=0.3, norm=norm))
+    trained(model, spy, away + 5, away * 0 + 5, loss="mse")
+    length = {
+        "l2": np.linalg.norm(away, axis=(1, 2), keepdims=True),
+        "linf": np.abs(away),
+        "l2_per_token": np.linalg.norm(away, axis=-1, keepdims=True),
+    }[norm]
+    unit = np.where(length > 0, away / np.where(length > 0, length, 1), 0)
+    for i, delta in enumerate(spy.deltas):
+        np.testing.assert_allclose(delta, min(0.3 * (i + 1), 0.7) * unit, atol=1e-6)
+    assert len(spy.deltas) == 4
+
+
+# Closed forms: divergences of a linear model. The squared difference of its outputs is
+# (w delta)^2.
+
+
+@every_norm
+@pytest.mark.parametrize("steps", [1, 2])
+def test_vat_finds_the_direction_of_a_linear_model(norm, steps):
+    """One power iteration is enough: there is only one direction."""
+    spy = Spy(VAT(0.5, steps=steps, xi=2.0, norm=norm, weight=3.0))
+    logs = trained(linear(), spy, X, Y, loss="mse")
+    expected = (0.5 * DUAL[norm]) ** 2
+    assert logs["adversarial_loss"] == pytest.approx(expected, rel=1e-4)
+    assert logs["loss"] == pytest.approx(2.0 + 3.0 * expected, rel=1e-4)
+    if norm == "l2":  # xi is a length of its own, beyond the radius
+        lengths = np.sqrt(np.square(spy.deltas[0]).sum((1, 2)))
+        np.testing.assert_allclose(lengths, 2.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", [SMART, ALUM])
+def test_smart_and_alum_climb_to_the_corner_of_the_cube(kind):
+    method = kind(0.5, steps=2, step_size=9.0, weight=3.0, norm="linf")
+    logs = trained(linear(), method, X, Y, loss="mse")
+    expected = (0.5 * DUAL["linf"]) ** 2
+    assert logs["adversarial_loss"] == pytest.approx(expected, rel=1e-4)
+    assert logs["loss"] == pytest.approx(2.0 + 3.0 * expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("noise", ["uniform", "normal"])
+def test_r3f_measures_its_noise(noise):
+    spy = Spy(R3F(0.5, noise=noise, weight=3.0))
+    logs = trained(linear(), spy, X, Y, loss="mse")
+    (z,) = spy.deltas
+    expected = np.mean((z.reshape(3, 4) @ W) ** 2)
+    assert logs["adversarial_loss"] == pytest.approx(expected, rel=1e-4)
+    assert logs["loss"] == pytest.approx(2.0 + 3.0 * expected, rel=1e-4)
+    assert np.abs(z).max() <= 0.5 or noise == "normal"
+
+
+def unlabelled_weights(method):
+    """The weights after a step on two examples, the second without a weight."""
+    model = problems.network()
+    x = np.array([[1.0, 0.0, -1.0], [0.5, 2.0, 1.0]], np.float32)
+    weights = np.array([1.0, 0.0], np.float32)
+    return [
+        trained(
+            model,
+            method,
+            rows,
+            np.array([1, 0])[: len(rows)],
+            loss=FROM_LOGITS,
+            sample_weight=weights[: len(rows)],
+        )["adversarial_loss"]
+        for rows in (x[:1], x)
+    ]
+
+
+def test_vat_heeds_rows_without_a_weight_and_the_others_do_not(monkeypatch):
+    problems.fix_noise(monkeypatch)
+    alone, both = unlabelled_weights(VAT(0.5))
+    assert both > 1.2 * alone / 2
+    for method in (SMART(0.5), ALUM(0.5), R3F(0.5)):
+        alone, both = unlabelled_weights(method)
+        assert both == pytest.approx(alone / 2, rel=1e-5)
+
+
+# Closed forms: the penalty
+
+
+def test_the_gradient_penalty_of_a_linear_model():
+    """The gradient of e^2 is 2 e w: the penalty is 4 e^2 |w|^2."""
+    model = linear()
+    logs = trained(model, GradientPenalty(0.5), X, Y, learning_rate=1e-4, loss="mse")
+    squared = np.mean(ERRORS**2)
+    assert logs["adversarial_loss"] == pytest.approx(4 * squared * 169.0, rel=1e-5)
+    assert logs["loss"] == pytest.approx(squared * (1 + 169.0), rel=1e-5)
+    # d/dw of mean(e^2) (1 + |w|^2), as 0.5 / 2 * 4 = 1.
+    slope = 2 * np.mean(ERRORS[:, None] * X.reshape(3, 4), 0)
+    gradient = slope * 170.0 + squared * 2 * W
+    found = (W - model.get_weights()[0][:, 0]) / 1e-4
+    np.testing.assert_allclose(found, gradient, rtol=1e-3, atol=0.5)
+
+
+def test_the_gradient_penalty_of_a_quadratic():
+    """Of (h - y)^2 with two units: the gradient is h - y, whatever the weight."""
+    h = keras.Input((2,))
+    model = keras.Model(h, layers.Activation("linear", name="hidden")(h))
+    away = np.array([[3.0, 4.0], [0.0, 1.0]], np.float32)
+    logs = trained(model, GradientPenalty(), away + 2, away * 0 + 2, loss="mse")
+    assert logs["adversarial_loss"] == pytest.approx((25.0 + 1.0) / 2, rel=1e-5)
+    assert logs["loss"] == pytest.approx(26.0 / 4 + 13.0 / 2, rel=1e-5)
+
+
+def test_the_gradient_penalty_does_not_underflow_in_half_precision():
+    """Each entry of the gradient is below what float16 has."""
+    x = np.ones((2, 3), np.float32)
+    y = np.array([[1e-4], [1e-4]], np.float32)
+
+    def penalty(policy):
+        keras.mixed_precision.set_global_policy(policy)
+        h = keras.Input((3,))
+        hidden = layers.Activation("linear", name="hidden")(h)
+        dense = layers.Dense(1, use_bias=False)
+        model = keras.Model(h, dense(hidden))
+        model.set_weights([np.full((3, 1), 1e-4)])
+        training = AdversarialTraining(model, GradientPenalty(), "hidden")
+        training.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+        return training.train_on_batch(x, y, return_dict=True)["adversarial_loss"]
+
+    try:
+        half = penalty("mixed_float16")
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    # The errors are 2e-4, the gradients 2 * 2e-4 * 1e-4 three times.
+    assert half == pytest.approx(3 * (2 * 2e-4 * 1e-4) ** 2, rel=0.01)
+    assert half == pytest.approx(penalty("float32"), rel=0.01)
+
+
+# The battery
+
+
+@perturbing
+def test_no_pass_leaves_the_ball(name):
+    """But for the draws of a given deviation, and VAT's first look."""
+    epsilon = 0.5
+    spy = Spy(METHODS[name])
+    x = np.random.default_rng(0).normal(size=(3, 3)).astype("float32")
+    y = np.array([0, 2, 1])
+    logs = trained(problems.network(), spy, x, y, loss=FROM_LOGITS)
+    norm = {"l2_per_token": "l2", "linf_scaled": "linf"}.get(spy.norm, spy.norm)
+    last = spy.deltas[-1]
+    sizes = np.linalg.norm(last, 2 if norm == "l2" else np.inf, axis=1)
+    if not (isinstance(METHODS[name], R3F) and spy.noise == "normal"):
+        assert np.all(sizes <= epsilon * (1 + 1e-6))
+    assert np.all(sizes > 0)
+    if isinstance(METHODS[name], FGM | RandomNoise | VAT):
+        np.testing.assert_allclose(sizes, epsilon, rtol=1e-6)
+    if not isinstance(METHODS[name], YOPO):  # its norm is that where the rest learned
+        assert logs["delta_norm"] == pytest.approx(np.mean(sizes), rel=1e-5)
+
+
+def weights_after_fit(model, method, x, y, **options):
+    """Two steps of SGD on batches of three."""
+    training = AdversarialTraining(model, method, "hidden")
+    options = {"loss": FROM_LOGITS, "jit_compile": False, **options}
+    training.compile(keras.optimizers.SGD(0.1), **options)
+    training.fit(x, y, batch_size=3, shuffle=False, verbose=0)
+    return model.get_weights()
+
+
+DATA = np.random.default_rng(1).normal(size=(6, 3)).astype("float32")
+LABELS = np.array([0, 2, 1, 1, 0, 2])
+
+
+# One of each, with loops where there are any.
+IN_A_GRAPH = {type(method): name for name, method in METHODS.items()}
+
+
+@pytest.mark.parametrize("name", IN_A_GRAPH.values())
+def test_in_a_graph_it_does_what_it_does_eagerly(name, monkeypatch):
+    problems.fix_noise(monkeypatch)
+    start = problems.network().get_weights()
+    eager, graph = (
+        weights_after_fit(
+            problems.network(), METHODS[name], DATA, LABELS, run_eagerly=run_eagerly
+        )
+        for run_eagerly in (True, False)
+    )
+    assert_close(graph, eager, rtol=1e-4, atol=1e-5)
+    for old, new in zip(start, eager, strict=True):
+        assert np.all(np.isfinite(new))
+        assert np.any(new != old), "every weight learns"
+
+
+@every_method
+def test_the_perturbation_does_not_move_the_tied_table(name):
+    """In every pass the head multiplies by the table itself."""
+    model = problems.tied()
+    before = model.get_weights()
+    spy = Spy(METHODS[name])
+    x, y = np.array([[1, 2, 4], [3, 1, 0]]), np.array([[2, 2, 1], [0, 4, 3]])
+    trained(model, spy, x, y, loss=FROM_LOGITS)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(new, old)
+    table = tf.convert_to_tensor(model.get_layer("hidden").weights[0]).numpy()
+    block, head = model.get_layer("block"), model.get_layer("head")
+    passes = [found for found in spy.steps[0] if found[1] is not None]
+    assert passes
+    for delta, outputs in passes:
+        hidden = table[x] + (0.0 if delta is None else delta)
+        np.testing.assert_allclose(outputs, head(block(hidden)), rtol=1e-5, atol=1e-5)
+
+
+class SumOfAll(layers.Layer):
+    """The sum over time, padding included: the loss has a gradient there too."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
+    def call(self, inputs):
+        return tf.reduce_sum(inputs, axis=1)
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+
+@perturbing
+def test_padding_is_not_perturbed(name):
+    ids = keras.Input((None,), dtype="int32")
+    h = layers.Embedding(9, 4, mask_zero=True, name="hidden")(ids)
+    h = layers.Dense(4, activation="tanh", name="block")(h)
+    model = keras.Model(ids, layers.Dense(2)(SumOfAll()(h)))
+    x = np.array([[1, 2, 3, 4], [5, 6, 0, 0], [7, 0, 0, 0]])
+    spy = Spy(METHODS[name])
+    trained(model, spy, x, np.array([0, 1, 1]), loss=FROM_LOGITS)
+    for delta in spy.deltas:
+        np.testing.assert_array_equal(delta[x == 0], 0.0)
+    assert np.all(np.any(spy.deltas[-1], axis=-1)[x != 0])
+
+
+@pytest.mark.parametrize("per_token", [False, True], ids=["text", "token"])
+@every_method
+def test_padding_changes_nothing(name, per_token, monkeypatch):
+    """The same weights learn the same from a batch with and without padding."""
+    problems.fix_noise(monkeypatch)
+    x = np.array([[1, 2, 3], [5, 6, 8]])
+    y = np.array([[0, 1, 2], [2, 1, 1]]) if per_token else np.array([0, 2])
+    found = []
+    for width in (0, 3):
+        rows = np.pad(x, [(0, 0), (0, width)])
+        labels = np.pad(y, [(0, 0), (0, width)]) if per_token else y
+        model = problems.padded(per_token)
+        trained(model, METHODS[name], rows, labels, loss=FROM_LOGITS, learning_rate=1.0)
+        found.append(model.get_weights())
+    assert_close(*found)
+
+
+@tf.custom_gradient
+def trap(inputs):
+    """The inputs; no gradient of an example that begins with 9 is a number."""
+
+    def gradient(upstream):
+        caught = tf.broadcast_to(inputs[:, :1] > 8, tf.shape(inputs))
+        return tf.where(caught, np.nan, upstream)
+
+    return tf.identity(inputs), gradient
+
+
+class Trap(layers.Layer):
+    """Layer of `trap`."""
+
+    def call(self, inputs):
+        return trap(inputs)
+
+
+def trapped():
+    x = keras.Input((4,))
+    h = Trap()(layers.Activation("linear", name="hidden")(x))
+    h = layers.Dense(5, activation="tanh", name="block")(h)
+    return problems.scrambled(keras.Model(x, layers.Dense(3)(h)))
+
+
+# How many steps of ascent each method makes.
+ASCENTS = {"FGM": 1, "PGD": 3, "FreeAT": 2, "FreeLB": 2, "VAT": 1, "SMART": 1}
+ASCENTS |= {"ALUM": 2, "RandomNoise": 0, "R3F": 0}
+
+
+@perturbing
+def test_an_example_without_a_finite_gradient_is_not_perturbed(name, monkeypatch):
+    """It is counted, and the others are perturbed as without it."""
+    problems.fix_noise(monkeypatch)
+    x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    x[2, 0] = 9.5
+    y = np.array([0, 1, 2])
+    method, found, logs = METHODS[name], [], []
+    for rows in (2, 3):
+        spy = Spy(method)
+        logs.append(trained(trapped(), spy, x[:rows], y[:rows], loss=FROM_LOGITS))
+        found.append(spy.deltas)
+    counted = ASCENTS.get(name.split("-")[0])
+    if isinstance(method, YOPO):
+        counted = method.outer * method.inner
+    elif isinstance(method, VAT):
+        counted = method.steps
+    assert logs[0]["nonfinite_gradients"] == 0.0
+    assert logs[1]["nonfinite_gradients"] == counted
+    for without, with_it in zip(*found, strict=True):
+        np.testing.assert_allclose(with_it[:2], without, rtol=1e-4, atol=1e-5)
+    if counted:
+        assert not np.any(found[1][-1][2])
+
+
+# Schedules
+
+
+def test_epsilon_may_be_a_schedule_of_the_optimizer_steps():
+    for schedule in (
+        WarmUp(0.5, steps=4),
+        lambda step: 0.125 * tf.cast(step, "float32"),
+    ):
+        spy = Spy(FGM(schedule, clean=False))
+        weights_after_fit(
+            problems.network(), spy, DATA, LABELS, run_eagerly=True, loss=FROM_LOGITS
+        )
+        norms = [np.linalg.norm(delta, axis=1).tolist() for delta in spy.deltas]
+        np.testing.assert_allclose(norms, [[0.0] * 3, [0.125] * 3], rtol=1e-6)
+
+
+@perturbing
+def test_every_method_takes_a_schedule(name):
+    """A radius that is 0 in this step: no pass is perturbed, but by VAT's look."""
+    spy = Spy(methods(lambda step: 0.0 * tf.cast(step, "float32"))[name])
+    logs = trained(problems.network(), spy, DATA, LABELS, loss=FROM_LOGITS)
+    assert logs["delta_norm"] == 0.0
+    assert not np.any(spy.deltas[-1])
+
+
+# What they reduce to
+
+
+def plain_weights(x, y, model, **options):
+    model.compile(keras.optimizers.SGD(0.1), FROM_LOGITS, **options)
+    model.fit(x, y, batch_size=3, shuffle=False, verbose=0)
+    return model.get_weights()
+
+
+EXACTLY_PLAIN = [
+    FGM(0.0),
+    FGM(0.0, clean=False),
+    PGD(0.0),
+    PGD(0.0, clean=True, random_start=True),
+    RandomNoise(0.0),
+    RandomNoise(0.0, clean=True),
+    FreeAT(1.0, replays=1),
+    FreeLB(1.0, steps=1, random_start=False),
+    FreeLB(0.0, steps=2),
+]
+PLAIN = [
+    FreeLB(0.0, steps=3, clean=True),
+    YOPO(0.0, outer=2, until="block"),
+    VAT(0.0),
+    VAT(weight=0.0),
+    SMART(0.0),
+    SMART(weight=0.0),
+    ALUM(0.0),
+    ALUM(weight=0.0),
+    R3F(0.0),
+    R3F(weight=0.0),
+    RDrop(),
+    GradientPenalty(0.0),
+]
+
+
+@pytest.mark.parametrize("method", EXACTLY_PLAIN, ids=repr)
+def test_bit_for_bit_plain_training(method):
+    """In a graph: TensorFlow runs other kernels eagerly."""
+    model = problems.network()
+    expected = plain_weights(DATA, LABELS, model, jit_compile=False)
+    found = weights_after_fit(problems.network(), method, DATA, LABELS)
+    for value, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(value, other)
+
+
+@pytest.mark.parametrize("method", PLAIN, ids=repr)
+def test_plain_training(method):
+    expected = plain_weights(DATA, LABELS, problems.network(), run_eagerly=True)
+    found = weights_after_fit(
+        problems.network(), method, DATA, LABELS, run_eagerly=True
+    )
+    assert_close(found, expected, rtol=1e-6)
+
+
+def test_free_at_without_a_radius_is_plain_training_on_repeated_batches():
+    repeated = np.repeat(DATA.reshape(2, 3, 3), 2, axis=0).reshape(12, 3)
+    labels = np.repeat(LABELS.reshape(2, 3), 2, axis=0).reshape(12)
+    expected = plain_weights(repeated, labels, problems.network(), run_eagerly=True)
+    found = weights_after_fit(
+        problems.network(), FreeAT(0.0, replays=2), DATA, LABELS, run_eagerly=True
+    )
+    assert_close(found, expected, rtol=1e-6)
+
+
+@every_norm
+@pytest.mark.parametrize("step_size", [0.5, 0.5 * 1000])
+@pytest.mark.parametrize("clean", [False, True])
+def test_pgd_with_one_full_step_is_fgm(clean, norm, step_size):
+    """A longer step is projected to the same place, but for rounding."""
+    found = [
+        weights_after_fit(problems.network(), method, DATA, LABELS, run_eagerly=True)
+        for method in (
+            FGM(0.5, clean, norm),
+            PGD(0.5, 1, step_size, clean=clean, norm=norm),
+        )
+    ]
+    assert_close(*found, rtol=1e-6)
+
+
+@every_norm
+def test_yopo_with_one_inner_step_goes_the_way_of_freelb(norm, monkeypatch):
+    """What is behind the block learns the same; each gradient is the true one."""
+    problems.fix_noise(monkeypatch)
+    options = {"step_size": 0.3, "norm": norm}
+    x, y = DATA[:3], LABELS[:3]
+    spies, rests = [], []
+    for method in (
+        FreeLB(0.5, steps=3, **options),
+        YOPO(0.5, outer=3, inner=1, until="block", **options),
+    ):
+        model = problems.network()
+        spy = Spy(method)
+        trained(model, spy, x, y, loss=FROM_LOGITS, learning_rate=0.1)
+        spies.append([delta for delta, outputs in spy.steps[0] if outputs is not None])
+        rests.append(model.get_layer("last").get_weights())
+    assert_close(*spies)
+    assert_close(*rests)
+    assert np.any(rests[0][0] != problems.network().get_layer("last").get_weights()[0])
+
+
+def test_yopo_lets_the_block_learn_from_its_penalties():
+    """With a radius of zero it is plain training, activity regularizers included."""
+
+    def build():
+        x = keras.Input((3,))
+        penalty = {"activity_regularizer": "l2", "kernel_regularizer": "l2"}
+        h = layers.Dense(4, name="hidden", **penalty)(x)
+        h = layers.Dense(5, activation="tanh", name="block", **penalty)(h)
+        return problems.scrambled(keras.Model(x, layers.Dense(3, **penalty)(h)))
+
+    expected = plain_weights(DATA, LABELS, build(), run_eagerly=True)
+    method = YOPO(0.0, outer=2, until="block")
+    found = weights_after_fit(build(), method, DATA, LABELS, run_eagerly=True)
+    assert_close(found, expected)
+
+
+def test_yopo_refuses_cut_points_one_behind_the_other():
+    x = keras.Input((3,))
+    h = layers.Dense(4, name="second")(layers.Dense(4, name="first")(x))
+    model = keras.Model(x, layers.Dense(3)(layers.Dense(4, name="block")(h)))
+    with pytest.raises(InputError, match="YOPO climbs through one block"):
+        trained(
+            model, YOPO(until="block"), DATA, LABELS, ["first", "second"], loss="mse"
+        )
+
+
+def test_noise_has_the_asked_statistics():
+    """RandomNoise of the sign norm is up or down by epsilon, evenly."""
+    x = np.zeros((400, 4), np.float32)
+    h = keras.Input((4,))
+    model = keras.Model(h, layers.Activation("linear", name="hidden")(h))
+    spy = Spy(RandomNoise(0.5, norm="linf"))
+    trained(model, spy, x, x, loss="mse")
+    assert np.array_equal(np.unique(spy.deltas[-1]), [-0.5, 0.5])
+    assert abs(np.mean(spy.deltas[-1])) < 0.05
+
+
+# Arguments
+
+
+@pytest.mark.parametrize("kind", [FGM, PGD, RandomNoise, FreeAT, FreeLB, YOPO, VAT])
+@pytest.mark.parametrize("epsilon", [-1.0, np.inf, np.nan, None, "1", True])
+def test_an_epsilon_that_is_no_radius_is_refused(kind, epsilon):
+    message = (
+        rf"{kind.__name__} expected epsilon: a number >= 0 or a function of the step; "
+        rf"received {epsilon!r}"
+    )
+    with pytest.raises(InputError, match=message):
+        kind(epsilon)
+
+
+NORM_NAMES = "'l2' or 'linf' or 'linf_scaled' or 'l2_per_token'"
+LENGTH, COUNT, SWITCH = "a number >= 0", "a whole number >= 1", "True or False"
+OPTIONAL = f"{LENGTH} or None"
+A_DIVERGENCE = r"a function of two outputs such as KL\(\), or None"
+REFUSED = [
+    *((kind, "norm", "l1", NORM_NAMES) for kind in (FGM, PGD, RandomNoise, FreeAT)),
+    *((kind, "norm", "l1", NORM_NAMES) for kind in (FreeLB, YOPO, VAT, SMART, ALUM)),
+    *((kind, "steps", 0, COUNT) for kind in (PGD, FreeLB, VAT, SMART, ALUM)),
+    *((kind, "steps", 1.5, COUNT) for kind in (PGD, FreeLB, VAT, SMART, ALUM)),
+    *((kind, "step_size", -0.1, OPTIONAL) for kind in (PGD, FreeLB, YOPO, SMART)),
+    *((kind, "relative", "l2", SWITCH) for kind in (FGM, PGD, VAT, SMART, ALUM, R3F)),
+    *((kind, "clean", "l2", SWITCH) for kind in (FGM, PGD, FreeLB, RandomNoise)),
+    *((kind, "random_start", 1, SWITCH) for kind in (PGD, FreeLB, YOPO)),
+    *((kind, "weight", -1.0, LENGTH) for kind in (VAT, SMART, ALUM, R3F, RDrop)),
+    *((kind, "weight", None, LENGTH) for kind in (VAT, RDrop, GradientPenalty)),
+    *((kind, "divergence", KL, A_DIVERGENCE) for kind in (VAT, SMART, ALUM)),
+    *((kind, "divergence", "kl", A_DIVERGENCE) for kind in (R3F, RDrop)),
+    (ALUM, "step_size", "1", OPTIONAL),
+    (FreeAT, "replays", 0, COUNT),
+    (YOPO, "outer", 0, COUNT),
+    (YOPO, "inner", True, COUNT),
+    (VAT, "xi", None, LENGTH),
+    (SMART, "proximal", -1.0, LENGTH),
+    (SMART, "momentum", 1.0, "a number >= 0 and < 1"),
+    (SMART, "momentum", -0.5, "a number >= 0 and < 1"),
+    (R3F, "noise", "gaussian", "'uniform' or 'normal'"),
+    (lambda **given: WarmUp(**{"epsilon": 1.0, **given}), "steps", 0, COUNT),
+    (lambda **given: WarmUp(**{"steps": 3, **given}), "epsilon", -1.0, LENGTH),
+    (lambda **given: WarmUp(**{"steps": 3, **given}), "epsilon", abs, LENGTH),
+]
+
+
+@pytest.mark.parametrize(("kind", "name", "value", "expected"), REFUSED)
+def test_a_wrong_argument_is_refused(kind, name, value, expected):
+    who = kind.__name__ if isinstance(kind, type) else "WarmUp"
+    with pytest.raises(InputError, match=rf"{who} expected {name}: {expected}") as told:
+        kind(**{name: value})
+    assert str(told.value).endswith(f"received {value!r}")
