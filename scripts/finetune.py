@@ -9,6 +9,11 @@ Files are TSV or CSV with the columns `label` and `text`, UTF-8. Writes into
 labels.json. The weights kept are those of the epoch with the best validation accuracy.
 At the demo's size about a minute for three epochs of 12,000 reviews on two CPU cores,
 a minute and a half with FGM.
+
+An adversary is a class of tiedbert.adversarial in lower case; its options are the
+arguments of that class, described there, e.g.
+
+    --adversary pgd --epsilon 0.5 --method_option steps=3 step_size=0.2 norm=linf
 """
 
 import time
@@ -25,6 +30,7 @@ from tiedbert.command import (
     share,
 )
 from tiedbert.errors import InputError
+from tiedbert.methods import METHODS, method_of, pairs, settings_of
 from tiedbert.runs import (
     MODEL,
     check_run,
@@ -46,12 +52,22 @@ def options():
     add("--train", required=True, type=Path, help="labelled text to train on")
     add("--validation", required=True, type=Path, help="labelled text to choose by")
     add("--output_dir", required=True, type=Path, help="run directory to write")
-    add("--adversary", choices=["none", "fgm"], default="none", help="perturbation")
+    add("--adversary", choices=["none", *METHODS], default="none",
+        help="method of adversarial training")  # fmt: skip
     add("--epsilon", type=non_negative_float,
-        help="L2 radius per text (default with --adversary: 1.0)")  # fmt: skip
-    add("--at", help="layer whose output is perturbed, by bert4keras' names "
+        help="its radius per text, short for --method_option epsilon=... "
+        "(default: that of the method)")  # fmt: skip
+    add("--method_option", metavar="NAME=VALUE", nargs="+", action="extend",
+        default=[], help="its other options; a wrong one gets a list")  # fmt: skip
+    add("--at", metavar="LAYER", nargs="+",
+        help="layers whose outputs are perturbed, by bert4keras' names "
         "(default with --adversary: Embedding-Norm)")  # fmt: skip
+    add("--one_of", action="store_true",
+        help="perturb one layer of --at in each step, drawn at random")  # fmt: skip
     add("--epochs", type=positive_int, default=3, help="passes over the training file")
+    add("--patience", type=positive_int,
+        help="epochs without a better validation accuracy after which training ends "
+        "(default: never)")  # fmt: skip
     add("--batch_size", type=positive_int, default=32, help="texts a step")
     add(
         "--learning_rate",
@@ -77,11 +93,20 @@ def options():
 
 def resolve(args):
     """Fill in what depends on other options; refuse what they leave without effect."""
-    for name, default in {"epsilon": 1.0, "at": "Embedding-Norm"}.items():
-        if getattr(args, name) is None:
-            setattr(args, name, None if args.adversary == "none" else default)
-        elif args.adversary == "none":
-            raise InputError(f"--{name} has no effect without --adversary fgm: add it")
+    args.method = pairs(args.method_option)
+    if args.epsilon is not None:
+        if "epsilon" in args.method:
+            raise InputError("the radius is given twice: --epsilon and --method_option")
+        args.method["epsilon"] = args.epsilon
+    if args.adversary == "none":
+        for name in ("epsilon", "method_option", "at", "one_of"):
+            if getattr(args, name) not in (None, [], False):
+                raise InputError(f"--{name} has no effect without --adversary: add it")
+    elif args.at is None:
+        args.at = ["Embedding-Norm"]
+    if args.one_of and len(args.at) < 2:
+        raise InputError("--one_of needs two layers or more: name them with --at")
+    del args.epsilon, args.method_option  # they are in `method`
     return args
 
 
@@ -109,11 +134,11 @@ def batches(data, names, tokenizer, args, shuffle_seed=None):
     )
 
 
-def build(args, pretrained, num_labels):
+def build(args, method, pretrained, num_labels):
     """The classifier, and what `fit` is called on."""
     from tensorflow import keras
 
-    from tiedbert.adversarial import FGM, AdversarialTraining, except_tokens
+    from tiedbert.adversarial import AdversarialTraining, OneOf, except_tokens
     from tiedbert.bert import build_bert, classifier
     from tiedbert.saved_models import check_length
 
@@ -126,21 +151,24 @@ def build(args, pretrained, num_labels):
     )
     check_length(bert, args.max_length)
     model = classifier(bert, num_labels, args.dropout)
-    if args.adversary == "none":
+    if method is None:
         return model, model
     positions = except_tokens(pretrained.tokenizer.special_ids)
-    return model, AdversarialTraining(model, FGM(args.epsilon), args.at, positions)
+    at = OneOf(*args.at) if args.one_of else args.at
+    return model, AdversarialTraining(model, method, at, positions)
 
 
 def fit(model, trained, data, args, folder, save):
     """Train; `save` is called after each epoch that is the best so far."""
     from tensorflow import keras
 
-    from tiedbert.callbacks import BestEpoch, MetricsLog, TrainingState
+    from tiedbert.callbacks import BestEpoch, MetricsLog, StepTime, TrainingState
     from tiedbert.optimization import adamw
 
     train, validation = data
-    optimizer = adamw(args.learning_rate, args.epochs * len(train))
+    # FreeAT takes several steps a batch.
+    steps = len(train) * getattr(getattr(trained, "method", None), "replays", 1)
+    optimizer = adamw(args.learning_rate, args.epochs * steps)
     trained.compile(
         optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -150,13 +178,13 @@ def fit(model, trained, data, args, folder, save):
     done = state.restore()
     keep_metrics(folder, done)
     earlier = [line["val_accuracy"] for line in read_metrics(folder)]
-    best = BestEpoch(save, "val_accuracy", earlier)
+    best = BestEpoch(save, "val_accuracy", earlier, args.patience)
     trained.fit(
         train,
         validation_data=validation,
-        initial_epoch=done,
+        initial_epoch=args.epochs if best.done else done,
         epochs=args.epochs,
-        callbacks=[MetricsLog(folder), best, state],
+        callbacks=[StepTime(), MetricsLog(folder), best, state],
         verbose=VERBOSITY,
     )
     return best.best
@@ -167,6 +195,7 @@ def main():
     args = options()
     started = time.perf_counter()
     inputs = [args.pretrained, args.train, args.validation]
+    written = vars(args).pop("method")
     check_run("finetune", vars(args), inputs)
     read_run(args.pretrained)
     names, train, validation = read_data(args)
@@ -174,8 +203,10 @@ def main():
         import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
     from tiedbert.saved_models import open_pretrained, save_classifier
 
+    method = None if args.adversary == "none" else method_of(args.adversary, written)
+    args.method = settings_of(method) if method else None
     pretrained = open_pretrained(args.pretrained)
-    model, trained = build(args, pretrained, len(names))
+    model, trained = build(args, method, pretrained, len(names))
     data = (
         batches(train, names, pretrained.tokenizer, args, args.seed),
         batches(validation, names, pretrained.tokenizer, args),

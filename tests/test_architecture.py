@@ -19,9 +19,9 @@ LAYERS = [
     {"surgery"},
     {"bert", "text"},
     {"adversarial", "pretraining"},
-    {"robustness"},
-    {"optimization", "plots", "runs"},  # what only scripts use
-    {"callbacks", "saved_models"},
+    {"methods", "robustness"},
+    {"optimization", "plots", "runs", "significance"},  # what only scripts use
+    {"callbacks", "comparison", "saved_models"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 

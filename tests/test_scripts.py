@@ -228,7 +228,10 @@ def test_an_adversary_perturbs_each_text_by_epsilon(runs, classifiers):
 
 def test_evaluation_writes_and_prints_the_curves(runs, evaluation):
     folder, printed = evaluation
-    assert names(folder) == {"config.json", "results.json", "robustness.png"}
+    written = {"config.json", "correct.npy", "results.json", "robustness.png"}
+    assert names(folder) == written
+    right = np.load(folder / "correct.npy")
+    assert (right.dtype, right.shape) == (bool, (2, 3, 20))
     curves = json.loads((folder / "results.json").read_text())
     assert set(curves) == {str(runs / "none"), str(runs / "fgm")}
     for name, curve in curves.items():
@@ -238,6 +241,8 @@ def test_evaluation_writes_and_prints_the_curves(runs, evaluation):
         assert accuracies[0] >= accuracies[1] >= accuracies[2]
         assert accuracies[2] < 1.0
         assert f"{name}: epsilon 0 accuracy 1.0000, epsilon 1 accuracy " in printed
+    means = [[accuracy for _, accuracy in curve] for curve in curves.values()]
+    assert right.mean(axis=2).tolist() == means
 
 
 def test_the_pictures_of_the_runs_are_png(pretrained, evaluation):

@@ -1,6 +1,7 @@
 """Keras callbacks that write into a run directory."""
 
 import math
+import statistics
 import time
 from pathlib import Path
 
@@ -50,6 +51,29 @@ class MetricsLog(keras.callbacks.Callback):
                 # tf.summary.scalar needs TensorBoard installed; the format does not.
                 tf.summary.write(name, tf.constant(value), step, metadata=_SCALAR)
         self._writer.flush()
+
+
+class StepTime(keras.callbacks.Callback):
+    """Adds ``step_seconds``, the median time of a step, to the metrics of an epoch.
+
+    The median, because the first step is traced. It comes before :class:`MetricsLog`.
+    """
+
+    def on_epoch_begin(self, epoch, logs=None):
+        """Forget the epoch before."""
+        self._seconds = []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Start the clock."""
+        self._start = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stop it."""
+        self._seconds.append(time.perf_counter() - self._start)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Tell, by milliseconds and a digit."""
+        logs["step_seconds"] = round(statistics.median(self._seconds), 4)
 
 
 class TrainingState(keras.callbacks.Callback):
@@ -111,16 +135,35 @@ class BestEpoch(keras.callbacks.Callback):
         save: called without arguments.
         metric: the name of the metric, larger is better.
         earlier: values that the metric had before a resume.
+        patience: epochs without a better one after which the training ends; None: it
+            does not.
     """
 
-    def __init__(self, save, metric, earlier=()):
+    def __init__(self, save, metric, earlier=(), patience=None):
         super().__init__()
         self._save = save
         self._metric = metric
-        self.best = max(earlier, default=float("-inf"))
+        self._patience = patience
+        self.best, self._waited = float("-inf"), 0
+        for value in earlier:
+            self._is_best(value)
+
+    @property
+    def done(self):
+        """Whether the patience is at its end."""
+        return self._patience is not None and self._waited >= self._patience
 
     def on_epoch_end(self, epoch, logs=None):
-        """Save if the metric has grown."""
-        if logs[self._metric] > self.best:
-            self.best = float(logs[self._metric])
+        """Save if the metric has grown; else stop if it has not for long."""
+        if self._is_best(float(logs[self._metric])):
             self._save()
+        elif self.done:
+            self.model.stop_training = True
+
+    def _is_best(self, value):
+        better = value > self.best
+        self.best, self._waited = (
+            max(value, self.best),
+            0 if better else self._waited + 1,
+        )
+        return better

@@ -19,18 +19,36 @@ def plot_losses(metrics, path):
     _save(figure, axes, path)
 
 
-def plot_curves(curves, path):
+def plot_curves(curves, path, norm="L2 norm per text"):
     """Accuracy against the radius of the attack, a line a model.
 
     Args:
         curves: dict name -> list of ``(epsilon, accuracy)``.
         path: PNG file to write.
+        norm: what the radius measures.
     """
-    figure, axes = _axes("attack radius epsilon (L2 norm per text)", "accuracy")
+    figure, axes = _axes(f"attack radius epsilon ({norm})", "accuracy")
     for name, points in curves.items():
         epsilons, accuracies = zip(*points, strict=True)
         axes.plot(epsilons, accuracies, marker="o", label=name)
     _save(figure, axes, path)
+
+
+def plot_comparison(curves, path, norm="L2 norm per text"):
+    """Mean accuracy and its spread over seeds against the radius, a line a method.
+
+    Args:
+        curves: dict name -> list of ``(epsilon, mean, standard deviation)``.
+        path: PNG file to write.
+        norm: what the radius measures.
+    """
+    figure, axes = _axes(f"attack radius epsilon ({norm})", "accuracy", (9, 5.5))
+    for i, (name, points) in enumerate(curves.items()):
+        epsilons, means, spreads = zip(*points, strict=True)
+        # Ten colors and as many methods as there are: the shapes differ too.
+        marker = "osDv^<>pP*Xhd"[i % 13]
+        axes.errorbar(epsilons, means, spreads, label=name, capsize=3, marker=marker)
+    _save(figure, axes, path, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
 def check_matplotlib():
@@ -39,10 +57,10 @@ def check_matplotlib():
         raise InputError("plots need matplotlib: pip install matplotlib")
 
 
-def _axes(x_label, y_label):
+def _axes(x_label, y_label, size=(6.4, 4)):
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots()
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
@@ -50,6 +68,6 @@ def _axes(x_label, y_label):
     return figure, axes
 
 
-def _save(figure, axes, path):
-    axes.legend()
+def _save(figure, axes, path, **legend):
+    axes.legend(**legend)
     figure.savefig(path, dpi=120, metadata={"Software": None})

@@ -1,7 +1,6 @@
 """How accuracy falls as the activations of a model are perturbed."""
 
-import dataclasses
-
+import numpy as np
 import tensorflow as tf
 
 from tiedbert import _keras
@@ -14,7 +13,9 @@ def curve(model, dataset, at, method, epsilons, positions=None, restarts=1):
     """Accuracy against the radius of an attack on the activations at a cut point.
 
     The attack sees the model in inference mode and the true labels, and raises the
-    loss that the model was compiled with.
+    loss that the model was compiled with. An example counts at a radius when it is
+    right unperturbed, and no attack of this radius or of a smaller one in `epsilons`
+    makes it wrong: those lie in the ball too.
 
     Args:
         model: a compiled functional classifier; output ``[batch, classes]``.
@@ -25,13 +26,14 @@ def curve(model, dataset, at, method, epsilons, positions=None, restarts=1):
         epsilons: radii, in the method's norm; 0 is the clean accuracy.
         positions: as for :class:`tiedbert.adversarial.AdversarialTraining`.
         restarts: attacks on each example; one that succeeds is enough. More than one
-            needs a method that draws, e.g. ``PGD(random_start=True)``.
+            is of use to a method that draws, e.g. ``PGD(random_start=True)``.
 
     Returns:
         list of ``(epsilon, accuracy)``, floats, in the order given.
 
     Raises:
-        InputError: no such cut point, a model that was not compiled, or no examples.
+        InputError: no such cut point, a model that was not compiled, no attack, or no
+            examples.
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -48,32 +50,86 @@ def curve(model, dataset, at, method, epsilons, positions=None, restarts=1):
         [(0.0, 1.0), (2.0, 0.5)]
     """
     epsilons = [float(epsilon) for epsilon in epsilons]
+    right = correct(model, dataset, at, method, epsilons, positions, restarts)
+    return [(e, float(r.mean())) for e, r in zip(epsilons, right, strict=True)]
+
+
+def correct(model, dataset, at, method, epsilons, positions=None, restarts=1):
+    """Which examples a model gets right under attack: what :func:`curve` averages.
+
+    Args:
+        model: as for :func:`curve`, like all the others.
+        dataset: its examples are taken in order.
+        at: the cut points.
+        method: the attack.
+        epsilons: radii.
+        positions: where a perturbation may be.
+        restarts: attacks on each example.
+
+    Returns:
+        bool ``[epsilons, examples]``, numpy.
+    """
+    epsilons = [float(epsilon) for epsilon in epsilons]
     if not hasattr(method, "attack"):
         raise InputError(
             f"robustness.curve expected an attack such as FGM() or PGD(), received "
             f"{method!r}"
         )
-    attacks = [dataclasses.replace(method, epsilon=epsilon) for epsilon in epsilons]
+    if not restarts >= 1:
+        raise InputError(f"robustness.curve expected restarts >= 1, not {restarts}")
     cut = CutModel(model, at, positions=positions)
-    count_correct = tf.function(
-        _correct_under(attacks, cut, _loss(model), restarts),
-        reduce_retracing=True,
-        autograph=False,  # it would hide the type of our errors
+    resists = _resists(method, cut, _loss(model))
+    unperturbed, perturbed = (
+        tf.function(
+            resists,
+            # One trace, however many examples are left of a batch.
+            input_signature=[*_any_batch(dataset.element_spec), *radius],
+            autograph=False,  # it would hide the type of our errors
+        )
+        for radius in ([], [tf.TensorSpec([])])
     )
-    correct, total = [0] * len(attacks), 0
-    for inputs, labels in dataset:
-        counts = count_correct(inputs, labels).numpy()
-        correct = [a + int(b) for a, b in zip(correct, counts, strict=True)]
-        total += len(labels)
-    if not total:
+    found = [
+        _correct_in(batch, unperturbed, perturbed, epsilons, restarts)
+        for batch in dataset.as_numpy_iterator()
+    ]
+    if not found:
         raise InputError("robustness.curve received a dataset without examples")
-    return [(e, c / total) for e, c in zip(epsilons, correct, strict=True)]
+    return np.concatenate(found, axis=1)
 
 
-def _correct_under(attacks, cut, loss, restarts):
-    """A function of a batch: the number of right answers under each attack."""
+def _any_batch(spec):
+    """The types of a dataset's batches, without the size of a batch."""
 
-    def count(inputs, labels):
+    def any_batch(one):
+        known = one.shape.rank is not None
+        return tf.TensorSpec([None, *one.shape[1:]] if known else None, one.dtype)
+
+    return tf.nest.map_structure(any_batch, spec)
+
+
+def _correct_in(batch, unperturbed, perturbed, epsilons, restarts):
+    """Bool ``[epsilons, batch]``. What is wrong already is not attacked again."""
+    inputs, labels = batch
+    right = unperturbed(inputs, labels).numpy()
+    at_radius = {0.0: right.copy()}
+    for epsilon in sorted(set(epsilons) - {0.0}):
+        for _ in range(restarts):
+            left = np.flatnonzero(right)
+            if not len(left):
+                break
+            rows = tf.nest.map_structure(lambda x: x[left], (inputs, labels))  # noqa: B023
+            right[left] = perturbed(*rows, tf.constant(epsilon)).numpy()
+        at_radius[epsilon] = right.copy()
+    return np.stack([at_radius[epsilon] for epsilon in epsilons])
+
+
+def _resists(method, cut, loss):
+    """A function of a batch and a radius: which answers are right under the attack.
+
+    Radius None: without one.
+    """
+
+    def right(inputs, labels, epsilon=None):
         crossing = cut.front(inputs, training=False)
 
         def run(delta):
@@ -81,10 +137,11 @@ def _correct_under(attacks, cut, loss, restarts):
                 inputs, crossing, delta, lambda i, x: cut.behind[i](x, training=False)
             )
 
-        # Every radius starts from the same gradient; an attack that needs none of it
-        # does not pay: the graph drops what nobody reads.
+        if epsilon is None:
+            return _right(run(None)[0], labels)
+        # An attack that does not ask for it does not pay: the graph drops it.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(_floats(crossing))
+            tape.watch([x for x in crossing if x.dtype.is_floating])
             outputs, points, positions = run(None)
             value = loss(inputs, labels, outputs)
         at_zero = tape.gradient(value, points)
@@ -97,21 +154,11 @@ def _correct_under(attacks, cut, loss, restarts):
                 value = loss(inputs, labels, run(delta)[0])
             return tape.gradient(value, delta)
 
-        counts = []
-        for attack in attacks:
-            ball = Ball(attack.norm, attack.epsilon, attack.relative, points, positions)
-            right = True
-            for _ in range(restarts):
-                delta = attack.attack(gradient, ball).delta
-                right = right & _right(run(delta)[0], labels)
-            counts.append(tf.reduce_sum(tf.cast(right, tf.int64)))
-        return tf.stack(counts)
+        ball = Ball(method.norm, epsilon, method.relative, points, positions)
+        delta = method.attack(gradient, ball).delta
+        return _right(run(delta)[0], labels)
 
-    return count
-
-
-def _floats(tensors) -> list:
-    return [tensor for tensor in tensors if tensor.dtype.is_floating]
+    return right
 
 
 def _right(outputs, labels):
