@@ -666,8 +666,19 @@ def given_losses(model) -> tuple:
 def own_method(model, name):
     """The class of a user's that overrides a method of `keras.Model`, or None."""
     definer = next(kind for kind in type(model).__mro__ if name in vars(kind))
-    return (
-        None
-        if definer.__module__.startswith(("keras.src.", "tf_keras.src."))
-        else (definer)
-    )
+    from_keras = definer.__module__.startswith(("keras.src.", "tf_keras.src."))
+    return None if from_keras else definer
+
+
+@contextlib.contextmanager
+def input_errors_unwrapped():
+    """Context in which autograph does not wrap an InputError in an error of its own."""
+    try:
+        yield
+    except Exception as error:
+        found = error
+        while found is not None and not isinstance(found, InputError):
+            found = found.__context__
+        if found is None or found is error:
+            raise
+        raise found from None

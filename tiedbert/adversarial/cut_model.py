@@ -1,5 +1,7 @@
 """A model cut into parts at the points that are perturbed."""
 
+import os
+import re
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -136,32 +138,41 @@ def _cuts(model, points, until) -> list:
     levels = [points] if len(points) == 1 else _levels(model, points)
     if until is not None:
         levels.append([until])
-    cuts, rest, done = [], model, []
-    for level in levels:
-        cuts.append(cut_at(rest, [_renamed(point, done) for point in level]))
-        if level is not levels[-1]:
-            rest, done = cuts[-1].rest(), done + level
+    cuts, rest = [], model
+    while levels:
+        done, *levels = levels
+        cuts.append(cut_at(rest, done))
+        if levels:
+            rest = cuts[-1].rest()
+            # It names the points in its own way.
+            levels = [[_in_rest(p, done, cuts[-1]) for p in later] for later in levels]
     return cuts
 
 
 def _levels(model, points) -> list:
     """The points in the model's order; those that can be cut at once, together."""
-    order = {
-        point.at.removesuffix(":0"): i for i, point in enumerate(cut_points(model))
-    }
-    places = {}
+    order = {_plain(point.at): i for i, point in enumerate(cut_points(model))}
     for point in points:
         if not isinstance(point, str):
             raise InputError("several cut points are given by name, not as tensors")
         cut_at(model, point)  # It tells what is wrong with a point.
-        places[point] = order[point.removesuffix(":0")]
+    places = [order[_plain(point)] for point in points]
+    if len(set(places)) < len(places):
+        raise InputError(f"the cut points {points} name a tensor twice: give it once")
     levels = []
-    for point in sorted(places, key=places.get):
-        if levels and _independent(model, [*levels[-1], point]):
-            levels[-1].append(point)
+    for _, point in sorted(zip(places, points, strict=True)):
+        # In the first level that it does not depend on: it is not behind that cut.
+        fitting = [lvl for lvl in levels if _independent(model, [*lvl, point])]
+        if fitting:
+            fitting[0].append(point)
         else:
             levels.append([point])
     return levels
+
+
+def _plain(point) -> str:
+    """A point without the ``:0`` of layers that may be called once only."""
+    return re.sub(r":0(?=/|$)", "", point)
 
 
 def _independent(model, points) -> bool:
@@ -172,23 +183,32 @@ def _independent(model, points) -> bool:
     return True
 
 
-def _renamed(point, done):
-    """A point in the rest of a model that was cut at the points `done`.
+def _in_rest(point, done, cut):
+    """A point as the rest of a model names it that was cut at the points `done`.
 
-    A nested model that was cut leaves its second half, under another name.
+    There, calls of a layer that come before the cut do not count, and a nested model
+    that was cut leaves its second half, under another name.
     """
-    if not isinstance(point, str):
-        return point
     path = point.split("/")
-    for earlier in done:
-        other = earlier.split("/")
-        for i in range(min(len(path), len(other)) - 1):
-            if path[: i + 1] != other[: i + 1]:
-                break
-            point = "/".join(
-                [*(f"{name}_rest" for name in path[: i + 1]), *path[i + 1 :]]
-            )
-    return point
+    others = [other.split("/") for other in done if isinstance(other, str)]
+    opened = max((_common(path, other) for other in others), default=0)
+    if not opened:
+        name, colon, index = path[0].rpartition(":")
+        if colon and index.isdecimal():
+            path[0] = f"{name}:{cut.call_in_rest(name, int(index))}"
+        return "/".join(path)
+    if ":" in point:
+        raise InputError(
+            f'"{point}" is one of several calls, in a nested model that has another '
+            "cut point before it: give it a name of its own with tiedbert.surgery."
+            f'insert(model, "{point}", keras.layers.Activation("linear", name=...))'
+        )
+    return "/".join([*(f"{name}_rest" for name in path[:opened]), *path[opened:]])
+
+
+def _common(path, other) -> int:
+    """How many nested models two paths have in common."""
+    return len(os.path.commonprefix([path[:-1], other[:-1]]))
 
 
 def _check_floats(cut, points):

@@ -17,7 +17,9 @@ class AdversarialTraining(keras.Model):
     The perturbation is added to the activation at a cut point, never to a weight: a
     tied head does not move with it. The part before the first cut point runs once a
     step, forward and backward. Validation and prediction are those of `model`, which
-    is trained in place; `save` saves it alone.
+    is trained in place; `save` saves it alone. Clipping and accumulation of gradients
+    are the optimizer's: ``gradient_accumulation_steps`` in Keras 3; Keras 2 has
+    none.
 
     Args:
         model: a functional `keras.Model`.
@@ -94,6 +96,16 @@ class AdversarialTraining(keras.Model):
         """The outputs of the wrapped model."""
         return self.model(inputs, training=training)
 
+    def fit(self, *args, **kwargs):
+        """Train the wrapped model: as `keras.Model.fit`."""
+        with _keras.input_errors_unwrapped():
+            return super().fit(*args, **kwargs)
+
+    def train_on_batch(self, *args, **kwargs):
+        """One step: as `keras.Model.train_on_batch`."""
+        with _keras.input_errors_unwrapped():
+            return super().train_on_batch(*args, **kwargs)
+
     def save(self, *args, **kwargs):
         """Save the wrapped model."""
         return self.model.save(*args, **kwargs)
@@ -132,14 +144,13 @@ class AdversarialTraining(keras.Model):
     def loss_of(self, batch, outputs, losses_of_calls):
         """The loss of some outputs, with those that calls of layers added."""
         losses = [*losses_of_calls, *_keras.losses_of_weights(self.model)]
+        if not losses and _keras.given_losses(self)[0] is None:
+            raise InputError("fit: there is no loss; give one to compile(loss=...)")
         object.__setattr__(self, "_losses_now", losses)
         try:
-            loss = self.compute_loss(batch.x, batch.y, outputs, batch.sample_weight)
+            return self.compute_loss(batch.x, batch.y, outputs, batch.sample_weight)
         finally:
             object.__setattr__(self, "_losses_now", None)
-        if loss is None:
-            raise InputError("fit: there is no loss; give one to compile(loss=...)")
-        return loss
 
     def move_average(self, momentum):
         """Move the weights of the averaged model towards those of the model."""
@@ -172,6 +183,15 @@ class AdversarialTraining(keras.Model):
         self._nonfinite.update_state(trained.nonfinite)
         logs["nonfinite_gradients"] = self._nonfinite.result()
         return logs
+
+    def _validate_and_get_metrics_result(self, logs):
+        # Keras 2 asks at the end of an epoch, when the metrics of several workers are
+        # added up; without names that it knows it would add up their quotients.
+        found = dict(self.get_metrics_result())
+        if "delta_norm" in logs:
+            found.update({name: mean.result() for name, mean in self._means.items()})
+            found["nonfinite_gradients"] = self._nonfinite.result()
+        return {name: found[name] for name in logs}
 
     def _without_own(self, logs):
         names = {mean.name for mean in self._means.values()} | {self._nonfinite.name}

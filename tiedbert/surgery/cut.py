@@ -102,6 +102,11 @@ class Cut:
         _keras.repeat_side_effects(rest, behind, new)
         return rest
 
+    def call_in_rest(self, name, index) -> int:
+        """Which call of a layer, counted in the rest, its `index`-th call is."""
+        behind = [call.index for call in self._calls if call.layer.name == name]
+        return sum(other < index for other in behind)
+
     def inputs(self, given=()) -> list:
         """The `given` tensors, then new Inputs for the other crossing tensors."""
         if len(given) > len(self.tensors):
