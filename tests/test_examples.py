@@ -2,6 +2,7 @@
 
 import os
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -9,11 +10,31 @@ from pathlib import Path
 import pytest
 from generation import IS_LEGACY
 
+from tiedbert.errors import InputError
+
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 NUMBERED = sorted(path.name for path in EXAMPLES.glob("[0-9]*.py"))
 NEEDS_BERT = "8_noise_in_a_padded_bert.py"
 MINILM = "minilm_masked_lm.py"  # tests/peers runs it: its weights are 80 MB
+HUB = "adversarial_keras_hub.py"  # tests/hub runs it: it needs keras-hub
+HELPER = "reviews.py"  # no example
+SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != HELPER)
+
+# On a few texts and for a few steps: options, and what the last line looks like.
+PERCENT = r"\d+\.\d%"
+SMALL = {
+    "adversarial_classifier.py": ("--texts 100", rf"FGM( +{PERCENT}){{4}}"),
+    "adversarial_pretraining.py": ("--texts 100 --steps 10", r"ALUM +\d\.\d+ +\d\.\d+"),
+    "port_gradient_penalty.py": ("--texts 100", r".+ gradient of a text \d\.\d+"),
+    "port_virtual_adversarial_training.py": ("--texts 200", f"2 labels .+ {PERCENT}"),
+    "vat_semi_supervised.py": (
+        "--texts 100 --labels 20 --steps 8",
+        f"20 with VAT: test accuracy {PERCENT}",
+    ),
+    "yopo_explained.py": ("", rf".+ the rest 0.0% off, the block {PERCENT}"),
+}
+AS_A_READER = "port_adversarial_training.py"  # in a process of its own, on a table
 
 # Starts an example as if the package of its weights were not there.
 WITHOUT_WEIGHTS = """
@@ -61,8 +82,51 @@ def test_example_prints_what_the_readme_says(example):
     assert promised_lines()[example] in done.stdout.splitlines()
 
 
+def test_every_other_example_is_run_somewhere():
+    assert sorted([*NUMBERED, *SMALL, AS_A_READER, MINILM, HUB]) == SCRIPTS
+
+
+@pytest.mark.legacy_keras
+@pytest.mark.parametrize("example", SMALL)
+def test_training_example_on_a_little(example, monkeypatch, capsys):
+    """In this process: to import TensorFlow takes longer than most of them."""
+    options, last_line = SMALL[example]
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setattr(sys, "argv", [example, *options.split()])
+    runpy.run_path(EXAMPLES / example, run_name="__main__")
+    *_, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(last_line, last)
+
+
+@pytest.mark.legacy_keras
+def test_training_example_on_a_table_of_the_reader(tmp_path):
+    table = tmp_path / "table.tsv"
+    rows = [f"{'good' if i % 2 else 'bad'}\ttext number {i}" for i in range(100)]
+    table.write_text("\n".join(["label\ttext", *rows]), encoding="utf-8")
+    done = run(EXAMPLES / AS_A_READER, table)
+    assert done.returncode == 0, done.stderr
+    assert re.fullmatch(f"test accuracy {PERCENT}", done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("label\ttext\ngood\tone\n", "the text is too little"),
+        ("a\tb\n", "expected a header with one column label and one column text"),
+    ],
+)
+def test_a_table_that_is_none_is_said_so(text, message, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLES)
+    import reviews
+
+    table = tmp_path / "table.tsv"
+    table.write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=message):
+        reviews.read(reviews.parser("").parse_args([str(table)]))
+
+
 @pytest.mark.skipif(IS_LEGACY, reason="under Keras 2 it runs")
-@pytest.mark.parametrize("example", [NEEDS_BERT, MINILM])
+@pytest.mark.parametrize("example", [NEEDS_BERT, MINILM, AS_A_READER])
 def test_the_bert_examples_say_which_keras_they_need(example):
     done = run(EXAMPLES / example)
     assert done.returncode == 1
@@ -79,9 +143,10 @@ def test_the_minilm_example_says_how_to_get_its_weights():
     )
 
 
-@pytest.mark.parametrize("example", sorted(p.name for p in EXAMPLES.glob("*.py")))
+@pytest.mark.parametrize("example", SCRIPTS)
 def test_example_is_short_and_starts_with_its_command(example):
     lines = (EXAMPLES / example).read_text(encoding="utf-8").splitlines()
-    assert len(lines) < (80 if example in NUMBERED else 100)
+    longest = 80 if example in NUMBERED else 60 if example.startswith("port") else 130
+    assert len(lines) < longest
     start = "\n".join(lines[:5])
     assert re.search(rf"^    python examples/{example} .*\(about \d+ ", start, re.M)

@@ -1,0 +1,67 @@
+"""Fine-tune a classifier plainly and with FGM; then attack both.
+
+    python examples/adversarial_classifier.py        (about 60 seconds)
+
+4,000 Chinese reviews, a BERT of 2 layers from scratch; `--texts 20000` takes all there
+are, `--pretrained RUN` starts from a run of scripts/pretrain.py. The attack moves the
+activations of each test text at Embedding-Norm by epsilon (L2) up the gradient.
+
+Expected: about 78% on clean text for both; at epsilon 2, 53% are left of plain training
+and 60% of FGM.
+"""
+
+import sys
+from pathlib import Path
+
+import reviews
+
+from tiedbert.command import quiet_import, run
+
+try:
+    with quiet_import():  # before TensorFlow: it chooses Keras 2
+        from tiedbert.bert import build_bert, classifier
+except ImportError as error:
+    sys.exit(str(error))
+
+import tensorflow as tf
+from tensorflow import keras
+
+from tiedbert.adversarial import FGM, AdversarialTraining
+from tiedbert.optimization import adamw
+from tiedbert.robustness import curve
+from tiedbert.saved_models import open_pretrained
+
+BATCH, EPOCHS, RADII = 32, 3, [0.0, 0.5, 1.0, 2.0]
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def main():
+    command = reviews.parser(__doc__)
+    command.add_argument("--pretrained", type=Path, help="run of scripts/pretrain.py")
+    options = command.parse_args()
+    start, tokenizer = [Path(__file__).with_name("small_bert.json")], None
+    if options.pretrained:
+        saved = open_pretrained(options.pretrained)
+        start, tokenizer = [saved.config, saved.checkpoint], saved.tokenizer
+    train, test, names = reviews.read(options, tokenizer)
+    batches = tf.data.Dataset.from_tensor_slices(tuple(test)).batch(256)
+    steps = EPOCHS * -(-len(train.y) // BATCH)
+
+    accuracy = {}
+    for name, method in {"plain": None, "FGM": FGM(epsilon=0.5)}.items():
+        keras.utils.set_random_seed(0)
+        model = classifier(build_bert(*start), len(names))
+        trained = model if method is None else AdversarialTraining(model, method)
+        trained.compile(adamw(1e-3, steps), LOSS, metrics=["accuracy"])
+        trained.fit(*train, batch_size=BATCH, epochs=EPOCHS, verbose=2)
+        model.compile(loss=LOSS)  # what the attack raises
+        accuracy[name] = dict(curve(model, batches, "Embedding-Norm", FGM(), RADII))
+
+    print("epsilon " + "".join(f"{radius:8}" for radius in RADII))
+    for name, found in accuracy.items():
+        print(f"{name:8}" + "".join(f"{found[radius]:8.1%}" for radius in RADII))
+    assert accuracy["FGM"][2.0] >= accuracy["plain"][2.0]
+
+
+if __name__ == "__main__":
+    run(main)
