@@ -14,7 +14,7 @@ def blocks(name, language):
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
-PAGES = ["README.md", "docs/surgery.md", "docs/head.md"]
+PAGES = ["README.md", "docs/surgery.md", "docs/head.md", "docs/adversarial.md"]
 LINKS = [*PAGES, "README.zh.md", "examples/README.md", "benchmarks/README.md"]
 CODE = [
     (page, code)
