@@ -42,7 +42,7 @@ def main():
         model, GradientPenalty(1 / BATCH), at="Embedding-Token", positions=positions
     )
     training.compile(
-        adamw(1e-3, EPOCHS * len(train.y) // BATCH),
+        adamw(1e-3, EPOCHS * -(-len(train.y) // BATCH)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )
