@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from tiedbert.callbacks import BestEpoch, MetricsLog, StopAfter, TrainingState
+from tiedbert.callbacks import BestEpoch, MetricsLog, StepTime, StopAfter, TrainingState
 from tiedbert.errors import InputError
 from tiedbert.optimization import adamw
 from tiedbert.runs import read_metrics
@@ -167,6 +167,30 @@ def test_the_best_epoch_is_saved(earlier, saved):
         best.on_epoch_end(epoch, {"accuracy": accuracy})
     assert calls == saved
     assert best.best == max(0.7, *earlier, 0)
+
+
+@pytest.mark.parametrize(
+    ("earlier", "epochs"), [([], 5), ([0.9], 3), ([0.9, 0.1, 0.1], 1)]
+)
+def test_patience_ends_the_training(earlier, epochs):
+    """After three epochs without a better one, those before a resume among them."""
+
+    class Given(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs):
+            logs["accuracy"] = [0.2, 0.3, 0.3, 0.1, 0.3, 0.8][epoch]
+
+    best = BestEpoch(lambda: None, "accuracy", earlier, patience=3)
+    assert not best.done
+    history = fit(small_model(), Given(), best, epochs=6)
+    assert len(history["loss"]) == epochs
+    assert best.done
+
+
+def test_the_time_of_a_step_is_among_the_metrics(tmp_path):
+    fit(small_model(), StepTime(), MetricsLog(tmp_path), epochs=2)
+    first, second = read_metrics(tmp_path)
+    assert 0 < second["step_seconds"] < second["seconds"]
+    assert first["step_seconds"] < first["seconds"]
 
 
 @pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (3, 1), (4, 2), (6, 2)])

@@ -5,7 +5,7 @@ import pytest
 
 from tiedbert import plots
 from tiedbert.errors import InputError
-from tiedbert.plots import check_matplotlib, plot_curves, plot_losses
+from tiedbert.plots import check_matplotlib, plot_comparison, plot_curves, plot_losses
 
 METRICS = [
     {"step": 10, "loss": 3.0, "val_loss": 3.5},
@@ -44,6 +44,26 @@ def test_each_model_has_its_curve(drawn):
         "accuracy",
     )
     assert drawn == {name: [[*p] for p in points] for name, points in CURVES.items()}
+
+
+def test_a_comparison_shows_means_and_their_spread(tmp_path, monkeypatch):
+    shown = []
+
+    def save(figure, axes, path, **legend):
+        for container in axes.containers:
+            line, _, (bars,) = container
+            means = np.column_stack(line.get_data()).tolist()
+            shown.append(
+                (container.get_label(), means, bars.get_segments()[1].tolist())
+            )
+
+    monkeypatch.setattr(plots, "_save", save)
+    plot_comparison({"fgm": [(0.0, 0.9, 0.0), (2.0, 0.5, 0.25)]}, None)
+    expected = [[0.0, 0.9], [2.0, 0.5]], [[2.0, 0.25], [2.0, 0.75]]
+    assert shown == [("fgm", *expected)]
+    monkeypatch.undo()
+    plot_comparison({"fgm": [(0.0, 0.9, 0.0)]}, tmp_path / "a.png")
+    assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from tiedbert.adversarial import FGM
+from tiedbert.adversarial import FGM, PGD, VAT, RandomNoise
 from tiedbert.errors import InputError
-from tiedbert.robustness import curve
+from tiedbert.robustness import correct, curve
 
 layers = keras.layers
 
@@ -36,18 +36,29 @@ def batches(x, y, size=7):
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(size)
 
 
-def distances(model, x, y):
+def distances(model, x, y, norm="l2"):
     """How far each example is from the wrong answer; negative where it is there."""
     kernel, bias = model.get_layer("logits").get_weights()
     normal = kernel[:, 1] - kernel[:, 0]
     margins = (x @ normal + bias[1] - bias[0]) * (2 * y - 1)
-    return margins / np.linalg.norm(normal)
+    return margins / np.linalg.norm(normal, 1 if norm == "linf" else 2)
 
 
-def test_a_linear_model_fails_where_the_boundary_is_nearer_than_epsilon():
+ATTACKS = {
+    "FGM": FGM(norm="l2"),
+    "FGSM": FGM(norm="linf"),
+    "PGD": PGD(steps=3),
+    "PGD, Linf, at random": PGD(steps=3, norm="linf", random_start=True),
+    # In L2 the way from elsewhere to the farthest point is round: with long steps.
+    "PGD, at random": PGD(steps=10, step_size=10.0, random_start=True),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_a_linear_model_fails_where_the_boundary_is_nearer_than_epsilon(name):
     model, (x, y) = linear(), examples()
-    result = curve(model, batches(x, y), "hidden", FGM(), EPSILONS)
-    distance = distances(model, x, y)
+    result = curve(model, batches(x, y), "hidden", ATTACKS[name], EPSILONS)
+    distance = distances(model, x, y, ATTACKS[name].norm)
     assert result == [(e, float(np.mean(distance > e))) for e in EPSILONS]
     accuracies = [accuracy for _, accuracy in result]
     assert accuracies == sorted(accuracies, reverse=True)
@@ -162,3 +173,103 @@ def test_an_output_that_is_no_number_is_no_right_answer():
     model.set_weights([np.full_like(w, np.nan) for w in model.get_weights()])
     zeros = np.zeros(len(x), int)
     assert curve(model, batches(x, zeros), "hidden", FGM(), [0.0]) == [(0.0, 0.0)]
+
+
+# Which examples are right.
+
+
+def bent():
+    """Two hidden layers and three classes: no attack is sure to find the worst."""
+    x = keras.Input((3,))
+    h = layers.Dense(8, activation="tanh", name="hidden")(x)
+    h = layers.Dense(8, activation="tanh", name="second")(h)
+    model = keras.Model(x, layers.Dense(3)(h))
+    draw = np.random.default_rng(1)
+    model.set_weights([draw.normal(size=w.shape) for w in model.get_weights()])
+    model.compile(loss=FROM_LOGITS)
+    x, _ = examples()
+    logits = model.predict(x, verbose=0)
+    return model, batches(x, np.argmax(logits, -1))
+
+
+def test_a_curve_is_the_mean_of_what_is_right():
+    model, data = bent()
+    right = correct(model, data, "hidden", FGM(), EPSILONS)
+    assert (right.dtype, right.shape) == (bool, (len(EPSILONS), 40))
+    assert curve(model, data, "hidden", FGM(), EPSILONS) == [
+        (e, float(r.mean())) for e, r in zip(EPSILONS, right, strict=True)
+    ]
+    assert right[0].all()
+    assert not right[-1].all()
+
+
+def test_right_answers_are_in_the_order_of_the_examples():
+    model, (x, y) = linear(), examples()
+    right = correct(model, batches(x, y), "hidden", PGD(steps=2), [0.7, 0.0])
+    expected = distances(model, x, y) > [[0.7], [0.0]]
+    np.testing.assert_array_equal(right, expected)
+
+
+@pytest.mark.parametrize("method", [FGM(), PGD(steps=2), RandomNoise()])
+def test_what_is_wrong_in_a_ball_is_wrong_in_a_larger_one(method):
+    model, data = bent()
+    right = correct(model, data, "hidden", method, [3.0, 0.0, 1.0, 0.3])
+    for smaller, larger in ((1, 3), (3, 2), (2, 0)):
+        assert not (right[larger] & ~right[smaller]).any()
+
+
+@pytest.mark.parametrize("norm", ["l2", "linf"])
+def test_restarts_never_raise_accuracy(norm):
+    """The draws of fewer restarts are the first of more, so each example tells."""
+    model, data = bent()
+    noise = RandomNoise(norm=norm)
+    means = []
+    for restarts in (1, 3, 30):
+        keras.utils.set_random_seed(0)
+        right = correct(model, data, "hidden", noise, [1.0], restarts=restarts)
+        means.append(right.mean())
+    assert means[0] >= means[1] >= means[2]
+    assert means[0] > means[2]
+
+
+def test_steps_find_what_one_step_does_not():
+    model, data = bent()
+    one = correct(model, data, "hidden", FGM(), [1.0])
+    attack = PGD(steps=20, random_start=True)
+    many = correct(model, data, "hidden", attack, [1.0], restarts=5)
+    assert many.mean() <= one.mean()
+    noise = correct(model, data, "hidden", RandomNoise(), [1.0], restarts=5)
+    assert many.mean() < noise.mean()
+
+
+def test_several_points_are_attacked_together():
+    """Each has a ball of its own; more balls leave no more right."""
+    model, data = bent()
+    apart = [
+        correct(model, data, at, PGD(steps=5), [0.5]) for at in ("hidden", "second")
+    ]
+    both = correct(model, data, ["hidden", "second"], PGD(steps=5), [0.5])
+    assert both.mean() <= min(right.mean() for right in apart)
+    assert both.mean() < max(right.mean() for right in apart)
+
+
+def test_an_attack_is_traced_once():
+    """Whatever the size of a batch, and of what is left of it."""
+    traces = []
+
+    class Counted(FGM):
+        def attack(self, gradient, ball):
+            traces.append(ball)
+            return super().attack(gradient, ball)
+
+    model, data = bent()
+    curve(model, data, "hidden", Counted(), EPSILONS)
+    assert len(traces) == 1
+
+
+def test_what_is_no_attack_is_refused():
+    model, data = bent()
+    with pytest.raises(InputError, match=r"expected an attack .*received VAT\("):
+        curve(model, data, "hidden", VAT(), [1.0])
+    with pytest.raises(InputError, match="expected restarts >= 1, not 0"):
+        curve(model, data, "hidden", FGM(), [1.0], restarts=0)

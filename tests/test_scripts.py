@@ -495,6 +495,26 @@ BAD = {
         {"adversary": "fgm", "at": "Embeding-Norm"},
         'no layer "Embeding-Norm" in model \'classifier\': did you mean "Embedding-N',
     ),
+    "option that the method has not": (
+        "finetune",
+        {"adversary": "pgd", "method_option": "stps=3"},
+        "pgd has no option 'stps': it has epsilon, steps, step_size, random_start, ",
+    ),
+    "option without a method": (
+        "finetune",
+        {"epsilon": 0.5},
+        "--epsilon has no effect without --adversary: add it",
+    ),
+    "one of one layer": (
+        "finetune",
+        {"adversary": "fgm", "one_of": True},
+        "--one_of needs two layers or more: name them with --at",
+    ),
+    "steps of an attack that has one": (
+        "evaluate",
+        {"attack_steps": 3},
+        "--attack_steps has no effect without --attack pgd",
+    ),
     "longer texts than positions": (
         "finetune",
         {"max_length": 129},
