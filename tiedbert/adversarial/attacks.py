@@ -7,12 +7,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tiedbert.adversarial.ball import Moved, repeat
-from tiedbert.adversarial.checks import (
-    check_count,
-    check_lengths,
-    check_norm,
-    check_switches,
-)
+from tiedbert.adversarial.checks import check
 
 
 class Trained(NamedTuple):
@@ -69,9 +64,7 @@ class FGM:
     relative: bool = False
 
     def __post_init__(self):
-        check_lengths(self, "epsilon")
-        check_norm(self)
-        check_switches(self, "clean", "relative")
+        check(self)
 
     def attack(self, gradient, ball) -> Moved:
         """The perturbation within `ball`.
@@ -128,10 +121,7 @@ class PGD:
     relative: bool = False
 
     def __post_init__(self):
-        check_lengths(self, "epsilon", "step_size")
-        check_count(self, "steps")
-        check_norm(self)
-        check_switches(self, "random_start", "clean", "relative")
+        check(self)
 
     def attack(self, gradient, ball) -> Moved:
         """The perturbation within `ball`; as that of :meth:`FGM.attack`."""
@@ -176,9 +166,7 @@ class RandomNoise:
     relative: bool = False
 
     def __post_init__(self):
-        check_lengths(self, "epsilon")
-        check_norm(self)
-        check_switches(self, "clean", "relative")
+        check(self)
 
     def attack(self, gradient, ball) -> Moved:
         """The perturbation within `ball`; `gradient` is not asked."""

@@ -6,15 +6,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert.adversarial.attacks import Trained, ascend
-from tiedbert.adversarial.checks import (
-    check_choice,
-    check_count,
-    check_divergence,
-    check_lengths,
-    check_norm,
-    check_share,
-    check_switches,
-)
+from tiedbert.adversarial.checks import check
 
 
 @dataclass(frozen=True)
@@ -59,11 +51,7 @@ class VAT:
     relative: bool = False
 
     def __post_init__(self):
-        check_divergence(self)
-        check_lengths(self, "epsilon", "xi", "weight")
-        check_count(self, "steps")
-        check_norm(self)
-        check_switches(self, "relative")
+        check(self)
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -134,12 +122,7 @@ class SMART:
     relative: bool = False
 
     def __post_init__(self):
-        check_divergence(self)
-        check_lengths(self, "epsilon", "step_size", "weight", "proximal")
-        check_count(self, "steps")
-        check_norm(self)
-        check_switches(self, "relative")
-        check_share(self, "momentum")
+        check(self)
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -191,11 +174,7 @@ class ALUM:
     relative: bool = False
 
     def __post_init__(self):
-        check_divergence(self)
-        check_lengths(self, "epsilon", "step_size", "weight")
-        check_count(self, "steps")
-        check_norm(self)
-        check_switches(self, "relative")
+        check(self)
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -237,10 +216,7 @@ class R3F:
     norm = "linf"
 
     def __post_init__(self):
-        check_divergence(self)
-        check_lengths(self, "epsilon", "weight")
-        check_choice(self, "noise", ("uniform", "normal"))
-        check_switches(self, "relative")
+        check(self)
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -278,8 +254,7 @@ class RDrop:
     replays_dropout = False
 
     def __post_init__(self):
-        check_divergence(self)
-        check_lengths(self, "weight")
+        check(self)
 
     def train(self, step) -> Trained:
         """One training step."""

@@ -6,12 +6,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert.adversarial.attacks import Trained, step_length
-from tiedbert.adversarial.checks import (
-    check_count,
-    check_lengths,
-    check_norm,
-    check_switches,
-)
+from tiedbert.adversarial.checks import check
 
 
 @dataclass(frozen=True)
@@ -46,10 +41,7 @@ class FreeAT:
     relative: bool = False
 
     def __post_init__(self):
-        check_lengths(self, "epsilon")
-        check_count(self, "replays")
-        check_norm(self)
-        check_switches(self, "relative")
+        check(self)
 
     def train(self, step) -> Trained:
         """One training step per replay."""
@@ -112,10 +104,7 @@ class FreeLB:
     replays_dropout = True
 
     def __post_init__(self):
-        check_lengths(self, "epsilon", "step_size")
-        check_count(self, "steps")
-        check_norm(self)
-        check_switches(self, "random_start", "clean", "relative")
+        check(self)
 
     def train(self, step) -> Trained:
         """One training step."""

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tiedbert import _keras
 from tiedbert.adversarial.attacks import Trained
 from tiedbert.adversarial.ball import checked
-from tiedbert.adversarial.checks import check_lengths
+from tiedbert.adversarial.checks import check
 from tiedbert.adversarial.geometry import restrict
 
 
@@ -35,7 +35,7 @@ class GradientPenalty:
     weight: float = 1.0
 
     def __post_init__(self):
-        check_lengths(self, "weight")
+        check(self)
 
     def train(self, step) -> Trained:
         """One training step."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tiedbert.adversarial.checks import check_count, check_lengths, refuse
+from tiedbert.adversarial.checks import check, refuse
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class WarmUp:
     def __post_init__(self):
         if callable(self.epsilon):
             refuse(self, "epsilon", "a number >= 0")
-        check_lengths(self, "epsilon")
-        check_count(self, "steps")
+        check(self)
 
     def __call__(self, step):
         """The radius in a step, float32 scalar."""

@@ -6,12 +6,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert.adversarial.attacks import Trained, ascend
-from tiedbert.adversarial.checks import (
-    check_count,
-    check_lengths,
-    check_norm,
-    check_switches,
-)
+from tiedbert.adversarial.checks import check
 from tiedbert.errors import InputError
 
 FIRST_BLOCK = "Transformer-0-FeedForward-Norm"
@@ -66,10 +61,7 @@ class YOPO:
     relative: bool = False
 
     def __post_init__(self):
-        check_lengths(self, "epsilon", "step_size")
-        check_count(self, "outer", "inner")
-        check_norm(self)
-        check_switches(self, "random_start", "relative")
+        check(self)
 
     def second_cut(self):
         """The cut point behind the first block."""
