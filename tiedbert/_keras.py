@@ -663,6 +663,18 @@ def given_losses(model) -> tuple:
     return _internal(container, name), weights
 
 
+def update_metrics(model, y, outputs, sample_weight):
+    """Let the metrics given to `compile` see some outputs.
+
+    Unlike `compute_metrics` it does not ask for their results, which replicas would
+    have to add up.
+    """
+    name = "compiled_metrics" if LEGACY else "_compile_metrics"
+    container = _internal(model, name)
+    if container is not None:
+        container.update_state(y, outputs, sample_weight)
+
+
 def own_method(model, name):
     """The class of a user's that overrides a method of `keras.Model`, or None."""
     definer = next(kind for kind in type(model).__mro__ if name in vars(kind))

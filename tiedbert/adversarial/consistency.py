@@ -130,7 +130,7 @@ class SMART:
         return _train(step, self, _climb(self), extra=extra)
 
     def _proximal(self, step, clean):
-        average = step.average_outputs(self.momentum)
+        average = step.average_outputs()
         given = self.divergence
         return self.proximal * step.divergence(clean.outputs, average, given=given)
 

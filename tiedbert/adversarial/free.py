@@ -50,7 +50,6 @@ class FreeAT:
         for replay in range(self.replays):
             if replay:
                 step.update()
-                step.begin()
                 ball = step.ball(self)
             learned = step.learn_at(delta)
             losses.append(learned.loss)

@@ -66,11 +66,10 @@ class Step:
         self.clean = self.outputs = None
         self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._chosen = self._choose()
-        self._momentum = None
         self.begin()
 
     def begin(self):
-        """Run the front with the weights as they are now."""
+        """Run the front with the weights as they are."""
         self._front_tape = tf.GradientTape()
         with self._front_tape:
             self.crossing = self.training.front(self.batch.x)
@@ -131,7 +130,7 @@ class Step:
     def _call(self, i, crossing):
         """Call a part. The first call tells what statistics are kept."""
         part = self.training.behind[i]
-        replays = self.training.replays
+        replays = self.training.replays_dropout
         called = part(crossing, self._seeds[i] if replays else _draw_seed())
         if i in self._called:
             self._again = True
@@ -158,9 +157,8 @@ class Step:
         weights = self.batch.sample_weight if weighted else None
         return divergence_between(self.training, p, q, weights, given, symmetric)
 
-    def average_outputs(self, momentum):
+    def average_outputs(self):
         """The outputs of the model with the moving average of its weights."""
-        self._momentum = momentum
         return self.training.average(self.batch.x, training=False)
 
     def gradient(self, delta=None, objective=None) -> list:
@@ -231,19 +229,20 @@ class Step:
         with self._tape.stop_recording():
             yield
 
-    def update(self):
-        """Apply the gradients that were gathered to the weights."""
+    def gradients(self) -> list:
+        """Those gathered, one per trainable variable; None where there is none."""
         through_front = _pull_back(
             self._front_tape, self._passed, self._passed_gradients, self.weights
         )
-        gradients = _sum(self._weight_gradients, through_front)
         if self._again:
             for variable, value in self._statistics:
                 variable.assign(value)
-        if self.weights:
-            _keras.apply_gradients(self.training.optimizer, gradients, self.weights)
-        if self._momentum is not None:
-            self.training.move_average(self._momentum)
+        return _sum(self._weight_gradients, through_front)
+
+    def update(self):
+        """Apply the gradients that were gathered, and begin anew with those weights."""
+        self.training.apply(self.gradients())
+        self.begin()
 
     def _clean_loss(self, delta, done):
         loss = self.loss(done)

@@ -6,6 +6,7 @@ from tensorflow import keras
 from tiedbert import _keras
 from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.adversarial.part import Part
+from tiedbert.adversarial.slices import gradients_in_slices
 from tiedbert.adversarial.step import Batch, Step
 from tiedbert.errors import InputError
 from tiedbert.surgery import clone
@@ -17,9 +18,7 @@ class AdversarialTraining(keras.Model):
     The perturbation is added to the activation at a cut point, never to a weight: a
     tied head does not move with it. The part before the first cut point runs once a
     step, forward and backward. Validation and prediction are those of `model`, which
-    is trained in place; `save` saves it alone. Clipping and accumulation of gradients
-    are the optimizer's: ``gradient_accumulation_steps`` in Keras 3; Keras 2 has
-    none.
+    is trained in place; `save` saves it alone.
 
     Args:
         model: a functional `keras.Model`.
@@ -33,6 +32,8 @@ class AdversarialTraining(keras.Model):
             mask of the cut tensor is False.
         replay_dropout: whether all passes of a step behind the cut have the same
             dropout, and other random numbers. None: as the method needs it.
+        slices: gradient accumulation: each batch is worked through in so many slices,
+            one after another, for one optimizer step, in the memory of a slice.
 
     Metrics beside those of `compile` (which see the outputs of the first pass,
     unperturbed unless the method starts elsewhere): ``loss`` (what is minimized),
@@ -61,11 +62,18 @@ class AdversarialTraining(keras.Model):
     """
 
     def __init__(
-        self, model, method, at=None, positions=None, replay_dropout=None, **kwargs
+        self,
+        model,
+        method,
+        at=None,
+        positions=None,
+        replay_dropout=None,
+        slices=1,
+        **kwargs,
     ):
         # The model casts its own inputs: token ids given as floats must stay whole.
         super().__init__(autocast=False, **kwargs)
-        _check(model, method)
+        _check(model, method, slices)
         self.model = model
         self.method = method
         # Losses and metrics by the names of outputs find them.
@@ -81,7 +89,8 @@ class AdversarialTraining(keras.Model):
             "front": lambda x: cut.front(x, training=True),
             "behind": [Part(part, seeded) for part in cut.behind],
             "average": average,
-            "replays": replays,
+            "replays_dropout": replays,
+            "_slices": slices,
             "_losses_now": None,
         }.items():
             object.__setattr__(self, name, value)
@@ -127,10 +136,20 @@ class AdversarialTraining(keras.Model):
             raise InputError(
                 "fit: the model was compiled with a loss, and there is no y"
             )
-        step = Step(self, batch)
-        trained = self.method.train(step)
-        step.update()
-        return self._logs(step, trained)
+        names = []
+
+        def gradients_of(batch):
+            step = Step(self, batch)
+            trained = self.method.train(step)
+            names[:] = self._count(step, trained)
+            return step.gradients()
+
+        if self._slices == 1:
+            self.apply(gradients_of(batch))
+        else:
+            weights = self.trainable_variables
+            self.apply(gradients_in_slices(gradients_of, batch, self._slices, weights))
+        return self._results(names)
 
     def test_step(self, data):
         """Evaluate the wrapped model, unperturbed."""
@@ -152,22 +171,26 @@ class AdversarialTraining(keras.Model):
         finally:
             object.__setattr__(self, "_losses_now", None)
 
-    def move_average(self, momentum):
-        """Move the weights of the averaged model towards those of the model."""
+    def apply(self, gradients):
+        """Take an optimizer step; the moving average of the weights follows."""
+        weights = self.trainable_variables
+        if weights:
+            _keras.apply_gradients(self.optimizer, gradients, weights)
+        if self.average is not None:
+            self._move_average(self.method.momentum)
+
+    def _move_average(self, momentum):
         pairs = zip(self.average.weights, self.model.weights, strict=True)
         for average, weight in pairs:
             value = tf.convert_to_tensor(average)
             new = momentum * value + (1.0 - momentum) * tf.cast(weight, value.dtype)
             average.assign(new)
 
-    def _logs(self, step, trained):
-        logs = self._without_own(
-            self.compute_metrics(
-                step.batch.x, step.batch.y, step.outputs, step.batch.sample_weight
-            )
-        )
-        rows = tf.shape(tf.nest.flatten(step.batch.x)[0])[0]
-        norm = trained.delta_norm
+    def _count(self, step, trained) -> list:
+        """Let all metrics see a step; the names of those of ours that it has."""
+        batch, norm = step.batch, trained.delta_norm
+        _keras.update_metrics(self, batch.y, step.outputs, batch.sample_weight)
+        rows = tf.shape(tf.nest.flatten(batch.x)[0])[0]
         values = {
             # Keras gives each replica its share of a loss.
             "loss": trained.loss * step.replicas,
@@ -175,22 +198,25 @@ class AdversarialTraining(keras.Model):
             "adversarial_loss": trained.adversarial * step.replicas,
             "delta_norm": 0.0 if norm is None else tf.reduce_mean(norm),
         }
+        values = {name: value for name, value in values.items() if value is not None}
         for name, value in values.items():
-            if value is not None:
-                # As Keras weighs its losses: the last batch may be a smaller one.
-                self._means[name].update_state(value, sample_weight=rows)
-                logs[name] = self._means[name].result()
+            # As Keras weighs its losses: the last batch may be a smaller one.
+            self._means[name].update_state(value, sample_weight=rows)
         self._nonfinite.update_state(trained.nonfinite)
-        logs["nonfinite_gradients"] = self._nonfinite.result()
-        return logs
+        return list(values)
+
+    def _results(self, names) -> dict:
+        """What the metrics say, those of ours that have a name here."""
+        own = {name: self._means[name].result() for name in names}
+        own["nonfinite_gradients"] = self._nonfinite.result()
+        return {**self._without_own(self.get_metrics_result()), **own}
 
     def _validate_and_get_metrics_result(self, logs):
         # Keras 2 asks at the end of an epoch, when the metrics of several workers are
         # added up; without names that it knows it would add up their quotients.
-        found = dict(self.get_metrics_result())
-        if "delta_norm" in logs:
-            found.update({name: mean.result() for name, mean in self._means.items()})
-            found["nonfinite_gradients"] = self._nonfinite.result()
+        if "delta_norm" not in logs:
+            return super()._validate_and_get_metrics_result(logs)
+        found = self._results(self._means)
         return {name: found[name] for name in logs}
 
     def _without_own(self, logs):
@@ -198,11 +224,18 @@ class AdversarialTraining(keras.Model):
         return {name: value for name, value in logs.items() if name not in names}
 
 
-def _check(model, method):
+def _check(model, method, slices):
     if not hasattr(method, "train"):
         raise InputError(
             f"AdversarialTraining expected a method such as FGM(), received {method!r}"
         )
+    if not isinstance(slices, int) or slices < 1:
+        raise InputError(
+            f"AdversarialTraining expected slices: a whole number >= 1; received "
+            f"{slices!r}"
+        )
+    if slices > 1 and hasattr(method, "replays"):
+        raise InputError("FreeAT steps within a batch, which slices=1 alone allows")
     for name in ("train_step", "compute_loss"):
         owner = _keras.own_method(model, name) if hasattr(model, name) else None
         if owner is not None:
