@@ -161,15 +161,17 @@ class AdversarialTraining(keras.Model):
         return super().losses if self._losses_now is None else self._losses_now
 
     def loss_of(self, batch, outputs, losses_of_calls):
-        """The loss of some outputs, with those that calls of layers added."""
+        """The loss of some outputs, with those that calls of layers added, float32 at least."""
         losses = [*losses_of_calls, *_keras.losses_of_weights(self.model)]
         if not losses and _keras.given_losses(self)[0] is None:
             raise InputError("fit: there is no loss; give one to compile(loss=...)")
         object.__setattr__(self, "_losses_now", losses)
         try:
-            return self.compute_loss(batch.x, batch.y, outputs, batch.sample_weight)
+            loss = self.compute_loss(batch.x, batch.y, outputs, batch.sample_weight)
         finally:
             object.__setattr__(self, "_losses_now", None)
+        # Keras 2 leaves it in the type of the outputs.
+        return tf.cast(loss, tf.float32) if loss.dtype.size < 4 else loss
 
     def apply(self, gradients):
         """Take an optimizer step; the moving average of the weights follows."""
