@@ -18,7 +18,15 @@ import tensorflow as tf
 from generation import IS_LEGACY
 from tensorflow import keras
 
-from tiedbert.adversarial import FGM, PGD, VAT, YOPO, AdversarialTraining, FreeLB
+from tiedbert.adversarial import (
+    FGM,
+    PGD,
+    VAT,
+    YOPO,
+    AdversarialTraining,
+    FreeLB,
+    WarmUp,
+)
 from tiedbert.errors import InputError
 from tiedbert.layers import EmbeddingDense, TiedCrossEntropy
 
@@ -530,6 +538,37 @@ def test_checkpoints_are_of_the_wrapped_model(tmp_path):
     again = one_output()
     again.load_weights(tmp_path / "best.weights.h5")
     models.assert_same(again(X), model(X))
+
+
+class Interrupt(keras.callbacks.Callback):
+    """As a user does."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_fit_goes_on(tmp_path):
+    """Weights, moments and the step that a schedule depends on are all restored."""
+
+    def fit(*callbacks):
+        training = AdversarialTraining(one_output(), FGM(WarmUp(1.0, 20)), "hidden")
+        training.compile(keras.optimizers.Adam(0.01), CROSS)
+        training.fit(X, KINDS, epochs=4, shuffle=False, verbose=0, callbacks=callbacks)
+        return training
+
+    def backup():
+        return keras.callbacks.BackupAndRestore(str(tmp_path / "backup"))
+
+    uninterrupted = fit()
+    with pytest.raises(KeyboardInterrupt):
+        fit(backup(), Interrupt())
+    steps = []
+    count = keras.callbacks.LambdaCallback(on_epoch_end=lambda e, _: steps.append(e))
+    resumed = fit(backup(), count)
+    assert steps == [2, 3]
+    np.testing.assert_array_equal(resumed.optimizer.iterations, 4)
+    models.assert_same(resumed.get_weights(), uninterrupted.get_weights())
 
 
 class Counting:

@@ -675,6 +675,26 @@ def update_metrics(model, y, outputs, sample_weight):
         container.update_state(y, outputs, sample_weight)
 
 
+@contextlib.contextmanager
+def optimizer_lent(wrapper, model):
+    """Context in which Keras 3 saves and loads a wrapper's optimizer with `model`.
+
+    It keeps the optimizer in a file of weights, by the name of the attribute: what
+    was interrupted goes on. Keras 2 has only weights there.
+    """
+    if LEGACY or wrapper.optimizer is None:
+        yield
+        return
+    own = dict(vars(model))
+    object.__setattr__(model, "optimizer", wrapper.optimizer)
+    try:
+        yield
+    finally:
+        object.__delattr__(model, "optimizer")
+        if "optimizer" in own:
+            object.__setattr__(model, "optimizer", own["optimizer"])
+
+
 def own_method(model, name):
     """The class of a user's that overrides a method of `keras.Model`, or None."""
     definer = next(kind for kind in type(model).__mro__ if name in vars(kind))

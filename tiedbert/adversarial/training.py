@@ -76,6 +76,7 @@ class AdversarialTraining(keras.Model):
         _check(model, method, slices)
         self.model = model
         self.method = method
+        self.built = True  # callbacks ask
         # Losses and metrics by the names of outputs find them.
         self.output_names = model.output_names
         until = method.second_cut() if hasattr(method, "second_cut") else None
@@ -121,11 +122,13 @@ class AdversarialTraining(keras.Model):
 
     def save_weights(self, *args, **kwargs):
         """Save the weights of the wrapped model."""
-        return self.model.save_weights(*args, **kwargs)
+        with _keras.optimizer_lent(self, self.model):
+            return self.model.save_weights(*args, **kwargs)
 
     def load_weights(self, *args, **kwargs):
         """Load weights into the wrapped model."""
-        return self.model.load_weights(*args, **kwargs)
+        with _keras.optimizer_lent(self, self.model):
+            return self.model.load_weights(*args, **kwargs)
 
     # Keras would let autograph convert it, and wrap every error in another.
     @tf.autograph.experimental.do_not_convert
