@@ -164,7 +164,7 @@ class AdversarialTraining(keras.Model):
         return super().losses if self._losses_now is None else self._losses_now
 
     def loss_of(self, batch, outputs, losses_of_calls):
-        """The loss of some outputs, with those that calls of layers added, float32 at least."""
+        """The loss of some outputs, with those of calls of layers, at least float32."""
         losses = [*losses_of_calls, *_keras.losses_of_weights(self.model)]
         if not losses and _keras.given_losses(self)[0] is None:
             raise InputError("fit: there is no loss; give one to compile(loss=...)")
