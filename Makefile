@@ -53,11 +53,12 @@ test-bert: $(INSTALLED)
 test-scripts: $(INSTALLED)
 	@$(KERAS_2) $(wildcard $(SCRIPT_TESTS:%=tests/%))
 
-# The same and what takes long: real models, cut at every one of their tensors, and
-# keras-hub, which bert4keras' process cannot import.
+# The same and what takes long: real models, cut at every one of their tensors, examples
+# that train, more random models, and keras-hub, which bert4keras' process cannot import.
 test-all: $(INSTALLED) $(HUB_INSTALLED)
 	@failed=0; \
-	$(MAKE) --no-print-directory test TEST_FOLDERS="tests tests/zoo" || failed=1; \
+	TIEDBERT_EXAMPLES=20 \
+	$(MAKE) --no-print-directory test TEST_FOLDERS="tests tests/slow" || failed=1; \
 	$(HUB_BIN)/python -m pytest tests/hub || failed=1; \
 	exit $$failed
 

@@ -22,7 +22,7 @@ standard deviations tell. The p-values of a report are corrected together, after
 Writes into --output_dir: config.json, plan.json, runs/ with a folder a method and seed,
 and after each of these results.json, report.md and robustness.png of what is finished.
 --resume goes on where it was killed, and may name further methods and seeds. On two CPU
-cores at the demo's size, with 8 epochs of 12,000 reviews, about 3 minutes of training
+cores at the demo's size, with 6 epochs of 12,000 reviews, about 3 minutes of training
 and 3 of attacks for each method and seed.
 """
 
@@ -73,7 +73,7 @@ def options():
     add("--epsilon", type=non_negative_float, default=0.5,
         help="radius of the methods in the L2 norm that name none")  # fmt: skip
     add("--seeds", type=seed, nargs="+", default=[0, 1, 2], help="of the trainings")
-    add("--budget", type=positive_int, default=8, help="compute, in plain epochs")
+    add("--budget", type=positive_int, default=6, help="compute, in plain epochs")
     add("--epsilons", nargs="+", type=non_negative_float, default=EPSILONS,
         help="L2 radii of the attack; 0, clean, is always added")  # fmt: skip
     add("--attack_steps", type=positive_int, default=10, help="of the attack")

@@ -40,6 +40,7 @@ EACH = np.array([1.0, 0.5, 2.0, 0.0, 3.0], np.float32)
 
 BOTH, ONE = FGM(0.0), FGM(0.0, clean=False)
 every_method = pytest.mark.parametrize("method", [BOTH, ONE], ids=["both", "one"])
+COMPILED = {"jit_compile", "steps_per_execution"}
 OWN = {"clean_loss", "adversarial_loss", "delta_norm", "nonfinite_gradients"}
 
 
@@ -60,6 +61,8 @@ def adversarial(
 
 def trained(model, whole, x, y, optimizer, fit, **options):
     optimizer = optimizer() if optimizer else keras.optimizers.SGD(0.2)
+    # To trace a step takes longer than to run a few of these.
+    options = options if options.keys() & COMPILED else {"run_eagerly": True, **options}
     whole.compile(optimizer, **options)
     given = {"batch_size": 2, "epochs": 2, "shuffle": False, "verbose": 0, **dict(fit)}
     history = whole.fit(x, y, **given).history
@@ -474,28 +477,22 @@ def test_a_gradient_of_ascent_that_is_infinite_moves_nothing():
         training.compile("sgd", "mse")
         batch = np.array([[0.0, 1.0], [4.0, 1.0], [1.0, 2.0]], np.float32)
         history = training.fit(batch, np.ones([3, 1]), verbose=0).history
-        asked = {FGM: 1, PGD: 3, FreeLB: 2}[type(method)]
-        assert history["nonfinite_gradients"] == [asked]
+        assert history["nonfinite_gradients"] == [1.0]
         assert np.all(np.isfinite(model.get_weights()[0]))
         np.testing.assert_allclose(history["delta_norm"], 0.2 / 3, rtol=1e-5)
 
 
-class OwnStep(keras.Model):
-    def train_step(self, data):
-        return super().train_step(data)
+@pytest.mark.parametrize(
+    "name", ["train_step", "test_step", "compute_loss", "compute_metrics"]
+)
+def test_a_step_or_loss_of_its_own_is_refused(name):
+    def own(self, *args, **kwargs):
+        return getattr(super(kind, self), name)(*args, **kwargs)
 
-
-class OwnLoss(keras.Model):
-    def compute_loss(self, *args, **kwargs):
-        return super().compute_loss(*args, **kwargs)
-
-
-@pytest.mark.parametrize("kind", [OwnStep, OwnLoss])
-def test_a_step_or_loss_of_its_own_is_refused(kind):
     model = one_output()
+    kind = type("Own", (keras.Model,), {name: own})
     model = kind(model.inputs, model.outputs)
-    name = {OwnStep: "train_step", OwnLoss: "compute_loss"}[kind]
-    message = rf"{name} of its own \({kind.__name__}\).*keras\.Model\(model\.inputs"
+    message = rf"{name} of its own \(Own\).*keras\.Model\(model\.inputs"
     with pytest.raises(InputError, match=message):
         AdversarialTraining(model, FGM(), "hidden")
 

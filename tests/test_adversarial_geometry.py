@@ -235,7 +235,7 @@ def test_a_step_counts_only_the_allowed_positions():
     inside = ball("l2", 1.0, tf.zeros([1, 3, 1]), tf.constant([[True, True, False]]))
     delta = inside.step(None, [tf.constant([[[3.0], [4.0], [np.nan]]])])
     np.testing.assert_allclose(delta.delta[0], [[[0.6], [0.8], [0.0]]], rtol=1e-6)
-    assert delta.nonfinite == 0.0
+    assert delta.failed.numpy().tolist() == [0.0]
 
 
 def test_an_example_without_a_position_is_not_perturbed():
@@ -259,7 +259,12 @@ def test_an_example_without_a_finite_gradient_is_not_perturbed(name, wild):
     moved = inside.step(start, [tf.constant(gradient)], 0.1)
     assert not np.any(moved.delta[0][1])
     np.testing.assert_array_equal(moved.delta[0][::2], tame.delta[0][::2])
-    assert (float(tame.nonfinite), float(moved.nonfinite)) == (0.0, 1.0)
+    assert tame.failed.numpy().tolist() == [0.0, 0.0, 0.0]
+    assert moved.failed.numpy().tolist() == [0.0, 1.0, 0.0]
+    later = inside.step(moved.delta, [tf.ones([3, 4])], 0.1, moved.failed)
+    assert not np.any(later.delta[0][1])
+    assert np.all(later.delta[0][::2] != 0)
+    np.testing.assert_array_equal(later.failed, moved.failed)
 
 
 def test_a_resized_ball_is_another_one():

@@ -206,6 +206,6 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path):
     model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
     x = np.array([[np.nan]])
-    with pytest.raises(InputError, match="diverged; lower --learning_rate"):
+    with pytest.raises(InputError, match="diverged; lower the learning rate"):
         model.fit(x, x, callbacks=[MetricsLog(tmp_path)], verbose=0)
     assert read_metrics(tmp_path) == []

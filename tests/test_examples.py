@@ -1,4 +1,4 @@
-"""Every example runs as a reader runs it and prints what examples/README.md says."""
+"""The examples print what examples/README.md says; those that train: tests/slow."""
 
 import os
 import re
@@ -20,20 +20,7 @@ MINILM = "minilm_masked_lm.py"  # tests/peers runs it: its weights are 80 MB
 HUB = "adversarial_keras_hub.py"  # tests/hub runs it: it needs keras-hub
 HELPER = "reviews.py"  # no example
 SCRIPTS = sorted(path.name for path in EXAMPLES.glob("*.py") if path.name != HELPER)
-
-# On a few texts and for a few steps: options, and what the last line looks like.
 PERCENT = r"\d+\.\d%"
-SMALL = {
-    "adversarial_classifier.py": ("--texts 100", rf"FGM( +{PERCENT}){{4}}"),
-    "adversarial_pretraining.py": ("--texts 100 --steps 10", r"ALUM +\d\.\d+ +\d\.\d+"),
-    "port_gradient_penalty.py": ("--texts 100", r".+ gradient of a text \d\.\d+"),
-    "port_virtual_adversarial_training.py": ("--texts 200", f"2 labels .+ {PERCENT}"),
-    "vat_semi_supervised.py": (
-        "--texts 100 --labels 20 --steps 8",
-        f"20 with VAT: test accuracy {PERCENT}",
-    ),
-    "yopo_explained.py": ("", rf".+ the rest 0.0% off, the block {PERCENT}"),
-}
 AS_A_READER = "port_adversarial_training.py"  # in a process of its own, on a table
 
 # Starts an example as if the package of its weights were not there.
@@ -74,28 +61,20 @@ def test_the_readme_lists_every_example():
 
 
 @pytest.mark.parametrize("example", NUMBERED)
-def test_example_prints_what_the_readme_says(example):
+def test_example_prints_what_the_readme_says(example, monkeypatch, capsys):
+    """In this process: to import TensorFlow takes longer than most of them."""
     if example == NEEDS_BERT and not IS_LEGACY:
-        pytest.skip("the next test has the other Keras")
+        pytest.skip("a test below has the other Keras")
+    monkeypatch.setattr(sys, "argv", [example])
+    runpy.run_path(EXAMPLES / example, run_name="__main__")
+    assert promised_lines()[example] in capsys.readouterr().out.splitlines()
+
+
+def test_example_runs_as_a_reader_runs_it():
+    example = NUMBERED[0]
     done = run(EXAMPLES / example)
     assert done.returncode == 0, done.stderr
     assert promised_lines()[example] in done.stdout.splitlines()
-
-
-def test_every_other_example_is_run_somewhere():
-    assert sorted([*NUMBERED, *SMALL, AS_A_READER, MINILM, HUB]) == SCRIPTS
-
-
-@pytest.mark.legacy_keras
-@pytest.mark.parametrize("example", SMALL)
-def test_training_example_on_a_little(example, monkeypatch, capsys):
-    """In this process: to import TensorFlow takes longer than most of them."""
-    options, last_line = SMALL[example]
-    monkeypatch.syspath_prepend(EXAMPLES)
-    monkeypatch.setattr(sys, "argv", [example, *options.split()])
-    runpy.run_path(EXAMPLES / example, run_name="__main__")
-    *_, last = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(last_line, last)
 
 
 @pytest.mark.legacy_keras

@@ -426,6 +426,12 @@ def scale_loss(optimizer, loss):
     return optimizer.scale_loss(loss)
 
 
+def leaves_out_infinite(optimizer) -> bool:
+    """Whether `optimizer` takes no step when a gradient is infinite or no number."""
+    where = keras.mixed_precision if LEGACY else keras.optimizers
+    return isinstance(optimizer, where.LossScaleOptimizer)
+
+
 def apply_gradients(optimizer, gradients, variables):
     """Apply the gradients of a loss that :func:`scale_loss` gave."""
     if LEGACY and hasattr(optimizer, "get_unscaled_gradients"):
@@ -698,8 +704,12 @@ def optimizer_lent(wrapper, model):
 def own_method(model, name):
     """The class of a user's that overrides a method of `keras.Model`, or None."""
     definer = next(kind for kind in type(model).__mro__ if name in vars(kind))
-    from_keras = definer.__module__.startswith(("keras.src.", "tf_keras.src."))
-    return None if from_keras else definer
+    return None if is_its_own(definer) else definer
+
+
+def is_its_own(kind) -> bool:
+    """Whether a class or a function is one of Keras."""
+    return kind.__module__.startswith(("keras.src.", "tf_keras.src."))
 
 
 @contextlib.contextmanager

@@ -39,7 +39,7 @@ class MetricsLog(keras.callbacks.Callback):
         if not math.isfinite(values.get("loss", 0.0)):
             raise InputError(
                 f"the loss is {values['loss']} at step {step}: the training diverged; "
-                "lower --learning_rate"
+                "lower the learning rate"
             )
         seconds = round(time.perf_counter() - self._start, 3)
         append_metrics(

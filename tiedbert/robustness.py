@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from tiedbert import _keras
 from tiedbert.adversarial.ball import Ball
-from tiedbert.adversarial.cut_model import CutModel
+from tiedbert.adversarial.cut_model import CutModel, OneOf
 from tiedbert.errors import InputError
 
 
@@ -22,7 +22,7 @@ def curve(model, dataset, at, method, epsilons, positions=None, restarts=1):
         dataset: `tf.data.Dataset` of ``(inputs, labels)``, int labels ``[batch]``.
         at: the cut points, as for :class:`tiedbert.adversarial.AdversarialTraining`.
         method: an attack: ``FGM()``, ``PGD()`` or ``RandomNoise()``; its epsilon is
-            replaced.
+            replaced (a `step_size` is not: None grows with the radius).
         epsilons: radii, in the method's norm; 0 is the clean accuracy.
         positions: as for :class:`tiedbert.adversarial.AdversarialTraining`.
         restarts: attacks on each example; one that succeeds is enough. More than one
@@ -77,6 +77,10 @@ def correct(model, dataset, at, method, epsilons, positions=None, restarts=1):
         )
     if not restarts >= 1:
         raise InputError(f"robustness.curve expected restarts >= 1, not {restarts}")
+    if isinstance(at, OneOf):
+        raise InputError(
+            f"robustness.curve attacks every point given, received {at}: give a list"
+        )
     cut = CutModel(model, at, positions=positions)
     resists = _resists(method, cut, _loss(model))
     unperturbed, perturbed = (

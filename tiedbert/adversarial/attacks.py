@@ -2,28 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import tensorflow as tf
 
 from tiedbert.adversarial.ball import Moved, repeat
 from tiedbert.adversarial.checks import check
-
-
-class Trained(NamedTuple):
-    """What a method tells of a step.
-
-    Attributes:
-        loss: what was minimized, scalar.
-        adversarial: the part of it that comes from perturbation.
-        delta_norm: float32 ``[batch]``; None where there is no perturbation.
-        nonfinite: how many gradients of an example were not finite.
-    """
-
-    loss: Any
-    adversarial: Any
-    delta_norm: Any = None
-    nonfinite: Any = 0.0
+from tiedbert.adversarial.step import Trained
 
 
 @dataclass(frozen=True)
@@ -192,17 +176,16 @@ def train_on_attack(step, method) -> Trained:
     moved = moved._replace(delta=[tf.stop_gradient(d) for d in moved.delta])
     learned = step.learn_at(moved.delta, share)
     loss = learned.loss if clean is None else (clean.loss + learned.loss) / 2.0
-    return Trained(loss, learned.loss, ball.size(moved.delta), moved.nonfinite)
+    return Trained(loss, learned.loss, ball.size(moved.delta), moved.failed)
 
 
-def ascend(gradient, ball, start, steps, length) -> Moved:
+def ascend(gradient, ball, start, steps, length, failed=None) -> Moved:
     """`steps` steps of `length` from `start`; None: from zero, or of the radius."""
     # The first pass of a training step is never in a loop: metrics see its outputs.
-    moved = ball.step(start, gradient(start), length)
+    moved = ball.step(start, gradient(start), length, failed)
 
     def again(moved):
-        new = ball.step(moved.delta, gradient(moved.delta), length)
-        return Moved(new.delta, moved.nonfinite + new.nonfinite)
+        return ball.step(moved.delta, gradient(moved.delta), length, moved.failed)
 
     return repeat(steps - 1, again, moved)
 

@@ -14,11 +14,12 @@ class Moved(NamedTuple):
 
     Attributes:
         delta: list of float32 tensors, one per point.
-        nonfinite: float32, how many gradients of an example were not finite.
+        failed: float32 ``[batch]``, 1.0 for an example of which a gradient was infinite
+            or no number: it is not perturbed.
     """
 
     delta: list
-    nonfinite: Any
+    failed: Any
 
 
 class Ball:
@@ -57,13 +58,12 @@ class Ball:
         """No perturbation."""
         return [tf.zeros(tf.shape(hidden)) for hidden in self._hidden]
 
-    def random(self, length=None) -> list:
-        """Draws within the ball, or within that of another radius."""
+    def random(self) -> list:
+        """Draws within the ball."""
+        places = zip(self._hidden, self._positions, self._radii, strict=True)
         return [
             restrict(per_example(r, h) * self._norm.random(h, p), p)
-            for h, p, r in zip(
-                self._hidden, self._positions, self._lengths(length), strict=True
-            )
+            for h, p, r in places
         ]
 
     def normal(self, length=None) -> list:
@@ -75,33 +75,30 @@ class Ball:
             )
         ]
 
-    @staticmethod
-    def as_moved(delta) -> Moved:
-        """A perturbation that no gradient was asked for."""
-        return Moved(delta, 0.0)
-
-    def step(self, delta, gradient, length=None) -> Moved:
+    def step(self, delta, gradient, length=None, failed=None) -> Moved:
         """`delta` (None: none yet) moved up `gradient` by `length`, into the ball.
 
-        An example whose gradient is not finite is not perturbed.
+        An example whose gradient is not finite is not perturbed, and no more in a later
+        step that is told so: `failed` of the one before.
         """
         delta = [None] * len(self._hidden) if delta is None else delta
-        moved, nonfinite = [], 0.0
-        for i, start in enumerate(delta):
-            g, p = checked(gradient[i]), self._positions[i]
-            g = restrict(tf.cast(g, tf.float32), p)
-            is_finite = finite(g)
-            g = tf.where(per_example(is_finite, g), g, tf.zeros_like(g))
-            way = self._norm.direction(g)
+        pairs = zip(map(checked, gradient), self._positions, strict=True)
+        gradient = [restrict(tf.cast(g, tf.float32), p) for g, p in pairs]
+        ok = tf.reduce_all([finite(g) for g in gradient], axis=0)
+        if failed is not None:
+            ok &= failed == 0.0
+        moved = []
+        for i, (start, g) in enumerate(zip(delta, gradient, strict=True)):
+            keep, zeros = per_example(ok, g), tf.zeros_like(g)
+            way = self._norm.direction(tf.where(keep, g, zeros))
             way *= per_example(self._lengths(length)[i], g)
             if start is None:
                 # A step of the radius is in the ball: projected, it might round.
                 end = way if length is None else self._project(way, i)
             else:
                 end = self._project(start + way, i)
-            moved.append(tf.where(per_example(is_finite, g), end, tf.zeros_like(g)))
-            nonfinite += tf.reduce_sum(1.0 - tf.cast(is_finite, tf.float32))
-        return Moved(moved, nonfinite)
+            moved.append(tf.where(keep, end, zeros))
+        return Moved(moved, tf.cast(~ok, tf.float32))
 
     def size(self, delta):
         """The norm of each example, float32 ``[batch]``; of several points the largest.
@@ -141,11 +138,11 @@ def repeat(times, function, moved):
     """`function` applied `times` times to a :class:`Moved`, traced once at most."""
     if times <= 1:
         return function(moved) if times else moved
-    flat = [*moved.delta, moved.nonfinite]
+    flat = [*moved.delta, moved.failed]
 
     def body(i, *state):
         new = function(Moved(list(state[:-1]), state[-1]))
-        return (i + 1, *new.delta, new.nonfinite)
+        return (i + 1, *new.delta, new.failed)
 
     shapes = [tf.TensorShape([]), *(tensor.shape for tensor in flat)]
     _, *flat = tf.while_loop(

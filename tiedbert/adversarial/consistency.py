@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tiedbert.adversarial.attacks import Trained, ascend
+from tiedbert.adversarial.attacks import ascend
+from tiedbert.adversarial.ball import Moved
 from tiedbert.adversarial.checks import check
+from tiedbert.adversarial.step import Trained
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,8 @@ class VAT:
     `steps` power iterations from a random direction.
 
     Every example counts in the divergence, whatever its sample weight: a text without
-    a label has any label and the sample weight 0.
+    a label has any label and the sample weight 0. (Weights within an example, as those
+    of the tokens of a masked language model, count.)
 
     Args:
         epsilon: radius per example, in units of the hidden state: a number, or a
@@ -66,12 +69,12 @@ class VAT:
 
     def _attack(self, ball, gradient):
         near = ball.resized(self.xi)
-        way, nonfinite = ball.normal(1.0), 0.0
+        way, failed = ball.normal(1.0), None
         for _ in range(self.steps):
-            way = gradient(near.step(None, way).delta)
-            moved = ball.step(None, way)
-            nonfinite += moved.nonfinite
-        return moved._replace(nonfinite=nonfinite)
+            way = gradient(near.step(None, way, failed=failed).delta)
+            moved = ball.step(None, way, failed=failed)
+            failed = moved.failed
+        return moved
 
 
 @dataclass(frozen=True)
@@ -224,7 +227,7 @@ class R3F:
 
     def _draw(self, ball, gradient):
         noise = ball.random() if self.noise == "uniform" else ball.normal()
-        return ball.as_moved(noise)
+        return Moved(noise, 0.0)
 
 
 @dataclass(frozen=True)
@@ -299,7 +302,7 @@ def _train(
         method: with ``weight`` and ``divergence``.
         attack: function of a ball and of a gradient function -> ``Moved``.
         fixed_target: whether the unperturbed outputs are a constant in the divergence.
-        weighted: whether sample weights count in it.
+        weighted: whether the sample weights of rows count in it.
         symmetric: whether it is the symmetric one.
         extra: function of the unperturbed pass -> what is added to the loss; or None.
     """
@@ -322,7 +325,7 @@ def _train(
         perturbed = step.run(moved.delta)
         kept = target if fixed_target else clean.outputs
         value = apart(kept, perturbed.outputs)
-        told.append(Trained(None, value, ball.size(moved.delta), moved.nonfinite))
+        told.append(Trained(None, value, ball.size(moved.delta), moved.failed))
         step.clean = step.loss(clean)
         total = step.clean + method.weight * value
         return total if extra is None else total + extra(clean)

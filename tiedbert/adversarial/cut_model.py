@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert import _keras
-from tiedbert.adversarial.positions import ID_INPUTS, ordinary_tokens, token_ids_of
+from tiedbert.adversarial.positions import (
+    ID_INPUTS,
+    gathered_by,
+    input_named,
+    ordinary_tokens,
+    token_ids_of,
+)
 from tiedbert.errors import InputError
 from tiedbert.graph import points_of
 from tiedbert.surgery import cut_at
@@ -23,8 +29,8 @@ class OneOf:
     Args:
         points: their names, as for :func:`tiedbert.surgery.split`.
 
-    Source: Siriwardhana et al. and Pereira et al., "ALICE++: Adversarial training for
-    robust and effective inference in language models", 2021.
+    Source: Pereira et al., "ALICE++: Adversarial training for robust and effective
+    inference in language models", 2021.
 
     Example:
         >>> OneOf("Embedding-Norm", "Transformer-0-FeedForward-Norm").points
@@ -49,7 +55,8 @@ class CutModel:
         until: one more cut point behind them, which is not perturbed; or None.
         positions: function of the model's inputs -> bool ``[batch, time]``, where a
             perturbation may be. None: the ordinary tokens of a BERT, else what the
-            Keras mask of the cut tensor leaves, else everywhere.
+            Keras mask of the cut tensor leaves, else everywhere. Of tokens that the
+            model has gathered, those of them; a pooled state is perturbed whole.
 
     Attributes:
         front: the part before the first point: inputs -> crossing tensors.
@@ -63,12 +70,17 @@ class CutModel:
         at = _default(model) if at is None else at
         self.one_of = isinstance(at, OneOf)
         points = points_of(at.points if self.one_of else at)
-        cuts = _cuts(model, points, until)
+        levels = [points] if len(points) == 1 else _levels(model, points)
+        cuts = _cuts(model, levels, until)
         self._model, self._positions = model, positions
         self.front = cuts[0].front()
         self.behind = [cut.front() for cut in cuts[1:]] + [cuts[-1].rest()]
         self.widths = [cut.width for cut in cuts]
         self._masks = [cut.mask_index for cut in cuts]
+        self._gathers = [
+            [gather for point in level for gather in _gathers(model, point)]
+            for level in levels
+        ]
         perturbed = cuts if until is None else cuts[:-1]
         if until is not None:
             self.widths[-1] = 0
@@ -98,14 +110,21 @@ class CutModel:
 
     def positions(self, inputs, level, crossing) -> list:
         """Where each tensor before a part may be perturbed: bool, None: everywhere."""
-        given = self._given(inputs)
-        masks = self._masks[level][: self.widths[level]]
-        found = []
-        for tensor, mask in zip(crossing, masks, strict=False):
-            place = given if mask is None or given is not None else crossing[mask]
-            # A pooled state has no time axis, and no padding in it.
-            pooled = tensor.shape.rank < 3 and self._positions is None
-            found.append(None if pooled else place)
+        if not self.widths[level]:
+            return []
+        given, found = self._given(inputs), []
+        places = zip(crossing, self._masks[level], self._gathers[level], strict=False)
+        for tensor, mask, gather in places:
+            if tensor.shape.rank < 3:
+                # A pooled state has no time axis, and no padding in it.
+                found.append(None)
+            elif given is None:
+                found.append(None if mask is None else crossing[mask])
+            elif gather is None:
+                found.append(given)
+            else:
+                index = tf.cast(input_named(gather, self._model, inputs), tf.int32)
+                found.append(tf.gather(given, index, batch_dims=1))
         return found
 
     def _given(self, inputs):
@@ -133,11 +152,10 @@ def _default(model):
     )
 
 
-def _cuts(model, points, until) -> list:
+def _cuts(model, levels, until) -> list:
     """The cuts one after another, each in what the one before left."""
-    levels = [points] if len(points) == 1 else _levels(model, points)
     if until is not None:
-        levels.append([until])
+        levels = [*levels, [until]]
     cuts, rest = [], model
     while levels:
         done, *levels = levels
@@ -168,6 +186,12 @@ def _levels(model, points) -> list:
         else:
             levels.append([point])
     return levels
+
+
+def _gathers(model, point) -> list:
+    """For each tensor at a point the input that says which tokens it holds, or None."""
+    cut = cut_at(model, point)
+    return [gathered_by(model, tensor) for tensor in cut.tensors[: cut.width]]
 
 
 def _plain(point) -> str:

@@ -116,15 +116,18 @@ def measure_for(loss, symmetric):
         )
     if isinstance(loss, str):
         loss = keras.losses.get(loss)
-    name = getattr(loss, "__name__", type(loss).__name__).lower().replace("_", "")
-    if "crossentropy" not in name and name not in _OTHERS:
-        raise InputError(
-            f"divergence: the loss {name!r} does not tell what the outputs are: give "
-            "divergence=KL(from_logits=...) or SquaredError()"
-        )
-    if "crossentropy" not in name:
-        return SquaredError()
+    kind = loss if hasattr(loss, "__name__") else type(loss)
+    name = kind.__name__.lower().replace("_", "")
     config = loss.get_config() if hasattr(loss, "get_config") else {}
+    known = "crossentropy" in name or name in _OTHERS
+    # Others may call theirs by the same name, and mean logits.
+    if not known or not _keras.is_its_own(kind) or config.get("axis", -1) != -1:
+        raise InputError(
+            f"divergence: the loss {kind.__name__!r} does not tell what the outputs "
+            "are: give divergence=KL(from_logits=...) or SquaredError()"
+        )
+    if name in _OTHERS:
+        return SquaredError()
     return KL(bool(config.get("from_logits")), symmetric, binary="binary" in name)
 
 

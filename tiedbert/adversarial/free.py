@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tiedbert.adversarial.attacks import Trained, step_length
+from tiedbert.adversarial.attacks import step_length
 from tiedbert.adversarial.checks import check
+from tiedbert.adversarial.step import Trained
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class FreeAT:
 
     def train(self, step) -> Trained:
         """One training step per replay."""
-        delta, losses, nonfinite = None, [], 0.0
+        delta, losses, failed = None, [], None
         ball = step.ball(self)
         for replay in range(self.replays):
             if replay:
@@ -55,11 +56,11 @@ class FreeAT:
             losses.append(learned.loss)
             used = ball.zeros() if delta is None else delta
             if replay < self.replays - 1:
-                moved = ball.step(delta, learned.gradient)
+                moved = ball.step(delta, learned.gradient, failed=failed)
                 delta = [tf.stop_gradient(d) for d in moved.delta]
-                nonfinite += moved.nonfinite
+                failed = moved.failed
         mean = tf.add_n(losses) / len(losses)
-        return Trained(mean, losses[-1], ball.size(used), nonfinite)
+        return Trained(mean, losses[-1], ball.size(used), failed)
 
 
 @dataclass(frozen=True)
@@ -111,14 +112,14 @@ class FreeLB:
         length = step_length(self, ball)
         share = 1.0 / (self.steps + self.clean)
         losses = [step.learn_at(None, share).loss] if self.clean else []
-        delta, nonfinite = (ball.random() if self.random_start else None), 0.0
+        delta, failed = (ball.random() if self.random_start else None), None
         for i in range(self.steps):
             learned = step.learn_at(delta, share)
             losses.append(learned.loss)
             used = ball.zeros() if delta is None else delta
             if i < self.steps - 1:
-                moved = ball.step(delta, learned.gradient, length)
+                moved = ball.step(delta, learned.gradient, length, failed)
                 delta = [tf.stop_gradient(d) for d in moved.delta]
-                nonfinite += moved.nonfinite
+                failed = moved.failed
         loss = tf.add_n(losses) * share
-        return Trained(loss, losses[-1], ball.size(used), nonfinite)
+        return Trained(loss, losses[-1], ball.size(used), failed)

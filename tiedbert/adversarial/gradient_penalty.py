@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert import _keras
-from tiedbert.adversarial.attacks import Trained
 from tiedbert.adversarial.ball import checked
 from tiedbert.adversarial.checks import check
 from tiedbert.adversarial.geometry import restrict
+from tiedbert.adversarial.step import Trained
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tiedbert import _keras
+from tiedbert.layers import GatherPositions
 
 TOKEN_INPUT = "Input-Token"
 # bert4keras declares its ids as float32.
@@ -73,7 +74,24 @@ def token_ids_of(model, inputs):
     wanted = next((kind for kind in _TOKENS if set(kind) <= set(names)), None)
     if wanted is None:
         return None
+    return tuple(input_named(name, model, inputs) for name in wanted)
+
+
+def input_named(name, model, inputs):
+    """What was given to `model` for its input `name`."""
     if isinstance(inputs, dict):
-        return tuple(inputs[name] for name in wanted)
-    flat = _keras.flatten(inputs)
-    return tuple(flat[names.index(name)] for name in wanted)
+        return inputs[name]
+    names = [_keras.maker(tensor).name for tensor in model.inputs]
+    return _keras.flatten(inputs)[names.index(name)]
+
+
+def gathered_by(model, tensor):
+    """The input that says which tokens a tensor holds, by name; None: all, in order.
+
+    A masked language model gathers the masked ones.
+    """
+    behind = set(map(id, _keras.ancestors(tensor)))
+    for call in _keras.calls(model):
+        if isinstance(call.layer, GatherPositions) and id(call.layer) in behind:
+            return _keras.maker(call.inputs[1]).name
+    return None

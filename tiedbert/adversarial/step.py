@@ -9,6 +9,7 @@ from tiedbert import _keras
 from tiedbert.adversarial.ball import Ball
 from tiedbert.adversarial.cut_model import moved
 from tiedbert.adversarial.divergences import divergence_between
+from tiedbert.adversarial.geometry import finite
 from tiedbert.adversarial.schedules import value_at
 
 
@@ -47,6 +48,22 @@ class Learned(NamedTuple):
     gradient: list
 
 
+class Trained(NamedTuple):
+    """What a method tells of a step.
+
+    Attributes:
+        loss: what was minimized, scalar.
+        adversarial: the part of it that comes from perturbation.
+        delta_norm: float32 ``[batch]``; None where there is no perturbation.
+        failed: float32 ``[batch]``, of :class:`tiedbert.adversarial.ball.Moved`.
+    """
+
+    loss: Any
+    adversarial: Any
+    delta_norm: Any = None
+    failed: Any = 0.0
+
+
 class Step:
     """A batch, the tensors at the points, and the gradients gathered so far.
 
@@ -57,6 +74,8 @@ class Step:
     Attributes:
         clean: loss of the unperturbed batch, once a pass has found it; or None.
         outputs: those of the first pass.
+        failed: float32 ``[batch]``, 1.0 for an example because of which a pass of
+            learning was left out; 0.0 before any.
     """
 
     def __init__(self, training, batch):
@@ -64,6 +83,7 @@ class Step:
         self.cut = training.cut
         self.weights = training.trainable_variables
         self.clean = self.outputs = None
+        self.failed = 0.0
         self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self._chosen = self._choose()
         self.begin()
@@ -154,7 +174,9 @@ class Step:
 
     def divergence(self, p, q, weighted=True, given=None, symmetric=True):
         """How far two outputs are apart, a scalar: see :mod:`.divergences`."""
-        weights = self.batch.sample_weight if weighted else None
+        weights = self.batch.sample_weight
+        if not weighted:
+            weights = tf.nest.map_structure(_unless_of_rows, weights)
         return divergence_between(self.training, p, q, weights, given, symmetric)
 
     def average_outputs(self):
@@ -219,6 +241,8 @@ class Step:
             loss = function()
         sources = self._passed, self.weights, points()
         passed, weights, at_points = tape.gradient(loss, sources)
+        share = self._share_of_a_pass(passed)
+        passed, weights = _times(passed, share), _times(weights, share)
         self._passed_gradients = _sum(self._passed_gradients, passed)
         self._weight_gradients = _sum(self._weight_gradients, weights)
         return at_points
@@ -244,6 +268,19 @@ class Step:
         self.training.apply(self.gradients())
         self.begin()
 
+    def _share_of_a_pass(self, passed):
+        """1.0, or 0.0 for a pass with a gradient that is infinite or no number.
+
+        Within a batch what such an example does to the weights cannot be told apart.
+        """
+        reached = [g for g in passed[: self.cut.widths[0]] if g is not None]
+        # An optimizer that scales the loss leaves the whole step out by itself.
+        if not reached or _keras.leaves_out_infinite(self.training.optimizer):
+            return None
+        ok = tf.cast(tf.reduce_all([finite(g) for g in reached], axis=0), tf.float32)
+        self.failed = tf.maximum(self.failed, 1.0 - ok)
+        return tf.reduce_min(ok)
+
     def _clean_loss(self, delta, done):
         loss = self.loss(done)
         if delta is None and self.clean is None:
@@ -268,6 +305,13 @@ class Step:
         return tf.unstack(tf.one_hot(index, count))
 
 
+def _unless_of_rows(weights):
+    """Sample weights; None where there is one for each example."""
+    if weights is None or tf.convert_to_tensor(weights).shape[1:].num_elements() == 1:
+        return None
+    return weights
+
+
 def _draw_seed():
     return tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32)
 
@@ -279,6 +323,24 @@ def _pull_back(front_tape, passed, gradients, weights):
     tensors = [tensor for tensor, _ in reached]
     values = [gradient for _, gradient in reached]
     return front_tape.gradient(tensors, weights, output_gradients=values)
+
+
+def _times(gradients, share) -> list:
+    """Gradients times a number, or nothing of what is infinite; None: as they are."""
+    if share is None:
+        return gradients
+
+    def scaled(gradient):
+        return tf.math.multiply_no_nan(gradient, tf.cast(share, gradient.dtype))
+
+    return [
+        tf.IndexedSlices(scaled(g.values), g.indices, g.dense_shape)
+        if isinstance(g, tf.IndexedSlices)
+        else g
+        if g is None
+        else scaled(g)
+        for g in gradients
+    ]
 
 
 def _sum(left, right) -> list:

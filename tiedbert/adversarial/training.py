@@ -40,12 +40,13 @@ class AdversarialTraining(keras.Model):
     ``clean_loss`` (where the method makes an unperturbed pass), ``adversarial_loss``
     (the loss, or the divergence, at the perturbation), ``delta_norm`` (mean norm of
     the perturbation of an example, in the method's norm and unit) and
-    ``nonfinite_gradients`` (examples, counted in each step of ascent, that were left
-    unperturbed because their gradient was infinite or no number).
+    ``nonfinite_gradients`` (examples with a gradient that was infinite or no number:
+    they are left unperturbed, and the weights do not learn from a pass with one).
 
     Raises:
         InputError: no such cut point, or not one of float activations; a model with a
-            `train_step` or a `compute_loss` of its own, which this class would ignore.
+            `train_step`, `test_step`, `compute_loss` or `compute_metrics` of its own,
+            which this class would ignore.
 
     Example:
         >>> import numpy as np
@@ -207,7 +208,8 @@ class AdversarialTraining(keras.Model):
         for name, value in values.items():
             # As Keras weighs its losses: the last batch may be a smaller one.
             self._means[name].update_state(value, sample_weight=rows)
-        self._nonfinite.update_state(trained.nonfinite)
+        failed = tf.maximum(trained.failed, step.failed)
+        self._nonfinite.update_state(tf.reduce_sum(failed))
         return list(values)
 
     def _results(self, names) -> dict:
@@ -229,6 +231,10 @@ class AdversarialTraining(keras.Model):
         return {name: value for name, value in logs.items() if name not in names}
 
 
+# What `fit` and `evaluate` would ask of a model that is not wrapped.
+_REFUSED = "train_step", "test_step", "compute_loss", "compute_metrics"
+
+
 def _check(model, method, slices):
     if not hasattr(method, "train"):
         raise InputError(
@@ -241,7 +247,7 @@ def _check(model, method, slices):
         )
     if slices > 1 and hasattr(method, "replays"):
         raise InputError("FreeAT steps within a batch, which slices=1 alone allows")
-    for name in ("train_step", "compute_loss"):
+    for name in _REFUSED:
         owner = _keras.own_method(model, name) if hasattr(model, name) else None
         if owner is not None:
             raise InputError(

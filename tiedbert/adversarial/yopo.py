@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tiedbert.adversarial.attacks import Trained, ascend
+from tiedbert.adversarial.attacks import ascend
 from tiedbert.adversarial.checks import check
+from tiedbert.adversarial.step import Trained
 from tiedbert.errors import InputError
 
 FIRST_BLOCK = "Transformer-0-FeedForward-Norm"
@@ -77,17 +78,17 @@ class YOPO:
             )
         ball = step.ball(self)
         delta = ball.random() if self.random_start else None
-        losses, nonfinite = [], 0.0
+        losses, failed = [], None
         for _ in range(self.outer):
             used = ball.zeros() if delta is None else delta
             loss, slack = self._whole(step, delta)
-            moved = self._ascent(step, ball, delta, slack)
+            moved = self._ascent(step, ball, delta, slack, failed)
             delta = [tf.stop_gradient(d) for d in moved.delta]
             step.learn_scaled(lambda: _product(step, delta, slack))  # noqa: B023
             losses.append(loss)
-            nonfinite += moved.nonfinite
+            failed = moved.failed
         loss = tf.add_n(losses) / self.outer
-        return Trained(loss, losses[-1], ball.size(used), nonfinite)
+        return Trained(loss, losses[-1], ball.size(used), failed)
 
     def _whole(self, step, delta):
         """Let the rest learn at `delta`: its loss, and the gradient that leaves it."""
@@ -105,7 +106,7 @@ class YOPO:
         learned = step.learn(loss, 1.0 / self.outer, lambda: crossing, watch=crossing)
         return learned.loss, learned.gradient
 
-    def _ascent(self, step, ball, delta, slack):
+    def _ascent(self, step, ball, delta, slack, failed):
         def gradient(delta):
             points = step.crossing[: step.cut.widths[0]]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -116,7 +117,7 @@ class YOPO:
         length = self.step_size
         if length is None:
             length = 2.5 * ball.epsilon / (self.outer * self.inner)
-        return ascend(gradient, ball, delta, self.inner, length)
+        return ascend(gradient, ball, delta, self.inner, length, failed)
 
 
 def _product(step, delta, slack):

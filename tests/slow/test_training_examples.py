@@ -1,0 +1,36 @@
+"""The examples that train run, on a few texts and for a few steps."""
+
+import re
+import runpy
+import sys
+
+import pytest
+from test_examples import AS_A_READER, EXAMPLES, HUB, MINILM, NUMBERED, PERCENT, SCRIPTS
+
+# Options, and what the last line looks like.
+SMALL = {
+    "adversarial_classifier.py": ("--texts 100", rf"FGM( +{PERCENT}){{4}}"),
+    "adversarial_pretraining.py": ("--texts 100 --steps 10", r"ALUM +\d\.\d+ +\d\.\d+"),
+    "port_gradient_penalty.py": ("--texts 100", r".+ gradient of a text \d\.\d+"),
+    "port_virtual_adversarial_training.py": ("--texts 200", f"2 labels .+ {PERCENT}"),
+    "vat_semi_supervised.py": (
+        "--texts 100 --labels 20 --steps 8",
+        f"20 with VAT: test accuracy {PERCENT}",
+    ),
+    "yopo_explained.py": ("", rf".+ the rest 0.0% off, the block {PERCENT}"),
+}
+
+
+def test_every_example_is_run_somewhere():
+    assert sorted([*NUMBERED, *SMALL, AS_A_READER, MINILM, HUB]) == SCRIPTS
+
+
+@pytest.mark.legacy_keras
+@pytest.mark.parametrize("example", SMALL)
+def test_training_example_on_a_little(example, monkeypatch, capsys):
+    options, last_line = SMALL[example]
+    monkeypatch.syspath_prepend(EXAMPLES)
+    monkeypatch.setattr(sys, "argv", [example, *options.split()])
+    runpy.run_path(EXAMPLES / example, run_name="__main__")
+    *_, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(last_line, last)

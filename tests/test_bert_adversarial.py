@@ -1,0 +1,79 @@
+"""Adversarial training of models of bert4keras: their dropout, their positions."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from bert_mlm import POSITIONS
+from bert_samples import BATCH, write_config
+from tensorflow import keras
+
+from tiedbert.adversarial import FGM, AdversarialTraining, except_tokens
+from tiedbert.adversarial.cut_model import CutModel
+from tiedbert.adversarial.part import Part
+from tiedbert.bert import build_bert, classifier, masked_lm
+
+
+@pytest.fixture
+def bert(tmp_path):
+    rates = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.5}
+    return build_bert(write_config(tmp_path, **rates))
+
+
+def test_attention_follows_the_seed(bert):
+    part = Part(bert, seeded=True)
+    inputs = [tf.constant(values, tf.float32) for values in BATCH]
+    one, same, other = (
+        part(inputs, tf.constant(seed)).outputs for seed in ([1, 2], [1, 2], [3, 4])
+    )
+    np.testing.assert_array_equal(one, same)
+    assert np.any(one != other)
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_the_passes_of_a_step_share_it_on_request(bert, replay):
+    keras.utils.set_random_seed(0)
+    training = AdversarialTraining(bert, FGM(0.0), replay_dropout=replay)
+    training.compile(keras.optimizers.SGD(0.0), "mse")
+    target = np.zeros([2, 7, 16], np.float32)
+    target[..., 0] = 1.0
+    logs = training.fit(BATCH, target, verbose=0).history
+    assert (logs["clean_loss"] == logs["adversarial_loss"]) == replay
+
+
+SPECIAL = except_tokens([0, 2, 3])
+BLOCK = "Transformer-0-FeedForward-Norm"
+ORDINARY = [
+    [False, True, True, True, False, False, False],
+    [False, True, False, True, True, True, False],
+]
+OF_THE_MASKED = [[True, True], [True, False]]
+
+
+@pytest.mark.parametrize("given", [None, SPECIAL], ids=["told", "given"])
+@pytest.mark.parametrize(
+    ("at", "early", "expected"),
+    [
+        ("Embedding-Norm", False, [ORDINARY]),
+        (BLOCK, False, [ORDINARY]),
+        ("MLM-Norm", False, [OF_THE_MASKED]),
+        (BLOCK, True, [OF_THE_MASKED]),
+        (["MLM-Norm", "Embedding-Norm"], True, [ORDINARY, OF_THE_MASKED]),
+    ],
+)
+def test_positions_follow_the_tokens_that_a_masked_language_model_gathers(
+    at, early, expected, given, tmp_path
+):
+    bert = build_bert(write_config(tmp_path))
+    model = masked_lm(bert, predictions=2, early_gather=early)
+    cut = CutModel(model, at, positions=given)
+    inputs = dict(zip(model.input_names, [*BATCH, POSITIONS], strict=True))
+    *_, found = cut.run(inputs, cut.front(inputs), None, lambda i, x: cut.behind[i](x))
+    assert [positions.numpy().tolist() for positions in found] == expected
+
+
+@pytest.mark.parametrize("given", [None, SPECIAL], ids=["told", "given"])
+def test_a_pooled_text_is_perturbed_whole(given, tmp_path):
+    model = classifier(build_bert(write_config(tmp_path)), 2)
+    cut = CutModel(model, "Pooler-Dense", positions=given)
+    inputs = dict(zip(model.input_names, BATCH, strict=True))
+    assert cut.positions(inputs, 0, cut.front(inputs)) == [None]
