@@ -167,7 +167,7 @@ def fit(model, trained, data, args, folder, save):
 
     train, validation = data
     # FreeAT takes several steps a batch.
-    steps = len(train) * getattr(getattr(trained, "method", None), "replays", 1)
+    steps = len(train) * (trained.method.replays if trained is not model else 1)
     optimizer = adamw(args.learning_rate, args.epochs * steps)
     trained.compile(
         optimizer,

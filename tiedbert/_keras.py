@@ -688,11 +688,12 @@ def optimizer_lent(wrapper, model):
     It keeps the optimizer in a file of weights, by the name of the attribute: what
     was interrupted goes on. Keras 2 has only weights there.
     """
-    if LEGACY or wrapper.optimizer is None:
+    lent = getattr(wrapper, "optimizer", None)
+    if LEGACY or lent is None:
         yield
         return
     own = dict(vars(model))
-    object.__setattr__(model, "optimizer", wrapper.optimizer)
+    object.__setattr__(model, "optimizer", lent)
     try:
         yield
     finally:

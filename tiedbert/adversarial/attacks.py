@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert.adversarial.ball import Moved, repeat
-from tiedbert.adversarial.checks import check
+from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.step import Trained
 
 
 @dataclass(frozen=True)
-class FGM:
+class FGM(Method):
     """Fast gradient method: one step of length `epsilon` up the gradient.
 
     ``delta = epsilon * g / ||g||``, where ``g`` is the gradient of the loss with
@@ -47,9 +47,6 @@ class FGM:
     norm: str = "l2"
     relative: bool = False
 
-    def __post_init__(self):
-        check(self)
-
     def attack(self, gradient, ball) -> Moved:
         """The perturbation within `ball`.
 
@@ -66,7 +63,7 @@ class FGM:
 
 
 @dataclass(frozen=True)
-class PGD:
+class PGD(Method):
     """Projected gradient descent: several steps, each back into the ball.
 
     ``delta <- project(delta + step_size * g / ||g||)``, where ``g`` is the gradient of
@@ -104,9 +101,6 @@ class PGD:
     norm: str = "l2"
     relative: bool = False
 
-    def __post_init__(self):
-        check(self)
-
     def attack(self, gradient, ball) -> Moved:
         """The perturbation within `ball`; as that of :meth:`FGM.attack`."""
         start = ball.random() if self.random_start else None
@@ -118,7 +112,7 @@ class PGD:
 
 
 @dataclass(frozen=True)
-class RandomNoise:
+class RandomNoise(Method):
     """A perturbation of length `epsilon` in a random direction.
 
     The control for every claim about an attack: the same length, without a gradient.
@@ -149,9 +143,6 @@ class RandomNoise:
     norm: str = "l2"
     relative: bool = False
 
-    def __post_init__(self):
-        check(self)
-
     def attack(self, gradient, ball) -> Moved:
         """The perturbation within `ball`; `gradient` is not asked."""
         return ball.step(None, ball.normal(1.0))
@@ -179,7 +170,7 @@ def train_on_attack(step, method) -> Trained:
     return Trained(loss, learned.loss, ball.size(moved.delta), moved.failed)
 
 
-def ascend(gradient, ball, start, steps, length, failed=None) -> Moved:
+def ascend(gradient, ball, start, steps, length, failed=0.0) -> Moved:
     """`steps` steps of `length` from `start`; None: from zero, or of the radius."""
     # The first pass of a training step is never in a loop: metrics see its outputs.
     moved = ball.step(start, gradient(start), length, failed)

@@ -75,7 +75,7 @@ class Ball:
             )
         ]
 
-    def step(self, delta, gradient, length=None, failed=None) -> Moved:
+    def step(self, delta, gradient, length=None, failed=0.0) -> Moved:
         """`delta` (None: none yet) moved up `gradient` by `length`, into the ball.
 
         An example whose gradient is not finite is not perturbed, and no more in a later
@@ -85,8 +85,7 @@ class Ball:
         pairs = zip(map(checked, gradient), self._positions, strict=True)
         gradient = [restrict(tf.cast(g, tf.float32), p) for g, p in pairs]
         ok = tf.reduce_all([finite(g) for g in gradient], axis=0)
-        if failed is not None:
-            ok &= failed == 0.0
+        ok &= tf.equal(failed, 0.0)
         moved = []
         for i, (start, g) in enumerate(zip(delta, gradient, strict=True)):
             keep, zeros = per_example(ok, g), tf.zeros_like(g)

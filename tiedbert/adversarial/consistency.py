@@ -7,12 +7,12 @@ import tensorflow as tf
 
 from tiedbert.adversarial.attacks import ascend
 from tiedbert.adversarial.ball import Moved
-from tiedbert.adversarial.checks import check
+from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.step import Trained
 
 
 @dataclass(frozen=True)
-class VAT:
+class VAT(Method):
     """Virtual adversarial training: no label is needed.
 
     ``loss + weight * KL(p(h) || p(h + delta))``, the first a constant, where ``delta``
@@ -53,9 +53,6 @@ class VAT:
     norm: str = "l2"
     relative: bool = False
 
-    def __post_init__(self):
-        check(self)
-
     def train(self, step) -> Trained:
         """One training step."""
         return _train(
@@ -69,7 +66,7 @@ class VAT:
 
     def _attack(self, ball, gradient):
         near = ball.resized(self.xi)
-        way, failed = ball.normal(1.0), None
+        way, failed = ball.normal(1.0), 0.0
         for _ in range(self.steps):
             way = gradient(near.step(None, way, failed=failed).delta)
             moved = ball.step(None, way, failed=failed)
@@ -78,7 +75,7 @@ class VAT:
 
 
 @dataclass(frozen=True)
-class SMART:
+class SMART(Method):
     """Smoothness-inducing adversarial regularization, with its proximal term.
 
     ``loss + weight * D(f(h), f(h + delta)) + proximal * D(f(h), f'(h))``, where D is
@@ -124,9 +121,6 @@ class SMART:
     norm: str = "linf_scaled"
     relative: bool = False
 
-    def __post_init__(self):
-        check(self)
-
     def train(self, step) -> Trained:
         """One training step."""
         extra = (lambda clean: self._proximal(step, clean)) if self.proximal else None
@@ -139,7 +133,7 @@ class SMART:
 
 
 @dataclass(frozen=True)
-class ALUM:
+class ALUM(Method):
     """Adversarial pretraining: the masked language model is kept smooth.
 
     ``loss + weight * KL(f(h) || f(h + delta))``, where ``delta`` climbs the divergence
@@ -176,16 +170,13 @@ class ALUM:
     norm: str = "linf_scaled"
     relative: bool = False
 
-    def __post_init__(self):
-        check(self)
-
     def train(self, step) -> Trained:
         """One training step."""
         return _train(step, self, _climb(self), symmetric=False)
 
 
 @dataclass(frozen=True)
-class R3F:
+class R3F(Method):
     """Consistency under plain noise: the control of the methods with an attack.
 
     ``loss + weight * (KL(f(h) || f(h + z)) + KL(f(h + z) || f(h)))``, where ``z`` is
@@ -218,9 +209,6 @@ class R3F:
 
     norm = "linf"
 
-    def __post_init__(self):
-        check(self)
-
     def train(self, step) -> Trained:
         """One training step."""
         return _train(step, self, self._draw)
@@ -231,7 +219,7 @@ class R3F:
 
 
 @dataclass(frozen=True)
-class RDrop:
+class RDrop(Method):
     """R-Drop: two passes with different dropout are to give the same outputs.
 
     ``(loss_1 + loss_2) / 2 + weight * (KL(f_1 || f_2) + KL(f_2 || f_1)) / 2``. Half of
@@ -255,9 +243,6 @@ class RDrop:
     divergence: Callable | None = None
 
     replays_dropout = False
-
-    def __post_init__(self):
-        check(self)
 
     def train(self, step) -> Trained:
         """One training step."""

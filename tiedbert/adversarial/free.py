@@ -6,12 +6,12 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert.adversarial.attacks import step_length
-from tiedbert.adversarial.checks import check
+from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.step import Trained
 
 
 @dataclass(frozen=True)
-class FreeAT:
+class FreeAT(Method):
     """Free adversarial training: one backward pass moves the weights and the delta.
 
     Each batch is replayed: in a replay the weights take an optimizer step at the
@@ -41,12 +41,9 @@ class FreeAT:
     norm: str = "l2"
     relative: bool = False
 
-    def __post_init__(self):
-        check(self)
-
     def train(self, step) -> Trained:
         """One training step per replay."""
-        delta, losses, failed = None, [], None
+        delta, losses, failed = None, [], 0.0
         ball = step.ball(self)
         for replay in range(self.replays):
             if replay:
@@ -64,7 +61,7 @@ class FreeAT:
 
 
 @dataclass(frozen=True)
-class FreeLB:
+class FreeLB(Method):
     """Free large-batch training: the weights learn from every step of the ascent.
 
     ``delta`` starts at random; in each of `steps` passes the gradient of the weights
@@ -103,16 +100,13 @@ class FreeLB:
 
     replays_dropout = True
 
-    def __post_init__(self):
-        check(self)
-
     def train(self, step) -> Trained:
         """One training step."""
         ball = step.ball(self)
         length = step_length(self, ball)
         share = 1.0 / (self.steps + self.clean)
         losses = [step.learn_at(None, share).loss] if self.clean else []
-        delta, failed = (ball.random() if self.random_start else None), None
+        delta, failed = (ball.random() if self.random_start else None), 0.0
         for i in range(self.steps):
             learned = step.learn_at(delta, share)
             losses.append(learned.loss)

@@ -6,13 +6,13 @@ import tensorflow as tf
 
 from tiedbert import _keras
 from tiedbert.adversarial.ball import checked
-from tiedbert.adversarial.checks import check
 from tiedbert.adversarial.geometry import restrict
+from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.step import Trained
 
 
 @dataclass(frozen=True)
-class GradientPenalty:
+class GradientPenalty(Method):
     """The squared length of the gradient is added to the loss.
 
     ``loss + weight / 2 * mean(||g_i||^2)``, where ``g_i`` is the gradient of the loss
@@ -33,9 +33,6 @@ class GradientPenalty:
     """
 
     weight: float = 1.0
-
-    def __post_init__(self):
-        check(self)
 
     def train(self, step) -> Trained:
         """One training step."""

@@ -80,11 +80,10 @@ class AdversarialTraining(keras.Model):
         self.built = True  # callbacks ask
         # Losses and metrics by the names of outputs find them.
         self.output_names = model.output_names
-        until = method.second_cut() if hasattr(method, "second_cut") else None
-        cut = CutModel(model, at, until, positions)
-        average = clone(model) if getattr(method, "proximal", 0.0) else None
+        cut = CutModel(model, at, method.second_cut(), positions)
+        average = clone(model) if method.proximal else None
         replays = _replays(method, replay_dropout)
-        seeded = replays or hasattr(method, "replays_dropout")
+        seeded = replays or method.replays_dropout is not None
         # Not as layers of this one: they are made of the model's, or not trained.
         for name, value in {
             "cut": cut,
@@ -245,7 +244,7 @@ def _check(model, method, slices):
             f"AdversarialTraining expected slices: a whole number >= 1; received "
             f"{slices!r}"
         )
-    if slices > 1 and hasattr(method, "replays"):
+    if slices > 1 and method.replays > 1:
         raise InputError("FreeAT steps within a batch, which slices=1 alone allows")
     for name in _REFUSED:
         owner = _keras.own_method(model, name) if hasattr(model, name) else None
@@ -259,7 +258,7 @@ def _check(model, method, slices):
 
 def _replays(method, asked):
     """Whether the passes of a step share their random numbers."""
-    wanted = getattr(method, "replays_dropout", None)
+    wanted = method.replays_dropout
     if asked is None:
         return bool(wanted)
     if wanted is not None and asked != wanted:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert.adversarial.attacks import ascend
-from tiedbert.adversarial.checks import check
+from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.step import Trained
 from tiedbert.errors import InputError
 
@@ -14,7 +14,7 @@ FIRST_BLOCK = "Transformer-0-FeedForward-Norm"
 
 
 @dataclass(frozen=True)
-class YOPO:
+class YOPO(Method):
     """You only propagate once: YOPO-m-n, with m = `outer` and n = `inner`.
 
     The model after the cut point is a first block ``f`` and the rest ``g``. In each of
@@ -61,9 +61,6 @@ class YOPO:
     norm: str = "l2"
     relative: bool = False
 
-    def __post_init__(self):
-        check(self)
-
     def second_cut(self):
         """The cut point behind the first block."""
         return self.until or FIRST_BLOCK
@@ -78,7 +75,7 @@ class YOPO:
             )
         ball = step.ball(self)
         delta = ball.random() if self.random_start else None
-        losses, failed = [], None
+        losses, failed = [], 0.0
         for _ in range(self.outer):
             used = ball.zeros() if delta is None else delta
             loss, slack = self._whole(step, delta)
