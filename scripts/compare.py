@@ -9,7 +9,7 @@ them was trained on. A method is `name` or `name:option=value,option=value`; `no
 plain training, and names and options are those of scripts/finetune.py.
 
 Equal compute: --budget is in epochs of plain training. A method whose step costs as
-much as c plain ones (tiedbert/methods.py counts its passes) trains for budget / c
+much as c plain ones (tiedbert/costs.py counts its passes) trains for budget / c
 epochs, rounded down, at least one, and its learning rate falls over its own number of
 steps; plain training has all the epochs. Of each training the epoch with the best
 validation accuracy is kept.
@@ -46,8 +46,9 @@ from tiedbert.command import (
     seed,
     share,
 )
+from tiedbert.costs import passes
 from tiedbert.errors import InputError
-from tiedbert.methods import METHODS, method_of, pairs, passes, settings_of
+from tiedbert.methods import METHODS, method_of, pairs, settings_of
 from tiedbert.plots import check_matplotlib, plot_comparison
 from tiedbert.runs import check_run, open_run, read_run, write_json
 from tiedbert.text import labelled

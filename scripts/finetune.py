@@ -174,7 +174,9 @@ def fit(model, trained, data, args, folder, save):
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
-    state = TrainingState(folder, model, optimizer)
+    average = getattr(trained, "average", None)  # SMART's, of the weights
+    more = {} if average is None else {"average": average}
+    state = TrainingState(folder, model, optimizer, **more)
     done = state.restore()
     keep_metrics(folder, done)
     earlier = [line["val_accuracy"] for line in read_metrics(folder)]

@@ -80,15 +80,17 @@ class TrainingState(keras.callbacks.Callback):
     """Keep model, optimizer and epoch on disk, so that a killed run can go on.
 
     `tf.train.CheckpointManager` restores the optimizer exactly, which ``.keras``
-    archives do not for every optimizer.
+    archives do not for every optimizer. `more` is kept with them.
     """
 
-    def __init__(self, folder, model, optimizer):
+    def __init__(self, folder, model, optimizer, **more):
         super().__init__()
         optimizer.build(model.trainable_variables)  # else it restores at its first step
         self._epoch = tf.Variable(0, dtype=tf.int64)
         self._manager = tf.train.CheckpointManager(
-            tf.train.Checkpoint(model=model, optimizer=optimizer, epoch=self._epoch),
+            tf.train.Checkpoint(
+                model=model, optimizer=optimizer, epoch=self._epoch, **more
+            ),
             str(Path(folder) / "checkpoints"),
             max_to_keep=1,
         )
