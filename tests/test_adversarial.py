@@ -10,6 +10,7 @@ from models import assert_same
 from tensorflow import keras
 
 from tiedbert.adversarial import FGM, AdversarialTraining
+from tiedbert.adversarial.method import Method
 from tiedbert.errors import InputError
 
 layers = keras.layers
@@ -337,7 +338,7 @@ def test_several_outputs_and_their_sample_weights():
     assert found == pytest.approx(rise, rel=1e-4)
 
 
-class Traced:
+class Traced(Method):
     """FGM that counts how often its step was traced."""
 
     def __init__(self):

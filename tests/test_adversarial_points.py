@@ -7,8 +7,9 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert.adversarial import FGM, PGD, AdversarialTraining, OneOf
-from tiedbert.adversarial.attacks import Trained
 from tiedbert.adversarial.cut_model import CutModel
+from tiedbert.adversarial.method import Method
+from tiedbert.adversarial.step import Trained
 from tiedbert.errors import InputError
 from tiedbert.surgery import inject
 
@@ -134,7 +135,7 @@ def test_a_point_may_be_a_symbolic_tensor(in_a_list):
 # One of several points
 
 
-class Watch:
+class Watch(Method):
     """A method that keeps what it perturbs in each step, and trains nothing."""
 
     norm, relative = "l2", False

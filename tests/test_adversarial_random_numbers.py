@@ -7,8 +7,9 @@ from generation import IS_LEGACY
 from tensorflow import keras
 
 from tiedbert.adversarial import FGM, AdversarialTraining, FreeLB, RDrop
-from tiedbert.adversarial.attacks import Trained
+from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.part import Part
+from tiedbert.adversarial.step import Trained
 from tiedbert.errors import InputError
 
 layers = keras.layers
@@ -168,7 +169,7 @@ X = np.random.default_rng(0).normal(size=(6, 4)).astype("float32")
 Y = np.ones([6, 1], np.float32)
 
 
-class Watch:
+class Watch(Method):
     """Three passes in each step, whose outputs are kept; the weights stay."""
 
     def __init__(self):

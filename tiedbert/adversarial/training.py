@@ -235,7 +235,7 @@ _REFUSED = "train_step", "test_step", "compute_loss", "compute_metrics"
 
 
 def _check(model, method, slices):
-    if not hasattr(method, "train"):
+    if isinstance(method, type) or not hasattr(method, "train"):
         raise InputError(
             f"AdversarialTraining expected a method such as FGM(), received {method!r}"
         )
