@@ -26,11 +26,13 @@ except ImportError as error:
 import tensorflow as tf
 from tensorflow import keras
 
-from tiedbert.adversarial import ALUM, FGM, AdversarialTraining
+from tiedbert.adversarial import ALUM, FGM, AdversarialTraining, except_tokens
 from tiedbert.optimization import adamw
 from tiedbert.text.masking import mask_tokens
 
 BATCH, PREDICTIONS, VOCABULARY = 32, 9, 4000
+MASK, SPECIAL = 4, (0, 2, 3, 4)  # [MASK]; with [PAD], [CLS] and [SEP]
+ORDINARY = except_tokens(SPECIAL)
 TARGETS = "Masked-Labels", "Masked-Weights"
 
 
@@ -48,12 +50,11 @@ def main():
         model, logits = models()
         model.compile()
         before = model.evaluate(held_out, verbose=0, return_dict=True)["loss"]
-        if name == "plain":
-            trained, data, loss = model, training, None
-        elif name == "FGM":
-            trained, data, loss = AdversarialTraining(model, FGM(0.5)), training, None
-        else:
-            trained = AdversarialTraining(logits, ALUM())
+        trained, data, loss = model, training, None
+        if name == "FGM":
+            trained = AdversarialTraining(model, FGM(0.5), positions=ORDINARY)
+        if name == "ALUM":
+            trained = AdversarialTraining(logits, ALUM(), positions=ORDINARY)
             data = training.map(with_targets_outside)
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         trained.compile(adamw(2e-3, options.steps), loss)
@@ -79,8 +80,8 @@ def masked(token_ids):
             tokens,
             [step, 0],
             vocab_size=VOCABULARY,
-            mask_id=4,
-            special_ids=(0, 2, 3, 4),
+            mask_id=MASK,
+            special_ids=SPECIAL,
             max_predictions=PREDICTIONS,
         )
         inputs = {

@@ -46,7 +46,7 @@ def main():
     training.compile(
         adamw(1e-3, EPOCHS * -(-2 * count // BATCH)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        weighted_metrics=["accuracy"],
     )
     data = reviews.some(train, mixed)
     training.fit(*data, BATCH, EPOCHS, verbose=2, sample_weight=weights)

@@ -66,7 +66,7 @@ def main():
         keras.utils.set_random_seed(0)
         model = classifier(build_bert(*start), len(names))
         trained = AdversarialTraining(model, method) if method else model
-        trained.compile(adamw(1e-3, options.steps), LOSS, metrics=["accuracy"])
+        trained.compile(adamw(1e-3, options.steps), LOSS, weighted_metrics=["accuracy"])
         x, y = reviews.some(train, chosen.ravel())
         trained.fit(x, y, batch_size=chosen.shape[1], sample_weight=weights,
             shuffle=False, verbose=2)  # fmt: skip

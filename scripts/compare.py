@@ -181,8 +181,6 @@ def work(args, folder, number, method):
         *("--epsilons", *args.epsilons, "--output_dir", folder / "evaluation"),
         log=folder / "evaluation.log",
     )
-    # Larger than the model, and of no more use.
-    shutil.rmtree(folder / "training" / "checkpoints")
 
 
 def as_text(value) -> str:
@@ -263,10 +261,10 @@ other seeds the standard deviations above do.
 {joined}## Compute
 
 A pass is one through the model behind the cut point, forward and backward; the cost of
-a step is in plain training steps, as counted. All have the compute of {args.budget}
-plain epochs, rounded down to whole ones but at least one, of which the best on
-{args.validation.name} is kept. ms is the median time of a step on this machine, with
-all else it did.
+a step is in plain training steps, as counted (that of the gradient penalty is an
+estimate). All have the compute of {args.budget} plain epochs, rounded down to whole
+ones but at least one, of which the best on {args.validation.name} is kept. ms is the
+median time of a step on this machine, with all else it did.
 
 {comparison.compute_table(results)}
 """
@@ -302,6 +300,8 @@ def main():
         if not is_done(folder):
             work(args, folder, number, plan[title])
             write_report(args, plan)
+        # Larger than the model, and of no more use.
+        shutil.rmtree(folder / "training" / "checkpoints", ignore_errors=True)
         (curve,) = json.loads((folder / DONE).read_text(encoding="utf-8")).values()
         points = ", ".join(f"epsilon {e:g} accuracy {a:.4f}" for e, a in curve)
         seconds = f"{time.perf_counter() - started:.0f} s"

@@ -16,6 +16,7 @@ arguments of that class, described there, e.g.
     --adversary pgd --epsilon 0.5 --method_option steps=3 step_size=0.2 norm=linf
 """
 
+import dataclasses
 import time
 from pathlib import Path
 
@@ -42,6 +43,12 @@ from tiedbert.runs import (
 from tiedbert.text import labelled
 from tiedbert.text.documents import ENCODING_ERRORS
 
+# Options without effect on plain training.
+ONLY_ADVERSARIAL = (
+    *("epsilon", "method_option", "at", "one_of"),
+    *("warm_up", "replay_dropout", "slices"),
+)
+
 
 def options():
     """The command line."""
@@ -64,6 +71,14 @@ def options():
         "(default with --adversary: Embedding-Norm)")  # fmt: skip
     add("--one_of", action="store_true",
         help="perturb one layer of --at in each step, drawn at random")  # fmt: skip
+    add("--warm_up", type=positive_int,
+        help="steps in which the radius grows from 0")  # fmt: skip
+    add("--replay_dropout", action="store_true",
+        help="the same dropout in all passes of a step, with an --adversary "
+        "(default: as the method is defined)")  # fmt: skip
+    add("--slices", type=positive_int,
+        help="gradient accumulation with an --adversary: slices a batch, one after "
+        "another (default: 1)")  # fmt: skip
     add("--epochs", type=positive_int, default=3, help="passes over the training file")
     add("--patience", type=positive_int,
         help="epochs without a better validation accuracy after which training ends "
@@ -99,7 +114,7 @@ def resolve(args):
             raise InputError("the radius is given twice: --epsilon and --method_option")
         args.method["epsilon"] = args.epsilon
     if args.adversary == "none":
-        for name in ("epsilon", "method_option", "at", "one_of"):
+        for name in ONLY_ADVERSARIAL:
             if getattr(args, name) not in (None, [], False):
                 raise InputError(f"--{name} has no effect without --adversary: add it")
     elif args.at is None:
@@ -138,7 +153,6 @@ def build(args, method, pretrained, num_labels):
     """The classifier, and what `fit` is called on."""
     from tensorflow import keras
 
-    from tiedbert.adversarial import AdversarialTraining, OneOf, except_tokens
     from tiedbert.bert import build_bert, classifier
     from tiedbert.saved_models import check_length
 
@@ -153,9 +167,28 @@ def build(args, method, pretrained, num_labels):
     model = classifier(bert, num_labels, args.dropout)
     if method is None:
         return model, model
-    positions = except_tokens(pretrained.tokenizer.special_ids)
-    at = OneOf(*args.at) if args.one_of else args.at
-    return model, AdversarialTraining(model, method, at, positions)
+    return model, wrapped(args, model, method, pretrained.tokenizer.special_ids)
+
+
+def wrapped(args, model, method, special_ids):
+    """The adversarial training of `model`."""
+    from tiedbert import adversarial
+
+    if args.warm_up:
+        if not hasattr(method, "epsilon"):
+            raise InputError(
+                f"--warm_up has no effect on {args.adversary}: it has no radius"
+            )
+        radius = adversarial.WarmUp(method.epsilon, args.warm_up)
+        method = dataclasses.replace(method, epsilon=radius)
+    return adversarial.AdversarialTraining(
+        model,
+        method,
+        at=adversarial.OneOf(*args.at) if args.one_of else args.at,
+        positions=adversarial.except_tokens(special_ids),
+        replay_dropout=args.replay_dropout or None,
+        slices=args.slices or 1,
+    )
 
 
 def fit(model, trained, data, args, folder, save):

@@ -20,6 +20,7 @@ from tiedbert.adversarial import (
     RDrop,
     geometry,
 )
+from tiedbert.adversarial.method import Method
 from tiedbert.layers import EmbeddingDense
 
 layers = keras.layers
@@ -55,37 +56,41 @@ def methods(epsilon=0.5):
     return {f"{type(m).__name__}-{i}": m for i, m in enumerate(listed)}
 
 
-class Spy:
+def attributes_of(method):
+    """What a method is beside how it trains: for one that wraps it."""
+    names = [name for name in dir(method) if not name.startswith("__")]
+    return {name: getattr(method, name) for name in names if name != "train"}
+
+
+class Spy(Method):
     """A method that keeps what each of its passes was run at, and what came out.
 
-    For one cut point, run eagerly. `steps` has a list per training step of
+    For one cut point, run eagerly. `seen` has a list per training step of
     ``(delta, outputs)``, numpy; a delta of None is zero.
     """
 
     def __init__(self, method):
-        self._method, self.steps = method, []
-
-    def __getattr__(self, name):
-        return getattr(self._method, name)
+        vars(self).update(attributes_of(method), method=method)
+        self.seen = []
 
     def train(self, step):
-        self.steps.append([])
+        self.seen.append([])
         for name in ("run", "run_first", "run_rest"):
             setattr(step, name, self._keeping(getattr(step, name)))
-        return self._method.train(step)
+        return self.method.train(step)
 
     def _keeping(self, run):
         def keeping(*args):
             done = run(*args)
             if run.__name__ == "run_rest":
-                self.steps[-1][-1][1] = done.outputs.numpy()
+                self.seen[-1][-1][1] = done.outputs.numpy()
             else:
                 delta = args[0] if args else None
                 outputs = None
                 if run.__name__ == "run":
                     outputs = tf.nest.map_structure(np.asarray, done.outputs)
                 delta = None if delta is None else delta[0].numpy()
-                self.steps[-1].append([delta, outputs])
+                self.seen[-1].append([delta, outputs])
             return done
 
         return keeping
@@ -93,7 +98,7 @@ class Spy:
     @property
     def deltas(self):
         """Those of all passes of all steps."""
-        return [delta for step in self.steps for delta, _ in step if delta is not None]
+        return [delta for step in self.seen for delta, _ in step if delta is not None]
 
 
 def trained(model, method, x, y, at="hidden", learning_rate=0.0, **options):

@@ -219,8 +219,8 @@ def test_token_ids_as_floats_stay_whole_in_mixed_precision():
 class Counted(layers.Layer):
     """Its input; `calls` is how often it ran, unseen by what restores statistics."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
         self.calls = []
 
     def call(self, inputs):
@@ -242,20 +242,25 @@ PASSES = {"FGM": 2, "PGD": 4, "RandomNoise": 1, "FreeAT": 3, "FreeLB": 3}
 PASSES |= {"VAT": 3, "SMART": 3, "ALUM": 4, "R3F": 2, "RDrop": 2}
 
 
-@pytest.mark.parametrize("name", ["FGM-0", "PGD-2", "RandomNoise-4", "FreeLB-7"])
-def test_what_is_before_the_cut_runs_once_a_step(name):
+FIRST = {name.split("-")[0]: name for name in reversed(problems.methods())}
+
+
+@pytest.mark.parametrize("kind", PASSES)
+def test_what_is_before_the_cut_runs_once_a_step(kind):
     before, after = Counted(), Counted()
     x = keras.Input((3,))
     h = layers.Dense(3, name="hidden")(before(x))
     model = keras.Model(x, layers.Dense(1)(after(h)))
-    training = AdversarialTraining(model, problems.methods()[name], "hidden")
+    training = AdversarialTraining(model, problems.methods()[FIRST[kind]], "hidden")
     training.compile("sgd", "mse", jit_compile=False)
     batch, y = np.ones([6, 3], np.float32), np.ones([6, 1], np.float32)
     training.fit(batch, y, batch_size=2, epochs=2, verbose=0)
-    passes = PASSES[name.split("-")[0]]
-    assert (len(before.calls), len(after.calls)) == (6, 6 * passes)
+    # FreeAT takes an optimizer step in each replay; the copy that SMART
+    # keeps counts for itself.
+    fronts, passes = 18 if kind == "FreeAT" else 6, 6 * PASSES[kind]
+    assert (len(before.calls), len(after.calls)) == (fronts, passes)
     training.evaluate(batch, y, batch_size=2, verbose=0)
-    assert (len(before.calls), len(after.calls)) == (9, 6 * passes + 3)
+    assert (len(before.calls), len(after.calls)) == (fronts + 3, passes + 3)
 
 
 def test_special_tokens_are_not_perturbed():

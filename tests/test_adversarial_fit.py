@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import adversarial_problems as problems
 import adversarial_worker
 import models
 import numpy as np
@@ -25,8 +26,10 @@ from tiedbert.adversarial import (
     YOPO,
     AdversarialTraining,
     FreeLB,
+    GradientPenalty,
     WarmUp,
 )
+from tiedbert.adversarial.method import Method
 from tiedbert.errors import InputError
 from tiedbert.layers import EmbeddingDense, TiedCrossEntropy
 
@@ -40,7 +43,7 @@ EACH = np.array([1.0, 0.5, 2.0, 0.0, 3.0], np.float32)
 
 BOTH, ONE = FGM(0.0), FGM(0.0, clean=False)
 every_method = pytest.mark.parametrize("method", [BOTH, ONE], ids=["both", "one"])
-COMPILED = {"jit_compile", "steps_per_execution"}
+COMPILED = {"jit_compile", "steps_per_execution"}  # options of a graph
 OWN = {"clean_loss", "adversarial_loss", "delta_norm", "nonfinite_gradients"}
 
 
@@ -374,11 +377,51 @@ def test_replicas_train_as_one(case, mirrored):
     with mirrored.scope():
         model = build()
         whole = AdversarialTraining(model, method, at)
-        found = trained(model, whole, data, None, None, run["fit"], **options)
+        # In a graph: there the replicas really run side by side.
+        graph = {"jit_compile": False, **options}
+        found = trained(model, whole, data, None, None, run["fit"], **graph)
     # Keras 3 gives the mean of what the metrics of the replicas say.
     for _, logs in (alone, found):
         logs.pop("perplexity", None)
     assert_alike(alone, found, atol=1e-5)
+
+
+@pytest.mark.parametrize("method", [BOTH, VAT(0.0), GradientPenalty(0.0)])
+def test_a_replica_may_have_no_rows(method, mirrored):
+    """The last batch of five rows has one. Keras then counts it half."""
+    data = tf.data.Dataset.from_tensor_slices((X, KINDS)).batch(4)
+    found = []
+    with mirrored.scope():
+        for wrap in (
+            lambda model: model,
+            lambda m: AdversarialTraining(m, method, "hidden"),
+        ):
+            model = one_output()
+            options = {"loss": CROSS, "jit_compile": False}
+            fit = {"batch_size": None, "epochs": 1}
+            found.append(trained(model, wrap(model), data, None, None, fit, **options))
+    problems.assert_close(found[1][0], found[0][0])
+    logs = found[1][1]
+    assert all(np.isfinite(value) for (value,) in logs.values()), logs
+    assert logs["delta_norm"] == [0.0]
+
+
+def test_examples_that_fail_are_counted_over_all_replicas(mirrored):
+    rows = np.array([[1.0], [np.inf], [2.0], [3.0]], np.float32)
+    counts = []
+    for strategy in (tf.distribute.get_strategy(), mirrored):
+        with strategy.scope():
+            x = keras.Input((1,))
+            hidden = layers.Activation("linear", name="hidden")(x)
+            whole = AdversarialTraining(
+                keras.Model(x, layers.Dense(1)(hidden)), FGM(), "hidden"
+            )
+            whole.compile("sgd", "mse", jit_compile=False)
+            data = tf.data.Dataset.from_tensors((rows, np.zeros_like(rows)))
+            data = data.unbatch().batch(4)
+            logs = whole.fit(data, epochs=2, shuffle=False, verbose=0).history
+        counts.append(logs["nonfinite_gradients"])
+    assert counts == [[1.0, 1.0], [1.0, 1.0]]
 
 
 @pytest.mark.skipif(not IS_LEGACY, reason="fails in Keras 3 itself (keras issue 20585)")
@@ -442,6 +485,43 @@ def test_moving_statistics_do_not_see_the_perturbation(method):
     found, _ = adversarial(normalized, **data, method=method)
     for ours, theirs in zip(found, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_frozen_between_two_trainings_counts():
+    """As a trace of the first knows it no more."""
+    model = normalized()
+    frozen = model.layers[-2]
+    training = AdversarialTraining(model, FGM(), "hidden")
+    moving = []
+    for trainable in (False, True, False):
+        frozen.trainable = trainable
+        training.compile("sgd", "mse", jit_compile=False)
+        training.fit(X, SCORES, verbose=0)
+        moving.append(frozen.moving_mean.numpy())
+    np.testing.assert_array_equal(moving[0], 0.0 * moving[0])
+    assert np.all(moving[1] != moving[0])
+    np.testing.assert_array_equal(moving[2], moving[1])
+
+
+class Branch(layers.Layer):
+    """Twice its input where that is positive altogether: Python's `if` on a tensor."""
+
+    def call(self, inputs):
+        if tf.reduce_sum(inputs) > 0:
+            return 2.0 * inputs
+        return 1.0 * inputs
+
+
+@pytest.mark.skipif(not IS_LEGACY, reason="Keras 3 converts no layers with autograph")
+@pytest.mark.parametrize("method", [ONE, FGM(0.0, clean=True)])
+def test_layers_that_autograph_converts(method):
+    def build():
+        x = keras.Input((4,))
+        hidden = layers.Dense(3, name="hidden")(Branch()(x))
+        return scrambled(keras.Model(x, layers.Dense(1)(Branch()(hidden))))
+
+    options = {"loss": "mse", "jit_compile": False}
+    assert_as_plain(build, X, SCORES, method=method, **options)
 
 
 def test_frozen_layers_stay():
@@ -568,17 +648,15 @@ def test_an_interrupted_fit_goes_on(tmp_path):
     models.assert_same(resumed.get_weights(), uninterrupted.get_weights())
 
 
-class Counting:
+class Counting(Method):
     """A method that counts how often its step is traced."""
 
     def __init__(self, method):
-        self.method, self.steps = method, 0
-
-    def __getattr__(self, name):
-        return getattr(self.method, name)
+        vars(self).update(problems.attributes_of(method), method=method)
+        self.traced = 0
 
     def train(self, step):
-        self.steps += 1
+        self.traced += 1
         return self.method.train(step)
 
 
@@ -601,9 +679,9 @@ def test_nothing_is_traced_again(method):
     training.compile("sgd", CROSS)
     data = tf.data.Dataset.from_tensor_slices((TOKENS, LABELS)).batch(2)
     training.fit(data, epochs=2, shuffle=False, verbose=0)
-    traced = counting.steps
+    traced = counting.traced
     assert traced in (1, 2)  # Keras 2 may trace once more to make its variables.
     training.fit(data, epochs=2, shuffle=False, verbose=0)
-    assert counting.steps == traced
+    assert counting.traced == traced
     traces = [part._traced.experimental_get_tracing_count() for part in training.behind]
     assert traces == [1] * len(traces)

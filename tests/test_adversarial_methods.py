@@ -30,6 +30,7 @@ from tiedbert.adversarial import (
     FreeAT,
     FreeLB,
     GradientPenalty,
+    OneOf,
     RandomNoise,
     RDrop,
     WarmUp,
@@ -257,6 +258,24 @@ def test_vat_heeds_rows_without_a_weight_and_the_others_do_not(monkeypatch):
         assert both == pytest.approx(alone / 2, rel=1e-5)
 
 
+def test_vat_learns_from_a_batch_without_a_label():
+    model = problems.network()
+    before = model.get_weights()
+    x, weights = np.ones([2, 3], np.float32), np.zeros(2, np.float32)
+    logs = trained(
+        model,
+        VAT(0.5),
+        x,
+        np.zeros(2),
+        learning_rate=1.0,
+        loss=FROM_LOGITS,
+        sample_weight=weights,
+    )
+    assert logs["clean_loss"] == 0.0
+    assert logs["loss"] == logs["adversarial_loss"] > 0.0
+    assert all(np.any(a != b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
 # Closed forms: the penalty
 
 
@@ -272,6 +291,30 @@ def test_the_gradient_penalty_of_a_linear_model():
     gradient = slope * 170.0 + squared * 2 * W
     found = (W - model.get_weights()[0][:, 0]) / 1e-4
     np.testing.assert_allclose(found, gradient, rtol=1e-3, atol=0.5)
+
+
+def test_the_gradient_penalty_of_one_of_two_points():
+    """Each is that of its point alone."""
+    penalties = {}
+    for at in ("first", "second", OneOf("first", "second")):
+        x = keras.Input((2,))
+        h = layers.Activation("linear", name="first")(x)
+        h = layers.Activation("linear", name="second")(layers.Rescaling(2.0)(h))
+        head = layers.Dense(1, use_bias=False, kernel_initializer="ones")
+        model = keras.Model(x, head(h))
+        y = model.predict(np.ones([1, 2]), verbose=0) - 1.0
+        rows = np.ones([1, 2], np.float32)
+        training = AdversarialTraining(model, GradientPenalty(), at)
+        training.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+        penalties[at] = [
+            training.train_on_batch(rows, y, return_dict=True)["adversarial_loss"]
+            for _ in range(20 if isinstance(at, OneOf) else 1)
+        ]
+    # The slope is 2 for a residual of 1, in two numbers, doubled at the first point.
+    assert penalties.pop("first") == [2 * 4.0**2]
+    assert penalties.pop("second") == [2 * 2.0**2]
+    ((_, drawn),) = penalties.items()
+    assert set(drawn) == {32.0, 8.0}
 
 
 def test_the_gradient_penalty_of_a_quadratic():
@@ -378,7 +421,7 @@ def test_the_perturbation_does_not_move_the_tied_table(name):
         np.testing.assert_array_equal(new, old)
     table = tf.convert_to_tensor(model.get_layer("hidden").weights[0]).numpy()
     block, head = model.get_layer("block"), model.get_layer("head")
-    passes = [found for found in spy.steps[0] if found[1] is not None]
+    passes = [found for found in spy.seen[0] if found[1] is not None]
     assert passes
     for delta, outputs in passes:
         hidden = table[x] + (0.0 if delta is None else delta)
@@ -472,6 +515,22 @@ def trapped(**options):
 
 
 WITHOUT_ASCENT = RandomNoise, R3F
+
+
+@perturbing
+def test_no_weight_is_lost_to_what_is_behind_the_block(name):
+    x = keras.Input((4,))
+    h = layers.Dense(4, name="before")(layers.Activation("linear", name="hidden")(x))
+    h = layers.Activation("linear", name="block")(h)
+    model = problems.scrambled(keras.Model(x, layers.Dense(3)(Trap()(h))))
+    model.get_layer("before").set_weights([np.eye(4), np.zeros(4)])
+    rows = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
+    rows[2, 0] = CAUGHT
+    before, y = model.get_weights(), np.array([0, 1, 2])
+    options = {"loss": FROM_LOGITS, "learning_rate": 0.1}
+    logs = trained(model, METHODS[name], rows, y, **options)
+    assert logs["nonfinite_gradients"] == 1.0
+    assert_close(model.get_weights(), before)
 
 
 @perturbing
@@ -652,7 +711,7 @@ def test_yopo_with_one_inner_step_goes_the_way_of_freelb(norm, monkeypatch):
         model = problems.network()
         spy = Spy(method)
         trained(model, spy, x, y, loss=FROM_LOGITS, learning_rate=0.1)
-        spies.append([delta for delta, outputs in spy.steps[0] if outputs is not None])
+        spies.append([delta for delta, outputs in spy.seen[0] if outputs is not None])
         rests.append(model.get_layer("last").get_weights())
     assert_close(*spies)
     assert_close(*rests)

@@ -83,6 +83,14 @@ def test_a_pooled_state_is_perturbed_everywhere():
 
 
 def test_special_tokens_are_excepted_wherever_they_are():
-    inputs = {"Input-Token": tf.constant([[2.0, 7.0, 4.0, 8.0, 0.0]])}
-    positions = except_tokens([0, 2, 3, 4])(inputs)
-    np.testing.assert_array_equal(positions, [[False, True, False, True, False]])
+    token_ids = tf.constant([[2.0, 7.0, 4.0, 8.0, 0.0]])
+    positions = except_tokens([0, 2, 3, 4])
+    for inputs in (
+        {"Input-Token": token_ids, "Input-Segment": 0 * token_ids},
+        {"token_ids": token_ids, "padding_mask": token_ids > 0},
+        [token_ids, 0 * token_ids],
+        (token_ids, 0 * token_ids),
+        token_ids,
+    ):
+        expected = [[False, True, False, True, False]]
+        np.testing.assert_array_equal(positions(inputs), expected)

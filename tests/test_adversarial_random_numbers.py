@@ -6,7 +6,7 @@ import tensorflow as tf
 from generation import IS_LEGACY
 from tensorflow import keras
 
-from tiedbert.adversarial import FGM, AdversarialTraining, FreeLB, RDrop
+from tiedbert.adversarial import FGM, AdversarialTraining, FreeAT, FreeLB, RDrop
 from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.part import Part
 from tiedbert.adversarial.step import Trained
@@ -218,6 +218,13 @@ def test_a_step_in_a_graph_shares_it_too(method, options, same):
     clean, adversarial = logs["clean_loss"], logs["adversarial_loss"]
     assert (clean == adversarial) == same
     assert clean[0] != clean[1]
+
+
+@pytest.mark.parametrize("replay", [True, False])
+def test_the_replays_of_a_batch_share_it_too(replay):
+    _, logs = fit(FreeAT(0.0, replays=2), replay_dropout=replay)
+    clean, later = logs["clean_loss"], logs["adversarial_loss"]
+    assert (clean == later) == replay
 
 
 @pytest.mark.parametrize(

@@ -381,7 +381,7 @@ def test_rdrop_is_its_formula_on_the_outputs_of_its_two_passes():
     values = np.random.default_rng(0).normal(size=(5, 4)).astype("float32")
     y = np.array([0, 1, 2, 3, 0])
     logs = problems.trained(model, spy, values, y, loss=FROM_LOGITS)
-    (_, one), (_, other) = spy.steps[0]
+    (_, one), (_, other) = spy.seen[0]
     assert np.any(one != other)
     losses = [
         -np.mean(np.log(softmax(logits)[np.arange(5), y])) for logits in (one, other)

@@ -112,6 +112,14 @@ def test_a_number_of_slices_is_a_whole_one(slices):
         AdversarialTraining(classifier(), FGM(), "hidden", slices=slices)
 
 
+def test_a_sum_has_no_slices():
+    loss = keras.losses.SparseCategoricalCrossentropy(reduction="sum")
+    training = AdversarialTraining(classifier(), FGM(), "hidden", slices=2)
+    for given in (loss, [loss]):
+        with pytest.raises(InputError, match="slices=2 need a loss that is a mean"):
+            training.compile("sgd", given)
+
+
 def test_free_adversarial_training_has_no_slices():
     with pytest.raises(InputError, match="FreeAT steps within a batch"):
         AdversarialTraining(classifier(), FreeAT(), "hidden", slices=2)

@@ -90,8 +90,8 @@ def test_the_tables_show_every_method(results):
     assert lines[0] == "| minus none | clean | epsilon 1 |"
     assert lines[3] == "| fgm:clean=true | -10.0 (p 1) | +30.0 (p 1) |"
     lines = compute_table(results).splitlines()
-    assert lines[2] == "| none | 1 | 1 | 4 | 4 | 150 | 1.00 |"
-    assert lines[4] == "| fgm:clean=true | 2 | 2 | 2 | 4 | 350 | 2.33 |"
+    assert lines[2] == "| none | 1 | 1 | 4 | 80.0% | 4 | 150 | 1.00 |"
+    assert lines[4] == "| fgm:clean=true | 2 | 2 | 2 | 80.0% | 4 | 350 | 2.33 |"
 
 
 def test_what_chance_does_not_explain_has_a_star(tmp_path):

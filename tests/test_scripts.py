@@ -30,6 +30,10 @@ SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 SMALL = {"layers": 1, "hidden_size": 16, "heads": 2, "batch_size": 8, "held_out": 16}
 PRETRAIN = {**SMALL, "steps": 35, "log_every": 3, "learning_rate": 1e-2}
 FINETUNE = {"epochs": 12, "batch_size": 8, "learning_rate": 1e-2, "dropout": 0}
+ADVERSARIES = {
+    "none": {},
+    "fgm": {"adversary": "fgm", "warm_up": 2, "replay_dropout": True, "slices": 2},
+}
 
 
 def arguments(options):
@@ -154,9 +158,9 @@ def classifiers(pool, runs, data, pretrained):
     options = finetune_options(data, pretrained)
     printed = {
         name: pool.submit(
-            run, "finetune", output_dir=runs / name, adversary=name, **options
+            run, "finetune", output_dir=runs / name, **options, **adversary
         )
-        for name in ("none", "fgm")
+        for name, adversary in ADVERSARIES.items()
     }
     return {name: future.result() for name, future in printed.items()}
 
@@ -220,7 +224,9 @@ def test_fine_tuning_solves_an_easy_task(runs, classifiers):
 
 
 def test_an_adversary_perturbs_each_text_by_epsilon(runs, classifiers):
-    for line in read_metrics(runs / "fgm"):
+    first, *others = read_metrics(runs / "fgm")
+    assert 0 < first["delta_norm"] < 0.9  # --warm_up
+    for line in others:
         assert line["delta_norm"] == pytest.approx(1, abs=1e-4)
         assert line["adversarial_loss"] > line["clean_loss"]
     assert "delta_norm" not in read_metrics(runs / "none")[0]
@@ -315,7 +321,8 @@ def kill_and_resume(script, after, options):
 @pytest.fixture(scope="session")
 def killed_fine_tuning(pool, classifiers, runs, data, pretrained):
     folder = runs / "killed_finetune"
-    options = finetune_options(data, pretrained, adversary="fgm", output_dir=folder)
+    options = finetune_options(data, pretrained, output_dir=folder)
+    options |= ADVERSARIES["fgm"]
     return pool.submit(kill_and_resume, "finetune", 3, options)
 
 
@@ -504,6 +511,16 @@ BAD = {
         "finetune",
         {"epsilon": 0.5},
         "--epsilon has no effect without --adversary: add it",
+    ),
+    "warm-up of no radius": (
+        "finetune",
+        {"adversary": "rdrop", "warm_up": 5},
+        "--warm_up has no effect on rdrop: it has no radius",
+    ),
+    "slices without a method": (
+        "finetune",
+        {"slices": 2},
+        "--slices has no effect without --adversary: add it",
     ),
     "one of one layer": (
         "finetune",

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow import keras
+from tensorflow.python.autograph.core import ag_ctx
 
 from tiedbert.errors import InputError
 
@@ -249,6 +250,15 @@ def _spec(tensor):
     kinds = {"sparse": tf.SparseTensorSpec, "ragged": tf.RaggedTensorSpec}
     kind = next((kinds[name] for name in _kind(tensor)), tf.TensorSpec)
     return kind(tensor.shape, tensor.dtype)
+
+
+def call(model, inputs, training):
+    """Call a model as `fit` would, from a function that autograph does not convert."""
+    if not LEGACY:
+        return model(inputs, training=training)
+    # Keras 2 then lets autograph convert the `call` of users' layers.
+    with ag_ctx.ControlStatusCtx(ag_ctx.Status.ENABLED):
+        return model(inputs, training=training)
 
 
 def running_mask(tensor):
@@ -679,6 +689,13 @@ def update_metrics(model, y, outputs, sample_weight):
     container = _internal(model, name)
     if container is not None:
         container.update_state(y, outputs, sample_weight)
+
+
+def result_of_sum(metric):
+    """What a `keras.metrics.Sum` says, summed over the replicas of a training step."""
+    # Keras 3 gives the mean of what the replicas say.
+    replicas = 1 if LEGACY else tf.distribute.get_strategy().num_replicas_in_sync
+    return metric.result() * replicas
 
 
 @contextlib.contextmanager

@@ -134,14 +134,15 @@ def compute_table(results) -> str:
             f"{r['passes']:g}",
             f"{r['cost']:.3g}",
             str(r["epochs"]),
+            f"{r['validation_accuracy']:.1%}",
             f"{r['cost'] * r['epochs']:.3g}",
             f"{1000 * r['step_seconds']:.0f}",
             f"{r['step_seconds'] / plain[0]:.2f}" if plain else "—",
         ]
         for method, r in results.items()
     ]
-    head = ["method", "passes a step", "cost of a step", "epochs", "cost in all"]
-    return table([*head, "ms a step", "times plain"], rows)
+    head = ["method", "passes a step", "cost of a step", "epochs", "best on validation"]
+    return table([*head, "cost in all", "ms a step", "times plain"], rows)
 
 
 def _radii(epsilons) -> list:

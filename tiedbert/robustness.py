@@ -134,12 +134,13 @@ def _resists(method, cut, loss):
     """
 
     def right(inputs, labels, epsilon=None):
-        crossing = cut.front(inputs, training=False)
+        crossing = _keras.call(cut.front, inputs, training=False)
+
+        def call(i, tensors):
+            return _keras.call(cut.behind[i], tensors, training=False)
 
         def run(delta):
-            return cut.run(
-                inputs, crossing, delta, lambda i, x: cut.behind[i](x, training=False)
-            )
+            return cut.run(inputs, crossing, delta, call)
 
         if epsilon is None:
             return _right(run(None)[0], labels)

@@ -7,7 +7,8 @@ from tensorflow import keras
 from test_hub_surgery import INPUTS, SIZE, TOKENS, scramble
 
 from tiedbert.adversarial import FGM, PGD, AdversarialTraining, FreeLB, OneOf
-from tiedbert.adversarial.attacks import Trained
+from tiedbert.adversarial.method import Method
+from tiedbert.adversarial.step import Trained
 from tiedbert.surgery.points import cut_points
 
 NORM = "bert_backbone/embeddings_layer_norm"
@@ -22,7 +23,7 @@ def classifier():
     return scramble(make(backbone=backbone, preprocessor=None, num_classes=3))
 
 
-class Watch:
+class Watch(Method):
     """A method that keeps where it perturbs, and trains nothing."""
 
     norm, relative, epsilon = "l2", False, 0.5

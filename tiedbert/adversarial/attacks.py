@@ -75,7 +75,8 @@ class PGD(Method):
         steps: how many.
         step_size: length of a step, in the same norm and unit; None: 2.5 epsilon /
             steps, as Madry et al. advise.
-        random_start: whether to start anywhere in the ball, else in its middle.
+        random_start: whether to start at random, in ``"l2"`` uniformly in the largest
+            cube in the ball; else at zero.
         clean: whether to train on the mean of the clean and the adversarial loss, or
             on the adversarial loss alone.
         norm: ``"l2"``, ``"linf"`` or ``"l2_per_token"``, of each example.
@@ -104,7 +105,9 @@ class PGD(Method):
     def attack(self, gradient, ball) -> Moved:
         """The perturbation within `ball`; as that of :meth:`FGM.attack`."""
         start = ball.random() if self.random_start else None
-        return ascend(gradient, ball, start, self.steps, step_length(self, ball))
+        return ascend(
+            gradient, ball, start, self.steps, step_length(self, ball, self.steps)
+        )
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -154,9 +157,10 @@ class RandomNoise(Method):
 
 def train_on_attack(step, method) -> Trained:
     """Let the weights learn at the perturbation that ``method.attack`` finds."""
-    ball = step.ball(method)
     share = 0.5 if method.clean else 1.0
     clean = step.learn_at(None, share) if method.clean else None
+    # After a pass: it tells what is at points one behind the other.
+    ball = step.ball(method)
 
     def gradient(delta):
         if delta is None and clean is not None:
@@ -181,8 +185,8 @@ def ascend(gradient, ball, start, steps, length, failed=0.0) -> Moved:
     return repeat(steps - 1, again, moved)
 
 
-def step_length(method, ball):
-    """The length of a step of a method with `steps`."""
+def step_length(method, ball, steps):
+    """The length of each of `steps` steps of a method."""
     if method.step_size is not None:
         return method.step_size
-    return 2.5 * ball.epsilon / method.steps
+    return 2.5 * ball.epsilon / steps

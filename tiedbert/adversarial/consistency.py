@@ -27,7 +27,8 @@ class VAT(Method):
         epsilon: radius per example, in units of the hidden state: a number, or a
             function of the step like :class:`tiedbert.adversarial.WarmUp`.
         steps: power iterations.
-        xi: length at which the divergence is differentiated.
+        xi: length at which the divergence is differentiated. In bfloat16, whose
+            numbers near 1 are 1/128 apart, 0.1 is mostly rounded away: take 1.
         weight: of the divergence.
         divergence: function of two outputs -> ``[batch, ...]``; None: by the loss, KL
             for a cross-entropy and the squared difference else.

@@ -6,6 +6,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert.adversarial.geometry import mean
 from tiedbert.errors import InputError
 
 _TINY = 1e-7  # what Keras clips probabilities to
@@ -133,7 +134,7 @@ def measure_for(loss, symmetric):
 
 _OTHERS = {
     *("meansquarederror", "mse", "meanabsoluteerror", "mae", "huber", "logcosh"),
-    *("meansquaredlogarithmicerror", "cosinesimilarity", "hingeloss", "hinge"),
+    *("meansquaredlogarithmicerror", "cosinesimilarity", "hinge"),
 }
 
 
@@ -162,7 +163,7 @@ def _mean(values, weights, mask):
     if weights is not None:
         values *= _as_values(weights, values)
     if mask is None:
-        return tf.reduce_mean(values)
+        return mean(values)
     left = tf.broadcast_to(_as_values(mask, values), tf.shape(values))
     return tf.math.divide_no_nan(tf.reduce_sum(values * left), tf.reduce_sum(left))
 

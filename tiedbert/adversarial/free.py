@@ -44,13 +44,12 @@ class FreeAT(Method):
     def train(self, step) -> Trained:
         """One training step per replay."""
         delta, losses, failed = None, [], 0.0
-        ball = step.ball(self)
         for replay in range(self.replays):
             if replay:
                 step.update()
-                ball = step.ball(self)
             learned = step.learn_at(delta)
             losses.append(learned.loss)
+            ball = step.ball(self)
             used = ball.zeros() if delta is None else delta
             if replay < self.replays - 1:
                 moved = ball.step(delta, learned.gradient, failed=failed)
@@ -103,7 +102,7 @@ class FreeLB(Method):
     def train(self, step) -> Trained:
         """One training step."""
         ball = step.ball(self)
-        length = step_length(self, ball)
+        length = step_length(self, ball, self.steps)
         share = 1.0 / (self.steps + self.clean)
         losses = [step.learn_at(None, share).loss] if self.clean else []
         delta, failed = (ball.random() if self.random_start else None), 0.0

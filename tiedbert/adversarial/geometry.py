@@ -150,6 +150,12 @@ def finite(tensor):
     return tf.reduce_all(tf.math.is_finite(tensor), _but_first(tensor))
 
 
+def mean(values):
+    """The mean; 0 of no values, as a replica may have no rows."""
+    count = tf.cast(tf.size(values), values.dtype)
+    return tf.math.divide_no_nan(tf.reduce_sum(values), count)
+
+
 def per_example(values, like):
     """``[batch]`` in a shape that broadcasts against `like`, ``[batch, ...]``."""
     return tf.reshape(values, [-1] + [1] * (like.shape.rank - 1))

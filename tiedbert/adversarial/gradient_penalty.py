@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from tiedbert import _keras
 from tiedbert.adversarial.ball import checked
-from tiedbert.adversarial.geometry import restrict
+from tiedbert.adversarial.geometry import mean, restrict
 from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.step import Trained
 
@@ -53,11 +53,13 @@ class GradientPenalty(Method):
     def _penalty(self, step, gradients):
         scale = _keras.scale_loss(step.training.optimizer, tf.constant(1.0))
         total = 0.0
-        for gradient, positions in zip(gradients, step.positions, strict=True):
+        chosen = step.chosen or [1.0] * len(gradients)
+        places = zip(gradients, step.positions, chosen, strict=True)
+        for gradient, positions, share in places:
             gradient = restrict(tf.cast(checked(gradient), tf.float32), positions)
             # The loss is a mean: an example has only a share of its own gradient.
             rows = tf.cast(tf.shape(gradient)[0], tf.float32) * step.replicas
             axes = list(range(1, gradient.shape.rank))
             squares = tf.reduce_sum(tf.square(rows / scale * gradient), axes)
-            total += tf.reduce_mean(squares)
+            total += share * mean(squares)
         return total / step.replicas

@@ -47,7 +47,7 @@ class Part:
         return Called(tf.nest.pack_sequence_as(values, list(flat)), list(losses))
 
     def _run(self, tensors, seed):
-        values = self.model(tensors, training=True)
+        values = _keras.call(self.model, tensors, training=True)
         masks = [_keras.running_mask(tensor) for tensor in tf.nest.flatten(values)]
         losses = _keras.losses_of_calls(self.model)
         graph = tf.compat.v1.get_default_graph()
@@ -133,6 +133,7 @@ _OTHERS = {
     "RandomGamma",
     "RandomPoissonV2",
     "RandomShuffle",
+    "StatefulRandomBinomial",
     "StatelessMultinomial",
     "StatelessParameterizedTruncatedNormal",
     "StatelessRandomBinomial",

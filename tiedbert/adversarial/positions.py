@@ -46,7 +46,8 @@ def except_tokens(special_ids):
         special_ids: token ids that are never perturbed, padding among them.
 
     Returns:
-        A function of a bert4keras model's inputs by name -> bool ``[batch, time]``.
+        A function of a model's inputs, by name or in order (token ids are the first
+        of bert4keras) -> bool ``[batch, time]``.
 
     Example:
         >>> import tensorflow as tf
@@ -57,7 +58,12 @@ def except_tokens(special_ids):
     special_ids = tf.constant(special_ids, tf.int32)
 
     def positions(inputs):
-        token_ids = tf.cast(inputs[TOKEN_INPUT], tf.int32)
+        if isinstance(inputs, dict):
+            (name,) = {kind[0] for kind in _TOKENS} & set(inputs)
+            token_ids = inputs[name]
+        else:
+            token_ids = _keras.flatten(inputs)[0]
+        token_ids = tf.cast(token_ids, tf.int32)
         return tf.reduce_all(token_ids[..., None] != special_ids, axis=-1)
 
     return positions

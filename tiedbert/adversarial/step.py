@@ -1,6 +1,7 @@
 """One training step, as a method sees it: passes, losses, gradients."""
 
 import contextlib
+import functools
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -76,6 +77,8 @@ class Step:
         outputs: those of the first pass.
         failed: float32 ``[batch]``, 1.0 for an example because of which a pass of
             learning was left out; 0.0 before any.
+        chosen: for each point float scalar, 1.0 where it is perturbed in this step and
+            0.0 where it is not; None: all are.
     """
 
     def __init__(self, training, batch):
@@ -85,22 +88,29 @@ class Step:
         self.clean = self.outputs = None
         self.failed = 0.0
         self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        self._chosen = self._choose()
+        self.chosen = self._choose()
+        self._seeds = [_draw_seed() for _ in training.behind]
+        self._front_seed = _draw_seed()
         self.begin()
 
     def begin(self):
         """Run the front with the weights as they are."""
         self._front_tape = tf.GradientTape()
         with self._front_tape:
-            self.crossing = self.training.front(self.batch.x)
             # Gradients come back through these.
-            self._front_losses = _keras.losses_of_calls(self.cut.front)
+            self.crossing, self._front_losses = self._run_front()
         floats = [tensor for tensor in self.crossing if tensor.dtype.is_floating]
         self._passed = floats + self._front_losses
         self._passed_gradients = self._weight_gradients = None
         self._points = self.positions = self._tape = None
-        self._seeds = [_draw_seed() for _ in self.training.behind]
         self._called, self._statistics, self._again = set(), [], False
+
+    def _run_front(self) -> tuple:
+        """What crosses the first cut, and the losses that layers added before it."""
+        if self.training.front is not None:
+            return self.training.front(self.batch.x, self._front_seed)
+        crossing = _keras.call(self.cut.front, self.batch.x, training=True)
+        return crossing, _keras.losses_of_calls(self.cut.front)
 
     def ball(self, method):
         """The perturbations that `method` allows in this step."""
@@ -112,7 +122,7 @@ class Step:
             method.relative,
             self._points,
             self.positions,
-            self._chosen,
+            self.chosen,
         )
 
     def value(self, number_or_schedule):
@@ -181,7 +191,7 @@ class Step:
 
     def average_outputs(self):
         """The outputs of the model with the moving average of its weights."""
-        return self.training.average(self.batch.x, training=False)
+        return _keras.call(self.training.average, self.batch.x, training=False)
 
     def gradient(self, delta=None, objective=None) -> list:
         """The gradient with respect to the perturbation, times a positive number.
@@ -241,7 +251,8 @@ class Step:
             loss = function()
         sources = self._passed, self.weights, points()
         passed, weights, at_points = tape.gradient(loss, sources)
-        share = self._share_of_a_pass(passed)
+        # Of what crosses to a part, the rest may have no rows.
+        share = self._share_of_a_pass(passed, at_points[:1] if watch else at_points)
         passed, weights = _times(passed, share), _times(weights, share)
         self._passed_gradients = _sum(self._passed_gradients, passed)
         self._weight_gradients = _sum(self._weight_gradients, weights)
@@ -268,18 +279,23 @@ class Step:
         self.training.apply(self.gradients())
         self.begin()
 
-    def _share_of_a_pass(self, passed):
+    def _share_of_a_pass(self, passed, at_points):
         """1.0, or 0.0 for a pass with a gradient that is infinite or no number.
 
         Within a batch what such an example does to the weights cannot be told apart.
         """
-        reached = [g for g in passed[: self.cut.widths[0]] if g is not None]
         # An optimizer that scales the loss leaves the whole step out by itself.
-        if not reached or _keras.leaves_out_infinite(self.training.optimizer):
+        if _keras.leaves_out_infinite(self.training.optimizer):
             return None
-        ok = tf.cast(tf.reduce_all([finite(g) for g in reached], axis=0), tf.float32)
-        self.failed = tf.maximum(self.failed, 1.0 - ok)
-        return tf.reduce_min(ok)
+        width = self.cut.widths[0]
+        checks = [finite(g) for g in passed[:width] + at_points if g is not None]
+        checks += [_all_finite(g) for g in passed[width:] if g is not None]
+        if not checks:
+            return None
+        ok = functools.reduce(tf.logical_and, checks)
+        self.failed = tf.maximum(self.failed, tf.cast(~ok, tf.float32))
+        # A replica may have no rows: nothing is wrong with them.
+        return tf.cast(tf.reduce_all(ok), tf.float32)
 
     def _clean_loss(self, delta, done):
         loss = self.loss(done)
@@ -325,22 +341,24 @@ def _pull_back(front_tape, passed, gradients, weights):
     return front_tape.gradient(tensors, weights, output_gradients=values)
 
 
+def _all_finite(gradient):
+    """Whether it holds only finite numbers, bool ``[1]``."""
+    values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
+    return tf.reduce_all(tf.math.is_finite(values))[None]
+
+
 def _times(gradients, share) -> list:
     """Gradients times a number, or nothing of what is infinite; None: as they are."""
-    if share is None:
-        return gradients
 
     def scaled(gradient):
+        if gradient is None or share is None:
+            return gradient
+        if isinstance(gradient, tf.IndexedSlices):
+            values = scaled(gradient.values)
+            return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
         return tf.math.multiply_no_nan(gradient, tf.cast(share, gradient.dtype))
 
-    return [
-        tf.IndexedSlices(scaled(g.values), g.indices, g.dense_shape)
-        if isinstance(g, tf.IndexedSlices)
-        else g
-        if g is None
-        else scaled(g)
-        for g in gradients
-    ]
+    return [scaled(gradient) for gradient in gradients]
 
 
 def _sum(left, right) -> list:

@@ -5,6 +5,8 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.adversarial.cut_model import CutModel
+from tiedbert.adversarial.geometry import mean
+from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.part import Part
 from tiedbert.adversarial.slices import gradients_in_slices
 from tiedbert.adversarial.step import Batch, Step
@@ -28,20 +30,24 @@ class AdversarialTraining(keras.Model):
             None: ``"Embedding-Norm"``, for models of bert4keras.
         positions: function of the inputs -> bool ``[batch, time]``, where a
             perturbation may be. By default: in a BERT (of bert4keras, or of keras-hub)
-            neither on padding nor on ``[CLS]`` and ``[SEP]``; else not where the Keras
-            mask of the cut tensor is False.
+            neither on padding nor on ``[CLS]`` and ``[SEP]``, taken for the first and
+            the last token of a row, and all tokens like them; else not where the Keras
+            mask of the cut tensor is False. To spare others, or in models with other
+            rows: :func:`tiedbert.adversarial.except_tokens`.
         replay_dropout: whether all passes of a step behind the cut have the same
             dropout, and other random numbers. None: as the method needs it.
         slices: gradient accumulation: each batch is worked through in so many slices,
-            one after another, for one optimizer step, in the memory of a slice.
+            one after another, for one optimizer step, in the memory of a slice. The
+            same step for a loss that is a mean over rows: not where a Keras mask makes
+            it a mean over tokens, and batch statistics move with each slice.
 
     Metrics beside those of `compile` (which see the outputs of the first pass,
     unperturbed unless the method starts elsewhere): ``loss`` (what is minimized),
     ``clean_loss`` (where the method makes an unperturbed pass), ``adversarial_loss``
     (the loss, or the divergence, at the perturbation), ``delta_norm`` (mean norm of
     the perturbation of an example, in the method's norm and unit) and
-    ``nonfinite_gradients`` (examples with a gradient that was infinite or no number:
-    they are left unperturbed, and the weights do not learn from a pass with one).
+    ``nonfinite_gradients`` (how many examples had a gradient that was infinite or no
+    number: they are left unperturbed, and no weight learns from a pass with one).
 
     Raises:
         InputError: no such cut point, or not one of float activations; a model with a
@@ -83,12 +89,10 @@ class AdversarialTraining(keras.Model):
         cut = CutModel(model, at, method.second_cut(), positions)
         average = clone(model) if method.proximal else None
         replays = _replays(method, replay_dropout)
-        seeded = replays or method.replays_dropout is not None
         # Not as layers of this one: they are made of the model's, or not trained.
         for name, value in {
             "cut": cut,
-            "front": lambda x: cut.front(x, training=True),
-            "behind": [Part(part, seeded) for part in cut.behind],
+            "_seeded": replays or method.replays_dropout is not None,
             "average": average,
             "replays_dropout": replays,
             "_slices": slices,
@@ -105,6 +109,23 @@ class AdversarialTraining(keras.Model):
     def call(self, inputs, training=None):
         """The outputs of the wrapped model."""
         return self.model(inputs, training=training)
+
+    def compile(self, *args, **kwargs):
+        """Configure the training: as `keras.Model.compile`."""
+        super().compile(*args, **kwargs)
+        losses = tf.nest.flatten(_keras.given_losses(self)[0])
+        if self._slices > 1 and any(_is_sum(loss) for loss in losses):
+            raise InputError(
+                f"slices={self._slices} need a loss that is a mean over the batch, "
+                'received one with reduction="sum": take the default reduction'
+            )
+        # A trace holds what was trainable, and at what rate, when it was made.
+        parts = [Part(part, self._seeded) for part in self.cut.behind]
+        object.__setattr__(self, "behind", parts)
+        # Once a step it needs no seed, and not traced a table's gradient stays sparse.
+        again = self.replays_dropout and self.method.replays > 1
+        front = Part(self.cut.front, self._seeded) if again else None
+        object.__setattr__(self, "front", front)
 
     def fit(self, *args, **kwargs):
         """Train the wrapped model: as `keras.Model.fit`."""
@@ -201,7 +222,7 @@ class AdversarialTraining(keras.Model):
             "loss": trained.loss * step.replicas,
             "clean_loss": None if step.clean is None else step.clean * step.replicas,
             "adversarial_loss": trained.adversarial * step.replicas,
-            "delta_norm": 0.0 if norm is None else tf.reduce_mean(norm),
+            "delta_norm": 0.0 if norm is None else mean(norm),
         }
         values = {name: value for name, value in values.items() if value is not None}
         for name, value in values.items():
@@ -214,7 +235,7 @@ class AdversarialTraining(keras.Model):
     def _results(self, names) -> dict:
         """What the metrics say, those of ours that have a name here."""
         own = {name: self._means[name].result() for name in names}
-        own["nonfinite_gradients"] = self._nonfinite.result()
+        own["nonfinite_gradients"] = _keras.result_of_sum(self._nonfinite)
         return {**self._without_own(self.get_metrics_result()), **own}
 
     def _validate_and_get_metrics_result(self, logs):
@@ -230,12 +251,16 @@ class AdversarialTraining(keras.Model):
         return {name: value for name, value in logs.items() if name not in names}
 
 
+def _is_sum(loss) -> bool:
+    return str(getattr(loss, "reduction", "")).lower().endswith("sum")
+
+
 # What `fit` and `evaluate` would ask of a model that is not wrapped.
 _REFUSED = "train_step", "test_step", "compute_loss", "compute_metrics"
 
 
 def _check(model, method, slices):
-    if isinstance(method, type) or not hasattr(method, "train"):
+    if not isinstance(method, Method):
         raise InputError(
             f"AdversarialTraining expected a method such as FGM(), received {method!r}"
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tiedbert.adversarial.attacks import ascend
+from tiedbert.adversarial.attacks import ascend, step_length
 from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.step import Trained
 from tiedbert.errors import InputError
@@ -63,7 +63,7 @@ class YOPO(Method):
 
     def second_cut(self):
         """The cut point behind the first block."""
-        return self.until or FIRST_BLOCK
+        return FIRST_BLOCK if self.until is None else self.until
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -111,9 +111,7 @@ class YOPO(Method):
                 value = _product(step, delta, slack)
             return tape.gradient(value, points)
 
-        length = self.step_size
-        if length is None:
-            length = 2.5 * ball.epsilon / (self.outer * self.inner)
+        length = step_length(self, ball, self.outer * self.inner)
         return ascend(gradient, ball, delta, self.inner, length, failed)
 
 
