@@ -518,6 +518,16 @@ WITHOUT_ASCENT = RandomNoise, R3F
 
 
 @perturbing
+def test_no_weight_is_lost_to_an_input_that_is_no_number(name):
+    rows = np.random.default_rng(0).normal(size=(3, 3)).astype("float32")
+    rows[1, 2] = np.nan
+    model = problems.network()
+    before, options = model.get_weights(), {"learning_rate": 0.1, "loss": FROM_LOGITS}
+    trained(model, METHODS[name], rows, np.array([0, 1, 2]), **options)
+    assert_close(model.get_weights(), before)
+
+
+@perturbing
 def test_no_weight_is_lost_to_what_is_behind_the_block(name):
     x = keras.Input((4,))
     h = layers.Dense(4, name="before")(layers.Activation("linear", name="hidden")(x))

@@ -102,6 +102,7 @@ class Step:
         floats = [tensor for tensor in self.crossing if tensor.dtype.is_floating]
         self._passed = floats + self._front_losses
         self._passed_gradients = self._weight_gradients = None
+        self._shares = []
         self._points = self.positions = self._tape = None
         self._called, self._statistics, self._again = set(), [], False
 
@@ -253,6 +254,8 @@ class Step:
         passed, weights, at_points = tape.gradient(loss, sources)
         # Of what crosses to a part, the rest may have no rows.
         share = self._share_of_a_pass(passed, at_points[:1] if watch else at_points)
+        if share is not None:
+            self._shares.append(share)
         passed, weights = _times(passed, share), _times(weights, share)
         self._passed_gradients = _sum(self._passed_gradients, passed)
         self._weight_gradients = _sum(self._weight_gradients, weights)
@@ -269,6 +272,9 @@ class Step:
         through_front = _pull_back(
             self._front_tape, self._passed, self._passed_gradients, self.weights
         )
+        # Where no pass is learned from, zero times what is no number may be left.
+        share = tf.reduce_max(self._shares) if self._shares else None
+        through_front = _times(through_front, share)
         if self._again:
             for variable, value in self._statistics:
                 variable.assign(value)
