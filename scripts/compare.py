@@ -131,7 +131,9 @@ def plan_of(args, names) -> dict:
 
 def read_method(title, epsilon) -> tuple:
     """``name:option=value,...``: its name, and the method or None."""
-    name, _, written = title.partition(":")
+    name, colon, written = title.partition(":")
+    if colon and not written:
+        raise InputError(f"{title!r} names no option after the colon")
     values = pairs(written.split(",") if written else [])
     if name == "none":
         if values:

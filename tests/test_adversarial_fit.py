@@ -22,11 +22,13 @@ from tensorflow import keras
 from tiedbert.adversarial import (
     FGM,
     PGD,
+    SMART,
     VAT,
     YOPO,
     AdversarialTraining,
     FreeLB,
     GradientPenalty,
+    RDrop,
     WarmUp,
 )
 from tiedbert.adversarial.method import Method
@@ -167,6 +169,31 @@ def test_several_outputs(build, y, options):
 def test_weights_and_validation(fit):
     options = {"metrics": ["accuracy"], "weighted_metrics": ["mae"]}
     assert_as_plain(one_output, X, KINDS, loss=CROSS, fit=fit, **options)
+
+
+@pytest.mark.parametrize("run_eagerly", [True, False])
+@pytest.mark.parametrize(
+    ("activation", "loss"), [("softmax", CROSS), ("sigmoid", "binary_crossentropy")]
+)
+@every_method
+def test_certain_and_wrong_probabilities(activation, loss, method, run_eagerly):
+    """Keras' losses take the logits behind them: clipped they would teach nothing."""
+
+    def build():
+        x = keras.Input((4,))
+        hidden = layers.Dense(3, activation="tanh", name="hidden")(x)
+        units = 3 if activation == "softmax" else 1
+        model = keras.Model(x, layers.Dense(units, activation=activation)(hidden))
+        scrambled(model)
+        model.layers[-1].set_weights(
+            [100.0 * w for w in model.layers[-1].get_weights()]
+        )
+        return model
+
+    y = KINDS if activation == "softmax" else KINDS % 2 * 1.0
+    options = {"loss": loss, "run_eagerly": run_eagerly, "method": method}
+    _, logs = assert_as_plain(build, X, y, **options)
+    assert logs["loss"][0] > -np.log(1e-7)  # what Keras clips probabilities to
 
 
 def test_any_function_can_be_the_loss():
@@ -397,13 +424,14 @@ def test_a_replica_may_have_no_rows(method, mirrored):
             lambda m: AdversarialTraining(m, method, "hidden"),
         ):
             model = one_output()
-            options = {"loss": CROSS, "jit_compile": False}
-            fit = {"batch_size": None, "epochs": 1}
+            options = {"loss": CROSS, "jit_compile": False, "metrics": ["accuracy"]}
+            fit = {"batch_size": None, "epochs": 2}
             found.append(trained(model, wrap(model), data, None, None, fit, **options))
     problems.assert_close(found[1][0], found[0][0])
     logs = found[1][1]
-    assert all(np.isfinite(value) for (value,) in logs.values()), logs
-    assert logs["delta_norm"] == [0.0]
+    assert np.all(np.isfinite([*logs.values()]))
+    assert logs["delta_norm"] == [0.0, 0.0]
+    assert logs["accuracy"] == pytest.approx(found[0][1]["accuracy"])
 
 
 def test_examples_that_fail_are_counted_over_all_replicas(mirrored):
@@ -575,6 +603,57 @@ def test_a_step_or_loss_of_its_own_is_refused(name):
     message = rf"{name} of its own \(Own\).*keras\.Model\(model\.inputs"
     with pytest.raises(InputError, match=message):
         AdversarialTraining(model, FGM(), "hidden")
+
+
+def test_a_layer_that_goes_on_with_each_pass_is_refused():
+    x = keras.Input(batch_shape=(5, 6, 3))
+    hidden = layers.Dense(4, name="hidden")(x)
+    model = keras.Model(x, layers.Dense(1)(layers.LSTM(3, stateful=True)(hidden)))
+    with pytest.raises(InputError, match="is stateful: it would go on"):
+        AdversarialTraining(model, FGM(), "hidden")
+
+
+def test_the_policy_of_the_model_tells_whether_the_loss_is_scaled():
+    policy("mixed_float16")
+    try:
+        model = one_output()
+    finally:
+        policy("float32")
+    scaled = []
+    for whole in (model, AdversarialTraining(model, FGM(), "hidden")):
+        whole.compile("sgd", CROSS)
+        scaled.append("LossScale" in type(whole.optimizer).__name__)
+    assert scaled == [True, True]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        BOTH,
+        VAT(0.0),
+        SMART(0.0, proximal=0.5, momentum=0.0),
+        GradientPenalty(0.0),
+        RDrop(),
+    ],
+)
+def test_double_precision(method):
+    """Also a weight that is a count, which SMART's average has too."""
+
+    def build():
+        x = keras.Input((4,), dtype="float64")
+        scaled = layers.Normalization(dtype="float64")
+        scaled.adapt(X)
+        hidden = layers.Dense(3, "tanh", dtype="float64", name="hidden")(scaled(x))
+        model = keras.Model(x, layers.Dense(1, dtype="float64")(hidden))
+        kernels = [w for layer in model.layers[2:] for w in layer.get_weights()]
+        draw = np.random.default_rng(1)
+        values = iter([draw.normal(size=kernel.shape) for kernel in kernels])
+        for layer in model.layers[2:]:
+            layer.set_weights([next(values) for _ in layer.get_weights()])
+        return model
+
+    data = {"x": X.astype(float), "y": SCORES.astype(float), "loss": "mse"}
+    assert_as_plain(build, method=method, **data)
 
 
 def test_the_wrapped_model_is_left_as_it_was():

@@ -293,6 +293,15 @@ def test_the_gradient_penalty_of_a_linear_model():
     np.testing.assert_allclose(found, gradient, rtol=1e-3, atol=0.5)
 
 
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+def test_the_gradient_penalty_needs_a_mean(reduction):
+    kind = keras.losses.SparseCategoricalCrossentropy
+    loss = kind(from_logits=True, reduction=reduction)
+    x, y = np.ones([2, 3], np.float32), np.array([0, 1])
+    with pytest.raises(InputError, match="GradientPenalty needs a loss that is a mean"):
+        trained(problems.network(), GradientPenalty(), x, y, loss=loss)
+
+
 def test_the_gradient_penalty_of_one_of_two_points():
     """Each is that of its point alone."""
     penalties = {}

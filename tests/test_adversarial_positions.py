@@ -9,6 +9,7 @@ from adversarial_problems import ORDINARY, TOKEN_IDS, bert_like
 from tiedbert.adversarial import except_tokens
 from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.adversarial.positions import ordinary_tokens
+from tiedbert.errors import InputError
 
 
 @pytest.mark.parametrize("dtype", ["int32", "int64", "float32"])
@@ -94,3 +95,5 @@ def test_special_tokens_are_excepted_wherever_they_are():
     ):
         expected = [[False, True, False, True, False]]
         np.testing.assert_array_equal(positions(inputs), expected)
+    with pytest.raises(InputError, match="input 'Input-Token' or 'token_ids', and fou"):
+        positions({"words": token_ids})

@@ -116,7 +116,7 @@ def test_a_sum_has_no_slices():
     loss = keras.losses.SparseCategoricalCrossentropy(reduction="sum")
     training = AdversarialTraining(classifier(), FGM(), "hidden", slices=2)
     for given in (loss, [loss]):
-        with pytest.raises(InputError, match="slices=2 need a loss that is a mean"):
+        with pytest.raises(InputError, match="slices=2 needs a loss that is a mean"):
             training.compile("sgd", given)
 
 

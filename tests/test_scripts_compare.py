@@ -152,6 +152,7 @@ def test_a_method_is_written_with_its_options(read_method):
         ("fgm:steps=3", "fgm has no option 'steps': it has epsilon, "),
         ("none:epsilon=3", "none is plain training and has no options"),
         ("fgm:epsilon", "expected option=value, received 'epsilon'"),
+        ("fgm:", "'fgm:' names no option after the colon"),
         ("gan", "no method 'gan': choose from fgm, "),
     ],
 )

@@ -630,10 +630,23 @@ def statistics(model) -> list:
     return list(found.values())
 
 
-def with_mask(tensor, mask):
-    """`tensor`, which says from now on that `mask` is its implicit mask."""
-    if mask is not None:
-        tensor._keras_mask = mask
+NOTES = "_keras_mask", "_keras_logits"
+
+
+def notes_on(tensor) -> list:
+    """What Keras says of a tensor beside its values, None where it does not.
+
+    Its implicit mask, and the logits of a softmax or a sigmoid, which Keras' losses
+    take instead.
+    """
+    return [getattr(tensor, name, None) for name in NOTES]
+
+
+def with_notes(tensor, notes):
+    """`tensor`, of which Keras says the same from now on."""
+    for name, value in zip(NOTES, notes, strict=True):
+        if value is not None:
+            setattr(tensor, name, value)
     return tensor
 
 
@@ -694,7 +707,8 @@ def update_metrics(model, y, outputs, sample_weight):
 def result_of_sum(metric):
     """What a `keras.metrics.Sum` says, summed over the replicas of a training step."""
     # Keras 3 gives the mean of what the replicas say.
-    replicas = 1 if LEGACY else tf.distribute.get_strategy().num_replicas_in_sync
+    one = LEGACY or tf.distribute.in_cross_replica_context()
+    replicas = 1 if one else tf.distribute.get_strategy().num_replicas_in_sync
     return metric.result() * replicas
 
 

@@ -256,7 +256,7 @@ class RDrop(Method):
             told.append(apart)
             both = step.loss(one) + step.loss(other)
             step.clean = both / 2.0
-            return step.clean + self.weight * apart
+            return step.clean + tf.cast(self.weight * apart, step.clean.dtype)
 
         return Trained(step.learn(loss).loss, told[0])
 
@@ -313,8 +313,9 @@ def _train(
         value = apart(kept, perturbed.outputs)
         told.append(Trained(None, value, ball.size(moved.delta), moved.failed))
         step.clean = step.loss(clean)
-        total = step.clean + method.weight * value
-        return total if extra is None else total + extra(clean)
+        added = method.weight * value
+        added += 0.0 if extra is None else extra(clean)
+        return step.clean + tf.cast(added, step.clean.dtype)
 
     minimized = step.learn(loss).loss
     return told[0]._replace(loss=minimized)

@@ -138,6 +138,16 @@ _OTHERS = {
 }
 
 
+def check_means(training, who):
+    """InputError where a loss given to `compile` is no mean over the batch."""
+    for loss in tf.nest.flatten(_keras.given_losses(training)[0]):
+        if getattr(loss, "reduction", "mean") in (None, "none", "sum"):
+            raise InputError(
+                f"{who} needs a loss that is a mean over the batch, received "
+                f"reduction={loss.reduction!r}: take the default reduction"
+            )
+
+
 def _for_outputs(values, outputs, names) -> list:
     """One value per output of what may be one for all, a list or a dict by name."""
     count = len(tf.nest.flatten(outputs))

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from tiedbert import _keras
 from tiedbert.adversarial.ball import checked
+from tiedbert.adversarial.divergences import check_means
 from tiedbert.adversarial.geometry import mean, restrict
 from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.step import Trained
@@ -36,6 +37,7 @@ class GradientPenalty(Method):
 
     def train(self, step) -> Trained:
         """One training step."""
+        check_means(step.training, "GradientPenalty")
         told = []
 
         def loss():
@@ -46,7 +48,7 @@ class GradientPenalty(Method):
                 scaled = _keras.scale_loss(step.training.optimizer, value)
             step.clean = value
             told.append(self._penalty(step, tape.gradient(scaled, done.points)))
-            return value + self.weight / 2.0 * told[0]
+            return value + tf.cast(self.weight / 2.0 * told[0], value.dtype)
 
         return Trained(step.learn(loss).loss, told[0])
 

@@ -41,20 +41,20 @@ class Part:
 
     def __call__(self, tensors, seed) -> Called:
         """Call the model on a list of tensors; `seed`: int32 ``[2]``."""
-        values, masks, losses = self._traced(tensors, seed)
-        # A mask does not cross the border of a function by itself.
-        flat = map(_keras.with_mask, tf.nest.flatten(values), masks)
+        values, notes, losses = self._traced(tensors, seed)
+        # They do not cross the border of a function by themselves.
+        flat = map(_keras.with_notes, tf.nest.flatten(values), notes)
         return Called(tf.nest.pack_sequence_as(values, list(flat)), list(losses))
 
     def _run(self, tensors, seed):
         values = _keras.call(self.model, tensors, training=True)
-        masks = [_keras.running_mask(tensor) for tensor in tf.nest.flatten(values)]
+        notes = [_keras.notes_on(tensor) for tensor in tf.nest.flatten(values)]
         losses = _keras.losses_of_calls(self.model)
         graph = tf.compat.v1.get_default_graph()
         if self._seeded:
             self._check_all_can_follow(graph)
         _follow_seed(graph, seed)
-        return values, masks, losses
+        return values, notes, losses
 
     def _check_all_can_follow(self, graph):
         here = [(op.type, op.name) for op in graph.get_operations()]

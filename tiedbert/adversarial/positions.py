@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from tiedbert import _keras
+from tiedbert.errors import InputError
 from tiedbert.layers import GatherPositions
 
 TOKEN_INPUT = "Input-Token"
@@ -59,8 +60,14 @@ def except_tokens(special_ids):
 
     def positions(inputs):
         if isinstance(inputs, dict):
-            (name,) = {kind[0] for kind in _TOKENS} & set(inputs)
-            token_ids = inputs[name]
+            names = [kind[0] for kind in _TOKENS if kind[0] in inputs]
+            if not names:
+                raise InputError(
+                    f"except_tokens looks for an input {_TOKENS[0][0]!r} or "
+                    f"{_TOKENS[1][0]!r}, and found {', '.join(inputs)}: give a "
+                    "function of your own"
+                )
+            token_ids = inputs[names[0]]
         else:
             token_ids = _keras.flatten(inputs)[0]
         token_ids = tf.cast(token_ids, tf.int32)

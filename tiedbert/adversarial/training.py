@@ -5,6 +5,7 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.adversarial.cut_model import CutModel
+from tiedbert.adversarial.divergences import check_means
 from tiedbert.adversarial.geometry import mean
 from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.part import Part
@@ -78,9 +79,10 @@ class AdversarialTraining(keras.Model):
         slices=1,
         **kwargs,
     ):
-        # The model casts its own inputs: token ids given as floats must stay whole.
-        super().__init__(autocast=False, **kwargs)
         _check(model, method, slices)
+        # The model casts its own inputs: token ids given as floats must stay whole.
+        # Its policy tells whether the loss is to be scaled.
+        super().__init__(autocast=False, dtype=model.dtype_policy, **kwargs)
         self.model = model
         self.method = method
         self.built = True  # callbacks ask
@@ -113,12 +115,8 @@ class AdversarialTraining(keras.Model):
     def compile(self, *args, **kwargs):
         """Configure the training: as `keras.Model.compile`."""
         super().compile(*args, **kwargs)
-        losses = tf.nest.flatten(_keras.given_losses(self)[0])
-        if self._slices > 1 and any(_is_sum(loss) for loss in losses):
-            raise InputError(
-                f"slices={self._slices} need a loss that is a mean over the batch, "
-                'received one with reduction="sum": take the default reduction'
-            )
+        if self._slices > 1:
+            check_means(self, f"slices={self._slices}")
         # A trace holds what was trainable, and at what rate, when it was made.
         parts = [Part(part, self._seeded) for part in self.cut.behind]
         object.__setattr__(self, "behind", parts)
@@ -209,7 +207,9 @@ class AdversarialTraining(keras.Model):
         pairs = zip(self.average.weights, self.model.weights, strict=True)
         for average, weight in pairs:
             value = tf.convert_to_tensor(average)
-            new = momentum * value + (1.0 - momentum) * tf.cast(weight, value.dtype)
+            new = tf.convert_to_tensor(weight)
+            if value.dtype.is_floating:
+                new = momentum * value + (1.0 - momentum) * tf.cast(new, value.dtype)
             average.assign(new)
 
     def _count(self, step, trained) -> list:
@@ -238,11 +238,20 @@ class AdversarialTraining(keras.Model):
         own["nonfinite_gradients"] = _keras.result_of_sum(self._nonfinite)
         return {**self._without_own(self.get_metrics_result()), **own}
 
-    def _validate_and_get_metrics_result(self, logs):
-        # Keras 2 asks at the end of an epoch, when the metrics of several workers are
-        # added up; without names that it knows it would add up their quotients.
+    # Asked at the end of an epoch, when the metrics of several replicas are added up;
+    # without names that it knows Keras would take the quotients of the last step.
+
+    def _validate_and_get_metrics_result(self, logs):  # Keras 2
+        found = self._at_the_end(logs)
+        return found or super()._validate_and_get_metrics_result(logs)
+
+    def _get_metrics_result_or_logs(self, logs):  # Keras 3
+        return self._at_the_end(logs) or super()._get_metrics_result_or_logs(logs)
+
+    def _at_the_end(self, logs):
+        """The logs of training anew; None for those of `evaluate`."""
         if "delta_norm" not in logs:
-            return super()._validate_and_get_metrics_result(logs)
+            return None
         found = self._results(self._means)
         return {name: found[name] for name in logs}
 
@@ -251,15 +260,15 @@ class AdversarialTraining(keras.Model):
         return {name: value for name, value in logs.items() if name not in names}
 
 
-def _is_sum(loss) -> bool:
-    return str(getattr(loss, "reduction", "")).lower().endswith("sum")
-
-
 # What `fit` and `evaluate` would ask of a model that is not wrapped.
 _REFUSED = "train_step", "test_step", "compute_loss", "compute_metrics"
 
 
 def _check(model, method, slices):
+    if not isinstance(model, keras.Model):
+        raise InputError(
+            f"AdversarialTraining expected a keras.Model, received {model!r}"
+        )
     if not isinstance(method, Method):
         raise InputError(
             f"AdversarialTraining expected a method such as FGM(), received {method!r}"
@@ -271,6 +280,12 @@ def _check(model, method, slices):
         )
     if slices > 1 and method.replays > 1:
         raise InputError("FreeAT steps within a batch, which slices=1 alone allows")
+    for layer in _keras.layers_within(model):
+        if isinstance(layer, keras.layers.RNN) and layer.stateful:
+            raise InputError(
+                f"layer {layer.name!r} is stateful: it would go on with each pass of a "
+                "step; build it with stateful=False"
+            )
     for name in _REFUSED:
         owner = _keras.own_method(model, name) if hasattr(model, name) else None
         if owner is not None:
