@@ -605,6 +605,14 @@ def test_a_step_or_loss_of_its_own_is_refused(name):
         AdversarialTraining(model, FGM(), "hidden")
 
 
+def test_names_of_logs_are_not_taken_twice():
+    x = keras.Input((4,))
+    hidden = layers.Dense(3, name="hidden")(x)
+    outputs = [layers.Dense(1, name=name)(hidden) for name in ("clean", "noisy")]
+    with pytest.raises(InputError, match="adversarial training, clean_loss: give its"):
+        AdversarialTraining(keras.Model(x, outputs), FGM(), "hidden")
+
+
 def test_a_layer_that_goes_on_with_each_pass_is_refused():
     x = keras.Input(batch_shape=(5, 6, 3))
     hidden = layers.Dense(4, name="hidden")(x)

@@ -280,6 +280,13 @@ def _check(model, method, slices):
         )
     if slices > 1 and method.replays > 1:
         raise InputError("FreeAT steps within a batch, which slices=1 alone allows")
+    taken = {"clean", "adversarial"} & set(model.output_names)
+    if taken and len(model.output_names) > 1:
+        name = min(taken)
+        raise InputError(
+            f"the loss of the output {name!r} would have the name of a log of "
+            f"adversarial training, {name}_loss: give its layer another name"
+        )
     for layer in _keras.layers_within(model):
         if isinstance(layer, keras.layers.RNN) and layer.stateful:
             raise InputError(
