@@ -127,10 +127,10 @@ def assert_close(found, expected, rtol=1e-5, atol=1e-6):
         np.testing.assert_allclose(value, other, rtol=rtol, atol=atol)
 
 
-def scrambled(model):
+def scrambled(model, scale=1.0, seed=0):
     """Weights that no initializer made, the same in every process."""
-    draw = np.random.default_rng(0)
-    model.set_weights([draw.normal(size=w.shape) for w in model.get_weights()])
+    draw = np.random.default_rng(seed)
+    model.set_weights([scale * draw.normal(size=w.shape) for w in model.get_weights()])
     return model
 
 

@@ -10,7 +10,6 @@ from models import assert_same
 from tensorflow import keras
 
 from tiedbert.adversarial import FGM, AdversarialTraining
-from tiedbert.adversarial.method import Method
 from tiedbert.errors import InputError
 
 layers = keras.layers
@@ -158,18 +157,6 @@ def test_penalties_on_weights_and_activations_count_once(clean):
     assert_weights(model, expected, start)
 
 
-def test_frozen_layers_stay():
-    model = models.chain()
-    model.get_layer("first").trainable = False
-    frozen = model.get_layer("first").get_weights()
-    last = model.get_layer("last").get_weights()
-    x = models.batch(model)
-    trained(model, FGM(), x, tf.ones([3, 2]), "middle", loss="mse", learning_rate=1.0)
-    for old, new in zip(frozen, model.get_layer("first").get_weights(), strict=True):
-        np.testing.assert_array_equal(new, old)
-    assert np.any(model.get_layer("last").get_weights()[0] != last[0])
-
-
 # Training: numbers of half precision
 
 
@@ -213,54 +200,7 @@ def test_token_ids_as_floats_stay_whole_in_mixed_precision():
         keras.mixed_precision.set_global_policy("float32")
 
 
-# Training: what runs, and where the perturbation is
-
-
-class Counted(layers.Layer):
-    """Its input; `calls` is how often it ran, unseen by what restores statistics."""
-
-    def __init__(self, **kwargs):
-        super().__init__(**kwargs)
-        self.calls = []
-
-    def call(self, inputs):
-        def count(values):
-            self.calls.append(None)
-            return values
-
-        return tf.ensure_shape(
-            tf.numpy_function(count, [tf.stop_gradient(inputs)], tf.float32)
-            + inputs
-            - tf.stop_gradient(inputs),
-            inputs.shape,
-        )
-
-
-# Passes through what is behind the cut, for a step. GradientPenalty runs once, but
-# TensorFlow may run again what it differentiates twice.
-PASSES = {"FGM": 2, "PGD": 4, "RandomNoise": 1, "FreeAT": 3, "FreeLB": 3}
-PASSES |= {"VAT": 3, "SMART": 3, "ALUM": 4, "R3F": 2, "RDrop": 2}
-
-
-FIRST = {name.split("-")[0]: name for name in reversed(problems.methods())}
-
-
-@pytest.mark.parametrize("kind", PASSES)
-def test_what_is_before_the_cut_runs_once_a_step(kind):
-    before, after = Counted(), Counted()
-    x = keras.Input((3,))
-    h = layers.Dense(3, name="hidden")(before(x))
-    model = keras.Model(x, layers.Dense(1)(after(h)))
-    training = AdversarialTraining(model, problems.methods()[FIRST[kind]], "hidden")
-    training.compile("sgd", "mse", jit_compile=False)
-    batch, y = np.ones([6, 3], np.float32), np.ones([6, 1], np.float32)
-    training.fit(batch, y, batch_size=2, epochs=2, verbose=0)
-    # FreeAT takes an optimizer step in each replay; the copy that SMART
-    # keeps counts for itself.
-    fronts, passes = 18 if kind == "FreeAT" else 6, 6 * PASSES[kind]
-    assert (len(before.calls), len(after.calls)) == (fronts, passes)
-    training.evaluate(batch, y, batch_size=2, verbose=0)
-    assert (len(before.calls), len(after.calls)) == (fronts + 3, passes + 3)
+# Training: where the perturbation is, and what it says
 
 
 def test_special_tokens_are_not_perturbed():
@@ -341,30 +281,6 @@ def test_several_outputs_and_their_sample_weights():
     assert rise > 0
     found = logs["adversarial_loss"] - logs["clean_loss"]
     assert found == pytest.approx(rise, rel=1e-4)
-
-
-class Traced(Method):
-    """FGM that counts how often its step was traced."""
-
-    def __init__(self):
-        self.times = 0
-
-    def train(self, step):
-        self.times += 1
-        return FGM().train(step)
-
-
-def test_a_second_fit_does_not_trace_again():
-    model = models.chain()
-    x, y = models.batch(model), tf.ones([3, 2])
-    method = Traced()
-    training = AdversarialTraining(model, method, "middle")
-    training.compile("sgd", "mse", jit_compile=False)
-    training.fit(x, y, epochs=2, verbose=0)
-    traced = method.times
-    training.fit(x, y, epochs=2, verbose=0)
-    assert traced in (1, 2)  # Keras may trace once more to make its variables
-    assert method.times == traced
 
 
 def test_the_model_is_trained_in_place_and_saved_alone(tmp_path):

@@ -168,6 +168,15 @@ def test_sample_weights_count_as_in_a_loss_of_keras(shape):
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
 
+@pytest.mark.parametrize("loss", ["mse", keras.losses.BinaryCrossentropy(True)])
+def test_an_output_without_an_axis_of_units_has_one(loss):
+    weights = tf.constant([1.0, 0.0, 3.0, 0.5])
+    model = compiled("a", loss=loss)
+    flat = divergence_between(model, P[:, 0], Q[:, 0], weights)
+    assert float(flat) > 0
+    assert float(flat) == float(divergence_between(model, P[:, :1], Q[:, :1], weights))
+
+
 def masked(values, mask):
     values = tf.constant(values)
     values._keras_mask = tf.constant(mask)

@@ -3,6 +3,7 @@
 With a radius of zero it is plain training, which is so the oracle for weights and logs.
 """
 
+import functools
 import json
 import os
 import socket
@@ -106,10 +107,7 @@ def two_outputs(pack):
     return build
 
 
-def scrambled(model):
-    draw = np.random.default_rng(1)
-    model.set_weights([draw.normal(size=w.shape) * 0.5 for w in model.get_weights()])
-    return model
+scrambled = functools.partial(problems.scrambled, scale=0.5)
 
 
 def one_output():
@@ -611,6 +609,47 @@ def test_names_of_logs_are_not_taken_twice():
     outputs = [layers.Dense(1, name=name)(hidden) for name in ("clean", "noisy")]
     with pytest.raises(InputError, match="adversarial training, clean_loss: give its"):
         AdversarialTraining(keras.Model(x, outputs), FGM(), "hidden")
+
+
+def test_a_metric_with_the_name_of_a_log_is_refused():
+    training = AdversarialTraining(one_output(), FGM(), "hidden")
+    taken = keras.metrics.SparseCategoricalAccuracy(name="delta_norm")
+    training.compile("sgd", CROSS, metrics=[taken])
+    with pytest.raises(InputError, match="a metric has the name of a log.*delta_norm"):
+        training.fit(X, KINDS, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("slices", True, "a whole number >= 1"),
+        ("slices", 0, "a whole number >= 1"),
+        ("replay_dropout", "yes", "True, False or None"),
+    ],
+)
+def test_a_wrong_option_is_refused(option, value, expected):
+    message = f"expected {option}: {expected}; received {value!r}"
+    with pytest.raises(InputError, match=message):
+        AdversarialTraining(one_output(), FGM(), "hidden", **{option: value})
+
+
+def test_weights_are_those_of_the_wrapped_model():
+    """What Keras keeps for its metrics is none of them."""
+    model = one_output()
+    training = AdversarialTraining(model, FGM(), "hidden", slices=np.int64(2))
+    training.compile("sgd", CROSS, metrics=["accuracy"])
+    training.fit(X, KINDS, verbose=0)
+    models.assert_same(training.get_weights(), model.get_weights())
+    training.set_weights([weight + 1.0 for weight in model.get_weights()])
+    models.assert_same(training.get_weights(), model.get_weights())
+
+
+def test_what_is_exported_is_the_wrapped_model(tmp_path):
+    model = one_output()
+    training = AdversarialTraining(model, FGM(), "hidden")
+    training.export(str(tmp_path / "served"))
+    served = tf.saved_model.load(str(tmp_path / "served"))
+    np.testing.assert_allclose(served.serve(X), model(X), rtol=1e-6)
 
 
 def test_a_layer_that_goes_on_with_each_pass_is_refused():

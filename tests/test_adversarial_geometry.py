@@ -182,10 +182,12 @@ def test_positions_apply_to_all_axes_after_time(shape):
     assert np.all(restricted[:, 1] == 0)
 
 
-@pytest.mark.parametrize("shape", [(2, 1), (2, 4), (2, 3, 1)])
-def test_positions_of_another_shape_are_refused(shape):
-    with pytest.raises(InputError, match=r"expected bool \[batch, time\]"):
-        restrict(tf.ones([2, 3, 5]), tf.ones(shape, tf.bool))
+def test_positions_may_be_of_several_axes():
+    positions = tf.constant([[[True, False], [False, False], [True, True]]])
+    hidden = tf.fill([1, 3, 2, 4], 2.0)
+    restricted = restrict(hidden, positions)
+    np.testing.assert_array_equal(np.any(restricted, axis=-1), positions)
+    np.testing.assert_allclose(rms(hidden, positions), [2.0], rtol=1e-6)
 
 
 def test_the_root_mean_square_counts_only_the_allowed_positions():
@@ -314,3 +316,14 @@ def test_a_warm_up_is_linear_and_then_constant():
 def test_any_function_of_the_step_is_a_schedule():
     assert float(value_at(lambda step: step * 2, tf.constant(4, tf.int64))) == 8.0
     assert float(value_at(3, tf.constant(4, tf.int64))) == 3.0
+
+
+def test_a_schedule_that_falls_below_zero_is_at_zero():
+    found = [float(value_at(lambda step: 1.5 - step, step)) for step in range(4)]
+    assert found == [1.5, 0.5, 0.0, 0.0]
+
+
+@pytest.mark.parametrize("given", [None, "1", True, [1.0, 2.0], tf.constant(False)])
+def test_a_schedule_gives_a_number(given):
+    with pytest.raises(InputError, match="epsilon: expected a function that gives a n"):
+        value_at(lambda step: given, tf.constant(4, tf.int64))

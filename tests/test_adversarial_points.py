@@ -4,6 +4,7 @@ import models
 import numpy as np
 import pytest
 import tensorflow as tf
+from adversarial_problems import scrambled
 from tensorflow import keras
 
 from tiedbert.adversarial import FGM, PGD, AdversarialTraining, OneOf
@@ -72,13 +73,6 @@ CASES = [
 ]
 
 
-def scrambled(build):
-    model = build()
-    draw = np.random.default_rng(1)
-    model.set_weights([draw.normal(size=w.shape) * 0.7 for w in model.get_weights()])
-    return model
-
-
 def by_hand(model, at, x, y):
     """The weights after a step at rate 1 on the perturbed loss, and that loss."""
     injected = inject(model, at)
@@ -104,7 +98,7 @@ def by_hand(model, at, x, y):
 
 @pytest.mark.parametrize(("build", "at"), CASES)
 def test_a_step_is_that_by_hand_with_a_perturbation_per_point(build, at):
-    model = scrambled(build)
+    model = scrambled(build(), 0.7, seed=1)
     x, y = models.batch(model), tf.ones([3, 2])
     if build is models.shared or build is parallel:
         x = list(x)
@@ -121,7 +115,7 @@ def test_a_step_is_that_by_hand_with_a_perturbation_per_point(build, at):
 def test_a_point_may_be_a_symbolic_tensor(in_a_list):
     losses = []
     for named in (False, True):
-        model = scrambled(nested)
+        model = scrambled(nested(), 0.7, seed=1)
         deep = model.get_layer("middle").get_layer("deep")
         at = "middle/deep/two" if named else deep.get_layer("two").output
         training = AdversarialTraining(model, FGM(), [at] if in_a_list else at)

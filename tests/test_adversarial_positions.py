@@ -1,12 +1,15 @@
 """Where a perturbation may be: which tokens, and which tensors of a model."""
 
+import adversarial_problems as problems
 import models
 import numpy as np
 import pytest
 import tensorflow as tf
-from adversarial_problems import ORDINARY, TOKEN_IDS, bert_like
+from adversarial_problems import ORDINARY, TOKEN_IDS, Spy, bert_like, trained
+from generation import IS_LEGACY
+from tensorflow import keras
 
-from tiedbert.adversarial import except_tokens
+from tiedbert.adversarial import FGM, AdversarialTraining, FreeLB, except_tokens
 from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.adversarial.positions import ordinary_tokens
 from tiedbert.errors import InputError
@@ -73,6 +76,65 @@ def test_given_positions_win():
     inputs = [TOKEN_IDS, TOKEN_IDS * 0]
     (positions,) = cut.positions(inputs, 0, cut.front(inputs))
     assert positions is given
+
+
+def test_given_positions_may_be_a_numpy_array():
+    spy = Spy(FGM(0.5))
+    model, inputs = bert_like(), [TOKEN_IDS, TOKEN_IDS * 0]
+    chosen = np.array([[0, 1, 0, 0]] * 2)
+    training = AdversarialTraining(model, spy, positions=lambda inputs: chosen)
+    training.compile("sgd", problems.FROM_LOGITS, run_eagerly=True)
+    training.train_on_batch(inputs, tf.constant([0, 2]))
+    assert np.any(spy.deltas[-1], axis=-1).astype(int).tolist() == chosen.tolist()
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 4, 1), (2,)])
+@pytest.mark.parametrize("method", [FGM(), FreeLB()], ids=["FGM", "FreeLB"])
+def test_given_positions_of_another_shape_are_refused(method, shape):
+    wrong = np.ones(shape, bool)
+    training = AdversarialTraining(bert_like(), method, positions=lambda inputs: wrong)
+    training.compile("sgd", problems.FROM_LOGITS)
+    inputs = [TOKEN_IDS, TOKEN_IDS * 0]
+    with pytest.raises(InputError, match=r"expected.* bool \[batch, time\].*received"):
+        training.fit(inputs, tf.constant([0, 2]), verbose=0)
+
+
+def test_positions_that_are_no_function_are_refused():
+    with pytest.raises(InputError, match="positions: a function of the inputs or None"):
+        AdversarialTraining(bert_like(), FGM(), positions=[True, False])
+
+
+class MeanOfAll(keras.layers.Layer):
+    """The mean over all axes but the first and the last; the mask ends here."""
+
+    def call(self, inputs):
+        return tf.reduce_mean(inputs, [1, 2])
+
+    def compute_mask(self, inputs, mask=None):
+        return None
+
+
+def test_a_mask_of_several_axes_tells_positions_too():
+    x = keras.Input((2, 3, 4))
+    h = keras.layers.Masking()(x)
+    h = keras.layers.Activation("linear", name="hidden")(h)
+    h = MeanOfAll()(h)
+    model = keras.Model(x, keras.layers.Dense(1)(h))
+    values = np.random.default_rng(0).normal(size=(5, 2, 3, 4)).astype("float32")
+    values[0, 1] = values[2, 0, 1:] = 0.0
+    spy = Spy(FreeLB(0.5, steps=2))
+    trained(model, spy, values, np.ones([5, 1]), loss="mse")
+    for delta in spy.deltas:
+        np.testing.assert_array_equal(np.any(delta, -1), np.any(values, -1))
+
+
+@pytest.mark.skipif(not IS_LEGACY, reason="ragged tensors of Keras 3 lose their kind")
+def test_ragged_activations_are_refused():
+    ids = keras.Input((None,), dtype="int32", ragged=True)
+    hidden = keras.layers.Embedding(5, 3, name="hidden")(ids)
+    model = keras.Model(ids, keras.layers.GlobalAveragePooling1D()(hidden))
+    with pytest.raises(InputError, match="'hidden' is ragged: cut after a layer"):
+        AdversarialTraining(model, FGM(), "hidden")
 
 
 def test_a_pooled_state_is_perturbed_everywhere():

@@ -248,7 +248,7 @@ def trace(function, tensors):
 
 def _spec(tensor):
     kinds = {"sparse": tf.SparseTensorSpec, "ragged": tf.RaggedTensorSpec}
-    kind = next((kinds[name] for name in _kind(tensor)), tf.TensorSpec)
+    kind = next((kinds[name] for name in sparse_or_ragged(tensor)), tf.TensorSpec)
     return kind(tensor.shape, tensor.dtype)
 
 
@@ -287,13 +287,13 @@ def repeat_side_effects(model, calls, new):
 def input_like(tensor, name):
     """A new Input with the shape, batch size, dtype and kind of a symbolic tensor."""
     shape = tuple(tensor.shape)
-    kind = _kind(tensor)
+    kind = sparse_or_ragged(tensor)
     return keras.Input(
         shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, name=name, **kind
     )
 
 
-def _kind(tensor) -> dict:
+def sparse_or_ragged(tensor) -> dict:
     """``{"sparse": True}``, ``{"ragged": True}`` or, for a dense tensor, nothing."""
     if LEGACY:
         kinds = {tf.SparseTensorSpec: "sparse", tf.RaggedTensorSpec: "ragged"}

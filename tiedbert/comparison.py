@@ -118,7 +118,8 @@ def difference_table(comparisons, against) -> str:
     for row in comparisons:
         if row["against"] == against:
             star = "*" if row["p_holm"] < LEVEL else ""
-            text = f"{100 * row['difference']:+.1f}{star} (p {row['p_holm']:.2g})"
+            p = "< 1e-12" if row["p_holm"] < 1e-12 else f"{row['p_holm']:.2g}"
+            text = f"{100 * row['difference']:+.1f}{star} (p {p})"
             rows.setdefault(row["method"], {})[row["epsilon"]] = text
     epsilons = next(iter(rows.values()))
     lines = [[method, *cells.values()] for method, cells in rows.items()]

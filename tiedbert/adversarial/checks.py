@@ -26,7 +26,8 @@ def _is_length(value) -> bool:
     return is_number and 0 <= value < float("inf")
 
 
-def _is_count(value) -> bool:
+def is_count(value) -> bool:
+    """Whether it is a whole number >= 1."""
     return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
 
 
@@ -40,7 +41,7 @@ def _one_of(*choices):
 
 
 _LENGTH = "a number >= 0", _is_length
-_COUNT = "a whole number >= 1", _is_count
+_COUNT = "a whole number >= 1", is_count
 # A norm in the place of a switch is a slip.
 _SWITCH = "True or False", lambda value: isinstance(value, bool)
 _RULES = {
@@ -52,7 +53,7 @@ _RULES = {
         "a number >= 0 or None",
         lambda value: value is None or _is_length(value),
     ),
-    "xi": _LENGTH,
+    "xi": ("a number > 0", lambda value: _is_length(value) and value > 0),
     "weight": _LENGTH,
     "proximal": _LENGTH,
     "momentum": (

@@ -120,18 +120,27 @@ class CutModel:
                 found.append(None)
             elif given is None:
                 found.append(None if mask is None else crossing[mask])
-            elif gather is None:
-                found.append(given)
             else:
-                index = tf.cast(input_named(gather, self._model, inputs), tf.int32)
-                found.append(tf.gather(given, index, batch_dims=1))
+                here = given
+                if gather is not None:
+                    index = tf.cast(input_named(gather, self._model, inputs), tf.int32)
+                    here = tf.gather(given, index, batch_dims=1)
+                _check_time(here, tensor)
+                found.append(here)
         return found
 
     def _given(self, inputs):
-        if self._positions is not None:
-            return self._positions(inputs)
-        tokens = token_ids_of(self._model, inputs)
-        return None if tokens is None else ordinary_tokens(*tokens)
+        """Where each token of the inputs may be perturbed; None: the masks tell."""
+        if self._positions is None:
+            tokens = token_ids_of(self._model, inputs)
+            return None if tokens is None else ordinary_tokens(*tokens)
+        given = tf.cast(self._positions(inputs), tf.bool)
+        if given.shape.rank != 2:
+            raise InputError(
+                "positions: expected a function that gives bool [batch, time], "
+                f"received {given.shape}"
+            )
+        return given
 
 
 def moved(crossing, delta) -> list:
@@ -140,6 +149,15 @@ def moved(crossing, delta) -> list:
         return crossing
     sums = [h + tf.cast(d, h.dtype) for h, d in zip(crossing, delta, strict=False)]
     return [*sums, *crossing[len(sums) :]]
+
+
+def _check_time(positions, tensor):
+    """InputError unless positions, ``[batch, time]``, are those of a hidden state."""
+    if not positions.shape.is_compatible_with(tensor.shape[:2]):
+        raise InputError(
+            f"positions: expected bool [batch, time] for a hidden state {tensor.shape},"
+            f" received {positions.shape}"
+        )
 
 
 def _default(model):
@@ -237,6 +255,11 @@ def _common(path, other) -> int:
 
 def _check_floats(cut, points):
     for tensor in cut.tensors[: cut.width]:
+        if kind := ", ".join(_keras.sparse_or_ragged(tensor)):
+            raise InputError(
+                f"a perturbation needs a dense tensor, and {_shown(points)} is {kind}: "
+                "cut after a layer that pads or pools it"
+            )
         if "float" not in _keras.dtype_name(tensor):
             dtypes = ", ".join(map(_keras.dtype_name, cut.tensors[: cut.width]))
             raise InputError(

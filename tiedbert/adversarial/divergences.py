@@ -102,7 +102,8 @@ def divergence_between(training, p, q, weights=None, given=None, symmetric=True)
         if given is None and loss is None and losses is not None:
             continue
         measure = given or measure_for(loss, symmetric)
-        value = _mean(measure(one, other), weight, _mask_of(one, other))
+        apart = measure(_with_units(one), _with_units(other))
+        value = _mean(apart, weight, _mask_of(one, other))
         total += value if factor is None else factor * value
     return total / tf.distribute.get_strategy().num_replicas_in_sync
 
@@ -157,6 +158,11 @@ def _for_outputs(values, outputs, names) -> list:
     if isinstance(values, list | tuple):
         return list(values)
     return [values] * count
+
+
+def _with_units(output):
+    """An output ``[batch]`` has one unit: its last axis is not that of its units."""
+    return output[:, None] if len(output.shape) == 1 else output
 
 
 def _mask_of(p, q):

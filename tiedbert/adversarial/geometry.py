@@ -2,8 +2,6 @@
 
 import tensorflow as tf
 
-from tiedbert.errors import InputError
-
 
 class L2:
     """The L2 norm of an example, over all its positions and units."""
@@ -118,16 +116,9 @@ NORMS = {
 
 
 def restrict(delta, positions):
-    """Zero `delta` where `positions` (bool ``[batch, time]``, or None) is False."""
+    """Zero `delta` where `positions`, bool of its first axes or None, is False."""
     if positions is None:
         return delta
-    if positions.shape.rank != 2 or not positions.shape.is_compatible_with(
-        delta.shape[:2]
-    ):
-        raise InputError(
-            f"positions: expected bool [batch, time] for a hidden state {delta.shape}, "
-            f"received {positions.shape}"
-        )
     # Not a product: what is not finite there would stay so.
     return tf.where(_spread(positions, delta), delta, tf.zeros_like(delta))
 
@@ -193,15 +184,15 @@ def _count(like, positions):
     shape = tf.cast(tf.shape(like), tf.float32)
     if positions is None:
         return tf.reshape(tf.reduce_prod(shape[1:]), [1] * like.shape.rank)
-    tokens = tf.reduce_sum(tf.cast(positions, tf.float32), axis=1)
+    tokens = tf.reduce_sum(tf.cast(positions, tf.float32), _but_first(positions))
     # Where nothing may move, everything is zeroed anyway.
-    count = tf.maximum(tokens, 1.0) * tf.reduce_prod(shape[2:])
+    count = tf.maximum(tokens, 1.0) * tf.reduce_prod(shape[positions.shape.rank :])
     return per_example(count, like)
 
 
 def _spread(positions, like):
     positions = tf.cast(positions, tf.bool)
-    for _ in range(like.shape.rank - 2):
+    for _ in range(like.shape.rank - positions.shape.rank):
         positions = positions[..., None]
     return positions
 

@@ -4,6 +4,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert.adversarial.checks import is_count
 from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.adversarial.divergences import check_means
 from tiedbert.adversarial.geometry import mean
@@ -41,12 +42,14 @@ class AdversarialTraining(keras.Model):
             one after another, for one optimizer step, in the memory of a slice. The
             same step for a loss that is a mean over rows: not where a Keras mask makes
             it a mean over tokens, and batch statistics move with each slice.
+        name: of the training.
 
     Metrics beside those of `compile` (which see the outputs of the first pass,
     unperturbed unless the method starts elsewhere): ``loss`` (what is minimized),
     ``clean_loss`` (where the method makes an unperturbed pass), ``adversarial_loss``
     (the loss, or the divergence, at the perturbation), ``delta_norm`` (mean norm of
-    the perturbation of an example, in the method's norm and unit) and
+    the perturbation of an example, in the method's norm and unit; 0 also where the loss
+    does not depend on the point) and
     ``nonfinite_gradients`` (how many examples had a gradient that was infinite or no
     number: they are left unperturbed, and no weight learns from a pass with one).
 
@@ -77,12 +80,12 @@ class AdversarialTraining(keras.Model):
         positions=None,
         replay_dropout=None,
         slices=1,
-        **kwargs,
+        name=None,
     ):
-        _check(model, method, slices)
+        _check(model, method, positions, replay_dropout, slices)
         # The model casts its own inputs: token ids given as floats must stay whole.
         # Its policy tells whether the loss is to be scaled.
-        super().__init__(autocast=False, dtype=model.dtype_policy, **kwargs)
+        super().__init__(autocast=False, dtype=model.dtype_policy, name=name)
         self.model = model
         self.method = method
         self.built = True  # callbacks ask
@@ -97,16 +100,16 @@ class AdversarialTraining(keras.Model):
             "_seeded": replays or method.replays_dropout is not None,
             "average": average,
             "replays_dropout": replays,
-            "_slices": slices,
+            "_slices": int(slices),
             "_losses_now": None,
         }.items():
             object.__setattr__(self, name, value)
         # Names that no metric of Keras has: its own "loss" is that of `evaluate`.
         self._means = {
-            name: keras.metrics.Mean(name=f"step_{name}")
+            name: keras.metrics.Mean(name=f"tiedbert_{name}")
             for name in ("loss", "clean_loss", "adversarial_loss", "delta_norm")
         }
-        self._nonfinite = keras.metrics.Sum(name="step_nonfinite_gradients")
+        self._nonfinite = keras.metrics.Sum(name="tiedbert_nonfinite_gradients")
 
     def call(self, inputs, training=None):
         """The outputs of the wrapped model."""
@@ -135,9 +138,18 @@ class AdversarialTraining(keras.Model):
         with _keras.input_errors_unwrapped():
             return super().train_on_batch(*args, **kwargs)
 
+    @property
+    def weights(self):
+        """Those of the wrapped model; Keras 2 would count the metrics."""
+        return self.model.weights
+
     def save(self, *args, **kwargs):
         """Save the wrapped model."""
         return self.model.save(*args, **kwargs)
+
+    def export(self, *args, **kwargs):
+        """Export the wrapped model for serving."""
+        return self.model.export(*args, **kwargs)
 
     def save_weights(self, *args, **kwargs):
         """Save the weights of the wrapped model."""
@@ -236,7 +248,14 @@ class AdversarialTraining(keras.Model):
         """What the metrics say, those of ours that have a name here."""
         own = {name: self._means[name].result() for name in names}
         own["nonfinite_gradients"] = _keras.result_of_sum(self._nonfinite)
-        return {**self._without_own(self.get_metrics_result()), **own}
+        theirs = self._without_own(self.get_metrics_result())
+        theirs.pop("loss", None)  # of `evaluate`
+        if taken := own.keys() & theirs.keys():
+            raise InputError(
+                f"compile: a metric has the name of a log of adversarial training, "
+                f"{min(taken)}: give it another name"
+            )
+        return {**theirs, **own}
 
     # Asked at the end of an epoch, when the metrics of several replicas are added up;
     # without names that it knows Keras would take the quotients of the last step.
@@ -264,7 +283,7 @@ class AdversarialTraining(keras.Model):
 _REFUSED = "train_step", "test_step", "compute_loss", "compute_metrics"
 
 
-def _check(model, method, slices):
+def _check(model, method, positions, replay_dropout, slices):
     if not isinstance(model, keras.Model):
         raise InputError(
             f"AdversarialTraining expected a keras.Model, received {model!r}"
@@ -273,7 +292,17 @@ def _check(model, method, slices):
         raise InputError(
             f"AdversarialTraining expected a method such as FGM(), received {method!r}"
         )
-    if not isinstance(slices, int) or slices < 1:
+    if positions is not None and not callable(positions):
+        raise InputError(
+            "AdversarialTraining expected positions: a function of the inputs or None; "
+            f"received {positions!r}"
+        )
+    if replay_dropout not in (None, True, False):
+        raise InputError(
+            "AdversarialTraining expected replay_dropout: True, False or None; "
+            f"received {replay_dropout!r}"
+        )
+    if not is_count(slices):
         raise InputError(
             f"AdversarialTraining expected slices: a whole number >= 1; received "
             f"{slices!r}"
