@@ -53,7 +53,8 @@ def trained(method, slices, rows=5, batch_size=5, **options):
     model = classifier()
     training = AdversarialTraining(model, method, "hidden", slices=slices)
     optimizer = keras.optimizers.SGD(0.5, momentum=0.9)
-    options = {"jit_compile": False, **options}
+    # To trace a step takes longer than to run a few of these.
+    options = options or {"run_eagerly": True}
     training.compile(optimizer, FROM_LOGITS, metrics=["accuracy"], **options)
     given = {"batch_size": batch_size, "epochs": 2, "shuffle": False, "verbose": 0}
     weights = EACH[:rows]
@@ -75,17 +76,14 @@ def test_slices_teach_what_the_batch_does(method):
     assert_alike(trained(method, 1, batch_size=4), trained(method, 3, batch_size=4))
 
 
-@pytest.mark.parametrize(
-    "options", [{"run_eagerly": True}, {"jit_compile": True}], ids=str
-)
-def test_slices_run_in_every_way(options):
-    assert_alike(trained(FGM(0.5), 1), trained(FGM(0.5), 2, **options))
+def test_slices_run_in_a_graph():
+    assert_alike(trained(FGM(0.5), 1), trained(FGM(0.5), 3, jit_compile=False))
 
 
 def test_slices_on_two_devices(mirrored):
     given = trained(FGM(0.5), 1, rows=4, batch_size=4)
     with mirrored.scope():
-        found = trained(FGM(0.5), 2, rows=4, batch_size=4)
+        found = trained(FGM(0.5), 2, rows=4, batch_size=4, jit_compile=False)
     assert_alike(given, found)
 
 

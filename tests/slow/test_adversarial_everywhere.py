@@ -23,9 +23,9 @@ def _noise(monkeypatch):
     problems.fix_noise(monkeypatch)
 
 
-def fit(name, model, **options):
+def fit(name, model, slices=1, **options):
     """The weights and the logs of two steps."""
-    training = AdversarialTraining(model, METHODS[name], "hidden")
+    training = AdversarialTraining(model, METHODS[name], "hidden", slices=slices)
     training.compile(keras.optimizers.SGD(0.1), problems.FROM_LOGITS, **options)
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
     history = training.fit(data, epochs=2, shuffle=False, verbose=0).history
@@ -43,6 +43,12 @@ def assert_alike(found, expected, rtol):
 def test_compiled_it_gives_the_same(name):
     expected = fit(name, problems.network(), run_eagerly=True)
     assert_alike(fit(name, problems.network(), jit_compile=True), expected, 1e-4)
+
+
+def test_slices_compiled_give_the_same():
+    expected = fit("FGM-0", problems.network(), run_eagerly=True)
+    found = fit("FGM-0", problems.network(), slices=2, jit_compile=True)
+    assert_alike(found, expected, 1e-4)
 
 
 @every_method
