@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import script_processes
 import tensorflow as tf
 from text_samples import VOCAB_SIZE, documents
 
@@ -44,7 +45,7 @@ def arguments(options):
             yield from map(str, value if isinstance(value, list) else [value])
 
 
-def start(script, *positional, cwd=None, preexec_fn=None, **options):
+def start(script, *positional, **options):
     """A process of a script, without any switch of TensorFlow in its environment."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
     command = [sys.executable, ROOT / "scripts" / f"{script}.py", *positional]
@@ -54,8 +55,6 @@ def start(script, *positional, cwd=None, preexec_fn=None, **options):
         stderr=subprocess.PIPE,
         text=True,
         env={**kept, "PYTHONPATH": str(ROOT)},
-        cwd=cwd,
-        preexec_fn=preexec_fn,
     )
 
 
@@ -589,7 +588,7 @@ BAD = {
     ),
     "full disk": (
         "pretrain",
-        {"hidden_size": 64, "output_dir": "out_full", "preexec_fn": limit_files},
+        {"hidden_size": 64, "output_dir": "out_full", "before": limit_files},
         "out_full/checkpoints cannot be written: ",
     ),
 }
@@ -604,18 +603,20 @@ def files(folder):
     }
 
 
-def refuse(script, desk, changes):
+def refuse(server, script, desk, changes):
     options = {"output_dir": "new", **GOOD[script], **changes}
     runs = options.pop("runs", ["none"]) if script == "evaluate" else []
-    return finish(start(script, *runs, cwd=desk, **options))
+    before = options.pop("before", None)
+    given = [*runs, *arguments(options)]
+    return script_processes.run(server, script, given, desk, before)
 
 
 @pytest.fixture(scope="session")
 def refused(pool, desk):
     """The processes of BAD; what was on the desk before is at ``None``."""
-    before = files(desk)
+    before, server = files(desk), script_processes.server()
     futures = {
-        name: pool.submit(refuse, script, desk, changes)
+        name: pool.submit(refuse, server, script, desk, changes)
         for name, (script, changes, _) in BAD.items()
     }
     return {None: before, **futures}
