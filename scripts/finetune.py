@@ -5,13 +5,13 @@
 
 Files are TSV or CSV with the columns `label` and `text`, UTF-8. Writes into
 --output_dir: config.json, metrics.jsonl, events/ for TensorBoard, checkpoints/ for
---resume, and model/ with bert_config.json, a Google checkpoint, tokenizer.model and
-labels.json. The weights kept are those of the epoch with the best validation accuracy.
-At the demo's size about a minute for three epochs of 12,000 reviews on two CPU cores,
-a minute and a half with FGM.
+--resume, and model/ with the classifier for bert4keras and for Hugging Face, its
+tokenizer and its labels (docs/runs.md). The weights kept are those of the epoch with
+the best validation accuracy. At the demo's size about a minute for three epochs of
+12,000 reviews on two CPU cores, a minute and a half with FGM.
 
 An adversary is a class of tiedbert.adversarial in lower case; its options are the
-arguments of that class, described there, e.g.
+arguments of that class, which `pydoc tiedbert.adversarial.PGD` describes, e.g.
 
     --adversary pgd --epsilon 0.5 --method_option steps=3 step_size=0.2 norm=linf
 """

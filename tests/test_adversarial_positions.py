@@ -81,17 +81,20 @@ def test_given_positions_win():
 def test_given_positions_may_be_a_numpy_array():
     spy = Spy(FGM(0.5))
     model, inputs = bert_like(), [TOKEN_IDS, TOKEN_IDS * 0]
-    chosen = np.array([[0, 1, 0, 0]] * 2)
+    chosen = np.array([[0, 1, 0, 0]] * 2) > 0
     training = AdversarialTraining(model, spy, positions=lambda inputs: chosen)
     training.compile("sgd", problems.FROM_LOGITS, run_eagerly=True)
     training.train_on_batch(inputs, tf.constant([0, 2]))
-    assert np.any(spy.deltas[-1], axis=-1).astype(int).tolist() == chosen.tolist()
+    assert np.any(spy.deltas[-1], axis=-1).tolist() == chosen.tolist()
 
 
-@pytest.mark.parametrize("shape", [(2, 3), (2, 4, 1), (2,)])
+WRONG = [np.ones(shape, bool) for shape in [(2, 3), (2, 4, 1), (2,)]]
+WRONG += [np.ones([2, 4]), np.full([2, 4], "a"), None]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=lambda w: getattr(w, "shape", w))
 @pytest.mark.parametrize("method", [FGM(), FreeLB()], ids=["FGM", "FreeLB"])
-def test_given_positions_of_another_shape_are_refused(method, shape):
-    wrong = np.ones(shape, bool)
+def test_what_positions_give_is_refused(method, wrong):
     training = AdversarialTraining(bert_like(), method, positions=lambda inputs: wrong)
     training.compile("sgd", problems.FROM_LOGITS)
     inputs = [TOKEN_IDS, TOKEN_IDS * 0]

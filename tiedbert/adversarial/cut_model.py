@@ -134,11 +134,14 @@ class CutModel:
         if self._positions is None:
             tokens = token_ids_of(self._model, inputs)
             return None if tokens is None else ordinary_tokens(*tokens)
-        given = tf.cast(self._positions(inputs), tf.bool)
-        if given.shape.rank != 2:
+        given = self._positions(inputs)
+        if given is not None:
+            given = tf.convert_to_tensor(given)
+        if given is None or given.dtype != tf.bool or given.shape.rank != 2:
+            kind = None if given is None else f"{given.dtype.name} {given.shape}"
             raise InputError(
                 "positions: expected a function that gives bool [batch, time], "
-                f"received {given.shape}"
+                f"received {kind}"
             )
         return given
 

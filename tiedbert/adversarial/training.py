@@ -295,7 +295,7 @@ def _check(model, method, positions, replay_dropout, slices):
     if positions is not None and not callable(positions):
         raise InputError(
             "AdversarialTraining expected positions: a function of the inputs or None; "
-            f"received {positions!r}"
+            f"received a {type(positions).__name__}"
         )
     if replay_dropout not in (None, True, False):
         raise InputError(
