@@ -11,7 +11,7 @@ the best validation accuracy. At the demo's size about a minute for three epochs
 12,000 reviews on two CPU cores, a minute and a half with FGM.
 
 An adversary is a class of tiedbert.adversarial in lower case; its options are the
-arguments of that class, which `pydoc tiedbert.adversarial.PGD` describes, e.g.
+arguments of that class (`python -m pydoc tiedbert.adversarial.PGD`), e.g.
 
     --adversary pgd --epsilon 0.5 --method_option steps=3 step_size=0.2 norm=linf
 """

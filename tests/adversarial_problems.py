@@ -2,6 +2,7 @@
 
 import numpy as np
 import tensorflow as tf
+from generation import IS_LEGACY
 from tensorflow import keras
 
 from tiedbert.adversarial import (
@@ -125,6 +126,13 @@ def assert_close(found, expected, rtol=1e-5, atol=1e-6):
     """Weights one by one."""
     for value, other in zip(found, expected, strict=True):
         np.testing.assert_allclose(value, other, rtol=rtol, atol=atol)
+
+
+def set_policy(name):
+    """Let new layers have this dtype policy, in either Keras."""
+    policies = keras.mixed_precision if IS_LEGACY else keras.config
+    setter = "set_global_policy" if IS_LEGACY else "set_dtype_policy"
+    getattr(policies, setter)(name)
 
 
 def scrambled(model, scale=1.0, seed=0):

@@ -342,17 +342,11 @@ def test_optimizers(name):
     assert_as_plain(one_output, X, KINDS, loss=CROSS, optimizer=made)
 
 
-def policy(name):
-    policies = keras.mixed_precision if IS_LEGACY else keras.config
-    setter = "set_global_policy" if IS_LEGACY else "set_dtype_policy"
-    getattr(policies, setter)(name)
-
-
 @pytest.mark.parametrize("name", ["mixed_bfloat16", "mixed_float16"])
 def test_half_precision(name):
     """The second batch is too large for the loss scale: that step is left out."""
     x = np.concatenate([X[:2], 1e4 * X[2:4], X[:2]]) if name == "mixed_float16" else X
-    policy(name)
+    problems.set_policy(name)
     try:
         data = {"x": x, "y": x[:, :1] * 0.1, "loss": "mse", "at": "first"}
         models_made = []
@@ -367,7 +361,7 @@ def test_half_precision(name):
         given = plain(build, **data)
         found = adversarial(build, **data, at=at, method=ONE)
     finally:
-        policy("float32")
+        problems.set_policy("float32")
     for old, new in zip(given[0], found[0], strict=True):
         assert np.all(np.isfinite(new))
         np.testing.assert_allclose(new, old, rtol=0.02, atol=5e-3)
@@ -661,11 +655,11 @@ def test_a_layer_that_goes_on_with_each_pass_is_refused():
 
 
 def test_the_policy_of_the_model_tells_whether_the_loss_is_scaled():
-    policy("mixed_float16")
+    problems.set_policy("mixed_float16")
     try:
         model = one_output()
     finally:
-        policy("float32")
+        problems.set_policy("float32")
     scaled = []
     for whole in (model, AdversarialTraining(model, FGM(), "hidden")):
         whole.compile("sgd", CROSS)

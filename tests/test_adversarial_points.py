@@ -160,8 +160,8 @@ def test_one_of_several_points_is_perturbed_in_each_step():
         model = models.chain()
         at = OneOf("last", "first", "middle")
         x, y = models.batch(model), tf.ones([3, 2])
-        seen = np.array(watched(model, at, x, y, epochs=9))
-        assert seen.shape == (9, 3, 3)  # steps, points, examples
+        seen = np.array(watched(model, at, x, y, epochs=20))
+        assert seen.shape == (20, 3, 3)  # steps, points, examples
         np.testing.assert_allclose(seen.max(axis=1), EPSILON, rtol=1e-5)
         assert np.all(np.sum(seen > 0, axis=1) == 1)
         which = seen[:, :, 0].argmax(axis=1)

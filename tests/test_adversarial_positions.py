@@ -88,7 +88,7 @@ def test_given_positions_may_be_a_numpy_array():
     assert np.any(spy.deltas[-1], axis=-1).tolist() == chosen.tolist()
 
 
-WRONG = [np.ones(shape, bool) for shape in [(2, 3), (2, 4, 1), (2,)]]
+WRONG = [np.ones(shape, bool) for shape in [(2, 1), (2, 3), (2, 4, 1), (2,)]]
 WRONG += [np.ones([2, 4]), np.full([2, 4], "a"), None]
 
 

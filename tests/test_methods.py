@@ -124,8 +124,11 @@ class Count(layers.Layer):
 PARTS = "front", "first", "rest"
 
 
-def units(method):
-    """Units of work in a step: before the cut, in the first block behind, and after."""
+DATA = np.ones((4, 2), np.float32), np.array([0, 1, 0, 1])
+
+
+def counting(method):
+    """A training whose model counts: see :func:`units`."""
     COUNTS.clear()
     front, first, rest = (Count(name=name) for name in PARTS)
     x = keras.Input((2,))
@@ -140,10 +143,14 @@ def units(method):
         training = AdversarialTraining(model, method, "hidden")
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     training.compile("sgd", loss)
-    data = np.ones((4, 2), np.float32), np.array([0, 1, 0, 1])
-    training.train_on_batch(*data)
+    return training
+
+
+def units(run):
+    """Units of work in a call: before the cut, in the first block behind, and after."""
+    run(*DATA)
     before = [sum(COUNTS[name].values()) for name in PARTS]
-    training.train_on_batch(*data)
+    run(*DATA)
     after = [sum(COUNTS[name].values()) for name in PARTS]
     return [now - then for now, then in zip(after, before, strict=True)]
 
@@ -171,17 +178,19 @@ def units(method):
 )
 def test_the_cost_is_the_work_that_was_counted(name, values):
     method = None if name is None else method_of(name, values)
-    front, _, rest = units(method)
+    training = counting(method)
+    front, _, rest = units(training.train_on_batch)
     assert rest == pytest.approx(3 * passes(method).cost)
     # FreeAT takes an optimizer step in each replay; SMART's average is a whole model.
     average = name == "smart" and bool(values)
     assert front == 3 * (method.replays if name == "freeat" else 1) + average
+    assert units(training.test_on_batch) == [1, 1, 1]
 
 
 @pytest.mark.parametrize("values", [{}, {"outer": 2, "inner": 1}])
 def test_yopo_pays_its_inner_steps_in_the_first_block(values):
     method = method_of("yopo", {**values, "until": "block"})
-    front, first, rest = units(method)
+    front, first, rest = units(counting(method).train_on_batch)
     assert front == 3
     assert rest == 3 * passes(method, first_block=0.0).cost
     assert first == pytest.approx(3 * passes(method, first_block=1.0).cost)

@@ -4,7 +4,6 @@ import adversarial_problems as problems
 import numpy as np
 import pytest
 import tensorflow as tf
-from generation import IS_LEGACY
 from tensorflow import keras
 
 from tiedbert.adversarial import AdversarialTraining
@@ -60,20 +59,14 @@ def test_two_devices_train_as_one(name, mirrored):
     assert_alike(found, expected, 1e-4)
 
 
-def set_policy(name):
-    policies = keras.mixed_precision if IS_LEGACY else keras.config
-    setter = "set_global_policy" if IS_LEGACY else "set_dtype_policy"
-    getattr(policies, setter)(name)
-
-
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 @every_method
 def test_half_precision_gives_nearly_the_same(name, policy):
     expected = fit(name, problems.network(), run_eagerly=True)
-    set_policy(policy)
+    problems.set_policy(policy)
     try:
         found = fit(name, problems.network(), run_eagerly=True)
     finally:
-        set_policy("float32")
+        problems.set_policy("float32")
     assert found[1]["nonfinite_gradients"] == [0.0, 0.0]
     assert_alike(found, expected, 0.05)

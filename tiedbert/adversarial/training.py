@@ -82,7 +82,8 @@ class AdversarialTraining(keras.Model):
         slices=1,
         name=None,
     ):
-        _check(model, method, positions, replay_dropout, slices)
+        _check_arguments(model, method, positions, replay_dropout, slices)
+        _check_model(model)
         # The model casts its own inputs: token ids given as floats must stay whole.
         # Its policy tells whether the loss is to be scaled.
         super().__init__(autocast=False, dtype=model.dtype_policy, name=name)
@@ -283,7 +284,7 @@ class AdversarialTraining(keras.Model):
 _REFUSED = "train_step", "test_step", "compute_loss", "compute_metrics"
 
 
-def _check(model, method, positions, replay_dropout, slices):
+def _check_arguments(model, method, positions, replay_dropout, slices):
     if not isinstance(model, keras.Model):
         raise InputError(
             f"AdversarialTraining expected a keras.Model, received {model!r}"
@@ -309,6 +310,10 @@ def _check(model, method, positions, replay_dropout, slices):
         )
     if slices > 1 and method.replays > 1:
         raise InputError("FreeAT steps within a batch, which slices=1 alone allows")
+
+
+def _check_model(model):
+    """InputError for a model of which `fit` would do something else than it says."""
     taken = {"clean", "adversarial"} & set(model.output_names)
     if taken and len(model.output_names) > 1:
         name = min(taken)
