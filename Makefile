@@ -19,9 +19,6 @@ TORCH ?= torch==2.13.0
 # TensorFlow's start-up notes are of no use to a reader of tests or of the demo.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-# Where the tests for both Kerases are; test-all adds a folder.
-TEST_FOLDERS ?= tests
-
 .PHONY: demo test test-keras-3 test-keras-2 test-bert test-scripts test-all \
 	test-peers lint bench lock clean
 
@@ -41,10 +38,10 @@ KERAS_2 := TF_USE_LEGACY_KERAS=1 TF_KERAS=1 $(BIN)/python -m pytest
 KERAS_3 := TF_USE_LEGACY_KERAS=0 TF_KERAS=0 $(BIN)/python -m pytest
 
 test-keras-3: $(INSTALLED)
-	@$(KERAS_3) $(TEST_FOLDERS)
+	@$(KERAS_3) tests
 
 test-keras-2: $(INSTALLED)
-	@$(KERAS_2) $(TEST_FOLDERS) $(BERT_TESTS:%='--ignore-glob=*/%') \
+	@$(KERAS_2) tests $(BERT_TESTS:%='--ignore-glob=*/%') \
 		$(SCRIPT_TESTS:%='--ignore-glob=*/%')
 
 test-bert: $(INSTALLED)
@@ -53,12 +50,13 @@ test-bert: $(INSTALLED)
 test-scripts: $(INSTALLED)
 	@$(KERAS_2) $(wildcard $(SCRIPT_TESTS:%=tests/%))
 
-# The same and what takes long: real models, cut at every one of their tensors, examples
-# that train, more random models, and keras-hub, which bert4keras' process cannot import.
+# The same and what is marked slow: real models, cut at every one of their tensors,
+# examples that train, every variant of every method, more random models; and keras-hub,
+# which bert4keras' process cannot import.
 test-all: $(INSTALLED) $(HUB_INSTALLED)
 	@failed=0; \
-	TIEDBERT_EXAMPLES=20 \
-	$(MAKE) --no-print-directory test TEST_FOLDERS="tests tests/slow" || failed=1; \
+	TIEDBERT_EXAMPLES=20 PYTEST_ADDOPTS="-m ''" \
+	$(MAKE) --no-print-directory test || failed=1; \
 	$(HUB_BIN)/python -m pytest tests/hub || failed=1; \
 	exit $$failed
 

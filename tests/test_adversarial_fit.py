@@ -19,6 +19,7 @@ import pytest
 import tensorflow as tf
 from generation import IS_LEGACY
 from tensorflow import keras
+from variants import first_of, slow
 
 from tiedbert.adversarial import (
     FGM,
@@ -70,7 +71,7 @@ def trained(model, whole, x, y, optimizer, fit, **options):
     # To trace a step takes longer than to run a few of these.
     options = options if options.keys() & COMPILED else {"run_eagerly": True, **options}
     whole.compile(optimizer, **options)
-    given = {"batch_size": 2, "epochs": 2, "shuffle": False, "verbose": 0, **dict(fit)}
+    given = {"batch_size": 2, "epochs": 1, "shuffle": False, "verbose": 0, **dict(fit)}
     history = whole.fit(x, y, **given).history
     return model.get_weights(), history
 
@@ -169,9 +170,14 @@ def test_weights_and_validation(fit):
     assert_as_plain(one_output, X, KINDS, loss=CROSS, fit=fit, **options)
 
 
-@pytest.mark.parametrize("run_eagerly", [True, False])
 @pytest.mark.parametrize(
-    ("activation", "loss"), [("softmax", CROSS), ("sigmoid", "binary_crossentropy")]
+    ("activation", "loss", "run_eagerly"),
+    [
+        ("softmax", CROSS, True),
+        ("softmax", CROSS, False),
+        ("sigmoid", "binary_crossentropy", True),
+        slow("sigmoid", "binary_crossentropy", False),
+    ],
 )
 @every_method
 def test_certain_and_wrong_probabilities(activation, loss, method, run_eagerly):
@@ -339,7 +345,8 @@ if not IS_LEGACY:
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_optimizers(name):
     made = OPTIMIZERS[name]
-    assert_as_plain(one_output, X, KINDS, loss=CROSS, optimizer=made)
+    fit = {"epochs": 2}
+    assert_as_plain(one_output, X, KINDS, loss=CROSS, optimizer=made, fit=fit)
 
 
 @pytest.mark.parametrize("name", ["mixed_bfloat16", "mixed_float16"])
@@ -385,7 +392,7 @@ REPLICAS = {
 }
 
 
-@pytest.mark.parametrize("case", REPLICAS)
+@pytest.mark.parametrize("case", first_of(["outputs", "mask"], REPLICAS))
 def test_replicas_train_as_one(case, mirrored):
     build, x, y, at, options = REPLICAS[case]
     method = PGD(0.3, steps=3, clean=True)
@@ -405,7 +412,7 @@ def test_replicas_train_as_one(case, mirrored):
     assert_alike(alone, found, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [BOTH, VAT(0.0), GradientPenalty(0.0)])
+@pytest.mark.parametrize("method", [BOTH, slow(VAT(0.0)), slow(GradientPenalty(0.0))])
 def test_a_replica_may_have_no_rows(method, mirrored):
     """The last batch of five rows has one. Keras then counts it half."""
     data = tf.data.Dataset.from_tensor_slices((X, KINDS)).batch(4)
@@ -444,6 +451,7 @@ def test_examples_that_fail_are_counted_over_all_replicas(mirrored):
     assert counts == [[1.0, 1.0], [1.0, 1.0]]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not IS_LEGACY, reason="fails in Keras 3 itself (keras issue 20585)")
 def test_workers_train_as_one():
     alone = adversarial_worker.trained()
@@ -671,10 +679,10 @@ def test_the_policy_of_the_model_tells_whether_the_loss_is_scaled():
     "method",
     [
         BOTH,
-        VAT(0.0),
+        slow(VAT(0.0)),
         SMART(0.0, proximal=0.5, momentum=0.0),
         GradientPenalty(0.0),
-        RDrop(),
+        slow(RDrop()),
     ],
 )
 def test_double_precision(method):
@@ -783,10 +791,10 @@ class Counting(Method):
 @pytest.mark.parametrize(
     "method",
     [
-        FGM(),
+        slow(FGM()),
         PGD(random_start=True, clean=True),
-        FreeLB(),
-        VAT(),
+        slow(FreeLB()),
+        slow(VAT()),
         YOPO(until="hidden", inner=2),
     ],
     ids=lambda method: type(method).__name__,

@@ -15,6 +15,7 @@ from adversarial_problems import (
     trained,
 )
 from tensorflow import keras
+from variants import first_of, slow
 
 from tiedbert import adversarial
 from tiedbert.adversarial import (
@@ -39,15 +40,16 @@ from tiedbert.errors import InputError
 
 layers = keras.layers
 METHODS = methods()
-every_method = pytest.mark.parametrize("name", METHODS)
-# For what takes time: the last of each, which has loops where there are any.
-one_of_each = pytest.mark.parametrize(
-    "name", {type(method): name for name, method in METHODS.items()}.values()
-)
+# The last of each, which has loops where there are any.
+ONE_OF_EACH = [*{type(method): name for name, method in METHODS.items()}.values()]
+one_of_each = pytest.mark.parametrize("name", ONE_OF_EACH)
+every_method = pytest.mark.parametrize("name", first_of(ONE_OF_EACH, METHODS))
 UNPERTURBED = {"RDrop", "GradientPenalty"}
-perturbing = pytest.mark.parametrize(
-    "name", [name for name in METHODS if name.split("-")[0] not in UNPERTURBED]
-)
+PERTURBING = [name for name in METHODS if name.split("-")[0] not in UNPERTURBED]
+perturbing = pytest.mark.parametrize("name", first_of(ONE_OF_EACH, PERTURBING))
+# What trains in a graph or at twice the width, where that takes time.
+LOOPS = ["PGD-3", "FreeLB-8", "YOPO-10", "SMART-13"]
+some_methods = pytest.mark.parametrize("name", first_of(LOOPS, ONE_OF_EACH))
 
 
 def test_every_method_is_in_the_battery():
@@ -102,7 +104,7 @@ CLIMBERS = {
 
 @pytest.mark.parametrize(
     ("norm", "relative"),
-    [("l2", False), ("linf", False), ("l2_per_token", False), ("l2", True)],
+    [("l2", False), slow("linf", False), slow("l2_per_token", False), ("l2", True)],
 )
 @pytest.mark.parametrize("name", CLIMBERS)
 def test_squared_loss_of_a_linear_model(name, norm, relative):
@@ -402,7 +404,7 @@ DATA = np.random.default_rng(1).normal(size=(6, 3)).astype("float32")
 LABELS = np.array([0, 2, 1, 1, 0, 2])
 
 
-@one_of_each
+@some_methods
 def test_in_a_graph_it_does_what_it_does_eagerly(name, monkeypatch):
     problems.fix_noise(monkeypatch)
     start = problems.network().get_weights()
@@ -465,7 +467,7 @@ def test_padding_is_not_perturbed(name):
     assert np.all(np.any(spy.deltas[-1], axis=-1)[x != 0])
 
 
-@pytest.mark.parametrize("per_token", [False, True], ids=["text", "token"])
+@pytest.mark.parametrize("per_token", [False, slow(True)], ids=["text", "token"])
 @one_of_each
 def test_padding_changes_nothing(name, per_token, monkeypatch):
     """The same weights learn the same from a batch with and without padding."""
@@ -590,7 +592,7 @@ def test_no_weight_is_lost_to_a_gradient_that_is_no_number(name, only_moved):
     assert all(np.all(np.isfinite(weight)) for weight in model.get_weights())
     if not only_moved and not isinstance(METHODS[name], YOPO):  # the rest is free of it
         assert_close(model.get_weights(), before)
-    elif name in ("PGD-3", "FreeLB-3"):
+    elif name in ("PGD-3", "FreeLB-8"):
         # It stays where it was once a gradient of it was none.
         assert logs["nonfinite_gradients"] == 1.0
         assert any(

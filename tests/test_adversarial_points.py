@@ -104,9 +104,9 @@ def test_a_step_is_that_by_hand_with_a_perturbation_per_point(build, at):
         x = list(x)
     expected, loss = by_hand(model, at, x, y)
     training = AdversarialTraining(model, FGM(EPSILON, clean=False), at)
-    training.compile(keras.optimizers.SGD(1.0), "mse", jit_compile=False)
-    history = training.fit(x, y, batch_size=3, verbose=0).history
-    assert history["adversarial_loss"][0] == pytest.approx(loss, rel=1e-5)
+    training.compile(keras.optimizers.SGD(1.0), "mse", run_eagerly=True)
+    logs = training.train_on_batch(x, y, return_dict=True)
+    assert logs["adversarial_loss"] == pytest.approx(loss, rel=1e-5)
     for ours, theirs in zip(model.trainable_variables, expected, strict=True):
         np.testing.assert_allclose(ours.numpy(), theirs, rtol=1e-4, atol=1e-5)
 
@@ -119,10 +119,8 @@ def test_a_point_may_be_a_symbolic_tensor(in_a_list):
         deep = model.get_layer("middle").get_layer("deep")
         at = "middle/deep/two" if named else deep.get_layer("two").output
         training = AdversarialTraining(model, FGM(), [at] if in_a_list else at)
-        training.compile("sgd", "mse", jit_compile=False)
-        x = models.batch(model)
-        history = training.fit(x, tf.ones([3, 2]), batch_size=3, verbose=0).history
-        losses.append(history["loss"])
+        training.compile("sgd", "mse", run_eagerly=True)
+        losses.append(training.train_on_batch(models.batch(model), tf.ones([3, 2])))
     assert losses[0] == losses[1]
 
 
@@ -145,11 +143,12 @@ class Watch(Method):
         return Trained(learned.loss, learned.loss, ball.size(delta))
 
 
-def watched(model, at, x, y, epochs=1, **options):
+def watched(model, at, x, y, steps=1, **options):
     watch = Watch()
     training = AdversarialTraining(model, watch, at, **options)
     training.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
-    training.fit(x, y, batch_size=3, epochs=epochs, verbose=0)
+    for _ in range(steps):
+        training.train_on_batch(x, y)
     return watch.seen
 
 
@@ -160,7 +159,7 @@ def test_one_of_several_points_is_perturbed_in_each_step():
         model = models.chain()
         at = OneOf("last", "first", "middle")
         x, y = models.batch(model), tf.ones([3, 2])
-        seen = np.array(watched(model, at, x, y, epochs=20))
+        seen = np.array(watched(model, at, x, y, steps=20))
         assert seen.shape == (20, 3, 3)  # steps, points, examples
         np.testing.assert_allclose(seen.max(axis=1), EPSILON, rtol=1e-5)
         assert np.all(np.sum(seen > 0, axis=1) == 1)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from generation import IS_LEGACY
 from tensorflow import keras
+from variants import slow
 
 from tiedbert.adversarial import FGM, AdversarialTraining, FreeAT, FreeLB, RDrop
 from tiedbert.adversarial.method import Method
@@ -208,8 +209,8 @@ def test_passes_share_their_dropout_on_request(replay):
         (FGM(0.0), {"replay_dropout": True}, True),
         (FGM(0.0), {"replay_dropout": True, "compile": {"jit_compile": True}}, True),
         (FGM(0.0), {}, False),
-        (FGM(0.0), {"replay_dropout": False}, False),
-        (FGM(0.0), {"compile": {"jit_compile": True}}, False),
+        slow(FGM(0.0), {"replay_dropout": False}, False),
+        slow(FGM(0.0), {"compile": {"jit_compile": True}}, False),
     ],
     ids=["FreeLB", "replay", "replay-jit", "default", "not", "not-jit"],
 )

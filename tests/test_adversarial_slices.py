@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow import keras
+from variants import slow
 
 from tiedbert.adversarial import (
     FGM,
@@ -29,12 +30,12 @@ FROM_LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 # None of them draws anything.
 METHODS = [
     FGM(0.5),
-    FGM(0.5, clean=False),
+    slow(FGM(0.5, clean=False)),
     PGD(0.5, steps=3),
-    FreeLB(0.5, random_start=False),
+    slow(FreeLB(0.5, random_start=False)),
     GradientPenalty(),
-    SMART(0.0, proximal=1.0),
-    RDrop(),
+    slow(SMART(0.0, proximal=1.0)),
+    slow(RDrop()),
 ]
 
 

@@ -1,4 +1,7 @@
-"""The examples print what examples/README.md says; those that train: tests/slow."""
+"""The examples print what examples/README.md says.
+
+Those that train are in test_training_examples.py.
+"""
 
 import os
 import re
@@ -9,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from generation import IS_LEGACY
+from variants import slow
 
 from tiedbert.errors import InputError
 
@@ -77,6 +81,7 @@ def test_example_runs_as_a_reader_runs_it():
     assert promised_lines()[example] in done.stdout.splitlines()
 
 
+@pytest.mark.slow
 @pytest.mark.legacy_keras
 def test_training_example_on_a_table_of_the_reader(tmp_path):
     table = tmp_path / "table.tsv"
@@ -105,7 +110,7 @@ def test_a_table_that_is_none_is_said_so(text, message, tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(IS_LEGACY, reason="under Keras 2 it runs")
-@pytest.mark.parametrize("example", [NEEDS_BERT, MINILM, AS_A_READER])
+@pytest.mark.parametrize("example", [slow(NEEDS_BERT), slow(MINILM), AS_A_READER])
 def test_the_bert_examples_say_which_keras_they_need(example):
     done = run(EXAMPLES / example)
     assert done.returncode == 1

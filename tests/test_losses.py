@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
+from variants import first_of
 
 from tiedbert.errors import InputError
 from tiedbert.losses import tied_cross_entropy, tied_cross_entropy_by_position
@@ -104,7 +105,7 @@ def test_a_number_of_positions_known_only_later(count, jit_compile):
 
 
 @every_mode
-@every_option
+@pytest.mark.parametrize("options", first_of(OPTIONS[3:], OPTIONS))
 def test_second_derivatives(mode, options):
     """Through every first derivative, whatever is made of it."""
     *values, labels, weights = sample()

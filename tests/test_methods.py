@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow import keras
+from variants import slow
 
 from tiedbert import adversarial
 from tiedbert.adversarial import PGD, YOPO, AdversarialTraining
@@ -160,19 +161,19 @@ def units(run):
     [
         (None, {}),
         ("fgm", {}),
-        ("fgm", {"clean": False}),
-        ("pgd", {}),
+        slow("fgm", {"clean": False}),
+        slow("pgd", {}),
         ("pgd", {"steps": 2, "clean": True}),
-        ("pgd", {"random_start": True, "clean": True}),
+        slow("pgd", {"random_start": True, "clean": True}),
         ("random_noise", {}),
-        ("random_noise", {"clean": True}),
+        slow("random_noise", {"clean": True}),
         ("freeat", {"replays": 2}),
         ("freelb", {"steps": 2, "clean": True}),
         ("vat", {"steps": 2}),
-        ("smart", {}),
+        slow("smart", {}),
         ("smart", {"proximal": 1.0}),
-        ("alum", {"steps": 2}),
-        ("r3f", {}),
+        slow("alum", {"steps": 2}),
+        slow("r3f", {}),
         ("rdrop", {}),
     ],
 )

@@ -5,6 +5,7 @@ import pytest
 from models import MODELS
 from tensorflow import keras
 from test_surgery_picture import classifier, encoder
+from variants import first_of
 
 from tiedbert.errors import InputError
 from tiedbert.surgery import cut_at
@@ -40,10 +41,13 @@ def deep():
     return keras.Model(y, both)
 
 
-BUILDS = [*MODELS, encoder, classifier, masked_backbone, deep]
+OF_ALL_KINDS = [encoder, classifier, masked_backbone, deep]
+BUILDS = [*MODELS, *OF_ALL_KINDS]
 
 
-@pytest.mark.parametrize("build", BUILDS, ids=lambda build: build.__name__)
+@pytest.mark.parametrize(
+    "build", first_of(OF_ALL_KINDS, BUILDS), ids=lambda build: build.__name__
+)
 def test_every_point_is_told_what_a_cut_there_finds(build):
     model = build()
     points = cut_points(model)

@@ -30,7 +30,7 @@ from tiedbert.errors import InputError
 from tiedbert.graph import Graph
 from tiedbert.surgery import features, inject, insert, remove, replace, split
 
-EXAMPLES = int(os.environ.get("TIEDBERT_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("TIEDBERT_EXAMPLES", "1"))
 
 # Keras 3 says so of every nested model, also of those that pass the mask on; and of
 # `Plain`, of which it is true.

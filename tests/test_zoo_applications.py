@@ -5,6 +5,7 @@ import pytest
 from cuts import cut_at_all, cut_in_training, cut_points
 from generation import IS_LEGACY
 
+pytestmark = pytest.mark.slow
 # Keras 2 takes much longer to make the two halves; there every fifth cut must do.
 STEP = 5 if IS_LEGACY else 1
 

@@ -8,6 +8,7 @@ from tensorflow import keras
 
 from tiedbert.adversarial import AdversarialTraining
 
+pytestmark = pytest.mark.slow
 METHODS = problems.methods()
 every_method = pytest.mark.parametrize("name", METHODS)
 DRAW = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import bert_zoo
 import pytest
 from cuts import cut_at_all, cut_in_training, cut_points, name_of
 
-pytestmark = pytest.mark.legacy_keras
+pytestmark = [pytest.mark.legacy_keras, pytest.mark.slow]
 every_model = pytest.mark.parametrize("name", bert_zoo.MODELS)
 
 

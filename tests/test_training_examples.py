@@ -25,6 +25,7 @@ def test_every_example_is_run_somewhere():
     assert sorted([*NUMBERED, *SMALL, AS_A_READER, MINILM, HUB]) == SCRIPTS
 
 
+@pytest.mark.slow
 @pytest.mark.legacy_keras
 @pytest.mark.parametrize("example", SMALL)
 def test_training_example_on_a_little(example, monkeypatch, capsys):
