@@ -2,7 +2,7 @@
 
 import pytest
 import tensorflow as tf
-from generation import IS_LEGACY, KERAS_FREE_TEST_FILES, LEGACY_TEST_FILES, NAME
+from generation import ALIKE_TEST_FILES, IS_LEGACY, LEGACY_TEST_FILES, NAME
 from tensorflow import keras
 
 # One processor stands for two devices wherever a test asks for them; before TensorFlow
@@ -13,7 +13,7 @@ tf.config.set_logical_device_configuration(
     [tf.config.LogicalDeviceConfiguration() for _ in DEVICES],
 )
 
-collect_ignore_glob = KERAS_FREE_TEST_FILES if IS_LEGACY else LEGACY_TEST_FILES
+collect_ignore_glob = [] if IS_LEGACY else LEGACY_TEST_FILES
 
 
 def pytest_report_header():
@@ -22,6 +22,9 @@ def pytest_report_header():
 
 def pytest_collection_modifyitems(items):
     if IS_LEGACY:
+        for item in items:
+            if any(item.path.match(pattern) for pattern in ALIKE_TEST_FILES):
+                item.add_marker(pytest.mark.slow)
         return
     skip = pytest.mark.skip(reason="needs bert4keras: set TF_USE_LEGACY_KERAS=1")
     for item in items:

@@ -16,13 +16,20 @@ LEGACY_TEST_FILES = [
     "test_scripts*.py",
 ]
 
-# What stands on no Keras at all is tested once, beside Keras 3.
-KERAS_FREE_TEST_FILES = [
+# What they test stands on no Keras, or calls only what the Kerases do alike: under
+# Keras 2 they are slow, that is left to `make test-all`.
+ALIKE_TEST_FILES = [
+    "test_adversarial_divergences.py",
+    "test_adversarial_geometry.py",
+    "test_adversarial_methods.py",
     "test_command.py",
     "test_comparison.py",
     "test_demo.py",
+    "test_losses.py",
+    "test_methods.py",
     "test_plots.py",
     "test_prepare_corpus.py",
+    "test_robustness.py",
     "test_runs.py",
     "test_significance.py",
     "test_text_*.py",

@@ -338,11 +338,12 @@ OPTIMIZERS = {
         keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5)
     ),
 }
+UNLIKE = ["global_clipnorm", "adamw", "schedule", "accumulation"]
 if not IS_LEGACY:
     OPTIMIZERS["accumulation"] = optimizer(gradient_accumulation_steps=2)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", first_of(UNLIKE, OPTIMIZERS))
 def test_optimizers(name):
     made = OPTIMIZERS[name]
     fit = {"epochs": 2}
@@ -392,7 +393,7 @@ REPLICAS = {
 }
 
 
-@pytest.mark.parametrize("case", first_of(["outputs", "mask"], REPLICAS))
+@pytest.mark.parametrize("case", first_of(["mask"], REPLICAS))
 def test_replicas_train_as_one(case, mirrored):
     build, x, y, at, options = REPLICAS[case]
     method = PGD(0.3, steps=3, clean=True)

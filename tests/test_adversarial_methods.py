@@ -42,7 +42,6 @@ layers = keras.layers
 METHODS = methods()
 # The last of each, which has loops where there are any.
 ONE_OF_EACH = [*{type(method): name for name, method in METHODS.items()}.values()]
-one_of_each = pytest.mark.parametrize("name", ONE_OF_EACH)
 every_method = pytest.mark.parametrize("name", first_of(ONE_OF_EACH, METHODS))
 UNPERTURBED = {"RDrop", "GradientPenalty"}
 PERTURBING = [name for name in METHODS if name.split("-")[0] not in UNPERTURBED]
@@ -468,7 +467,7 @@ def test_padding_is_not_perturbed(name):
 
 
 @pytest.mark.parametrize("per_token", [False, slow(True)], ids=["text", "token"])
-@one_of_each
+@some_methods
 def test_padding_changes_nothing(name, per_token, monkeypatch):
     """The same weights learn the same from a batch with and without padding."""
     problems.fix_noise(monkeypatch)

@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from bert_samples import BATCH, build_theirs, scramble, write_config
 from tensorflow import keras
+from variants import first_of
 
 from tiedbert.bert import (
     build_bert,
@@ -198,7 +199,7 @@ def test_a_checkpoint_that_cannot_be_written_is_an_os_error(saved, tmp_path):
 # the release, written by TensorFlow's own Saver.
 
 
-@pytest.fixture(scope="module", params=bert_mlm.KINDS)
+@pytest.fixture(scope="module", params=first_of(bert_mlm.UNLIKE, bert_mlm.KINDS))
 def released(request, tmp_path_factory):
     """Name of the case, bert4keras' model, its checkpoint and what is in it."""
     folder = tmp_path_factory.mktemp("released")

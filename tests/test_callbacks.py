@@ -22,7 +22,7 @@ def small_model(seed=0):
     x = keras.Input((2,))
     h = keras.layers.Dense(4, activation="tanh")(x)
     model = keras.Model(x, keras.layers.Dense(1)(h))
-    model.compile(adamw(1e-2, 4 * STEPS), "mse")
+    model.compile(adamw(1e-2, 4 * STEPS), "mse", run_eagerly=True)
     return model
 
 
@@ -119,7 +119,7 @@ def test_the_optimizer_may_be_that_of_a_model_around_it(tmp_path):
         inner = small_model()
         inner = keras.Model(inner.inputs, inner.outputs)
         outer = keras.Model(inner.inputs, inner(inner.inputs))
-        outer.compile(adamw(1e-2, 4 * STEPS), "mse")
+        outer.compile(adamw(1e-2, 4 * STEPS), "mse", run_eagerly=True)
         return outer, TrainingState(tmp_path, inner, outer.optimizer)
 
     outer, state = wrapped()

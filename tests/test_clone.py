@@ -131,7 +131,7 @@ def test_a_clone_takes_the_same_step():
     copy = clone(source)
     inputs = batch(source)
     for model in [source, copy]:
-        model.compile("adam", ["mse", "mse", "mse"])
+        model.compile("adam", ["mse", "mse", "mse"], run_eagerly=True)
         outputs = model(inputs)
         model.fit(inputs, [tf.zeros_like(y) for y in outputs], verbose=0)
     assert_same(copy.get_weights(), source.get_weights())
@@ -459,7 +459,7 @@ def test_source_and_clone_train_alike(build):
     for model in [source, copy]:
         outputs = model(TOKENS)
         losses = tf.nest.map_structure(lambda _: "mse", outputs)
-        model.compile("sgd", losses, jit_compile=False)
+        model.compile("sgd", losses, run_eagerly=True)
         model.fit(TOKENS, tf.nest.map_structure(tf.zeros_like, outputs), verbose=0)
     assert_same(copy.get_weights(), source.get_weights())
 

@@ -69,6 +69,14 @@ def run(script, *positional, **options):
     return done.stdout
 
 
+def run_forked(server, script, *positional, **options):
+    """The same, in a process that begins with TensorFlow imported."""
+    given = [*positional, *arguments(options)]
+    done = script_processes.run(server, script, given, ROOT)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
 # --help.
 
 
@@ -135,6 +143,11 @@ def pool():
 
 
 @pytest.fixture(scope="session")
+def server():
+    return script_processes.server()
+
+
+@pytest.fixture(scope="session")
 def killed_pretraining(pool, runs, corpus):
     options = {"corpus": corpus, "output_dir": runs / "killed_pretrain", **PRETRAIN}
     return pool.submit(kill_and_resume, "pretrain", 3, options)
@@ -152,12 +165,17 @@ def finetune_options(data, pretrained, **changes):
 
 
 @pytest.fixture(scope="session")
-def classifiers(pool, runs, data, pretrained):
+def classifiers(pool, server, runs, data, pretrained):
     """Fine-tuned without and with an adversary: what that printed."""
     options = finetune_options(data, pretrained)
     printed = {
         name: pool.submit(
-            run, "finetune", output_dir=runs / name, **options, **adversary
+            run_forked,
+            server,
+            "finetune",
+            output_dir=runs / name,
+            **options,
+            **adversary,
         )
         for name, adversary in ADVERSARIES.items()
     }
@@ -165,12 +183,13 @@ def classifiers(pool, runs, data, pretrained):
 
 
 @pytest.fixture(scope="session")
-def evaluation(pool, killed_fine_tuning, refused, runs, data):
+def evaluation(pool, server, killed_fine_tuning, refused, runs, data):
     """The folder of an evaluation, and what it printed; the last of all processes."""
     folder = runs / "evaluation"
     both = runs / "none", runs / "fgm"
     options = {"data": data / "validation.tsv", "epsilons": [0, 1, 100]}
-    printed = pool.submit(run, "evaluate", *both, output_dir=folder, **options)
+    given = {"output_dir": folder, **options}
+    printed = pool.submit(run_forked, server, "evaluate", *both, **given)
     return folder, printed.result()
 
 
@@ -612,9 +631,9 @@ def refuse(server, script, desk, changes):
 
 
 @pytest.fixture(scope="session")
-def refused(pool, desk):
+def refused(pool, server, desk):
     """The processes of BAD; what was on the desk before is at ``None``."""
-    before, server = files(desk), script_processes.server()
+    before = files(desk)
     futures = {
         name: pool.submit(refuse, server, script, desk, changes)
         for name, (script, changes, _) in BAD.items()
