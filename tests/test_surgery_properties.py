@@ -1,6 +1,6 @@
 """What holds of every edit, on random models: the whole model tells what is right.
 
-A handful of models by default. With more of them, as in `make test-all`:
+One model for each property by default. With more, as in `make test-all`:
 
     TIEDBERT_EXAMPLES=40 python -m pytest tests/test_surgery_properties.py
 
