@@ -26,8 +26,8 @@ demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py --output_dir runs/demo --overwrite
 
 # One process cannot hold both Kerases, and two cores can run two: the output of one
-# comes after that of the other, and the exit code tells of any. What needs bert4keras
-# is in two parts of its own, so that neither core waits for long.
+# comes after that of the other, and the exit code tells of any. Most of what needs
+# bert4keras is in two parts of its own, so that neither core waits for long.
 test: $(INSTALLED)
 	@$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync \
 		test-keras-3 test-keras-2 test-bert test-scripts
@@ -50,12 +50,12 @@ test-bert: $(INSTALLED)
 test-scripts: $(INSTALLED)
 	@$(KERAS_2) $(wildcard $(SCRIPT_TESTS:%=tests/%))
 
-# The same and what is marked slow: real models, cut at every one of their tensors,
-# examples that train, every variant of every method, more random models; and keras-hub,
-# which bert4keras' process cannot import.
+# All tests in both Kerases, the slow ones too: real models, cut at every one of their
+# tensors, examples that train, every variant of every method, more random models; and
+# keras-hub, which bert4keras' process cannot import.
 test-all: $(INSTALLED) $(HUB_INSTALLED)
 	@failed=0; \
-	TIEDBERT_EXAMPLES=20 PYTEST_ADDOPTS="-m ''" \
+	export TIEDBERT_EXAMPLES=20 PYTEST_ADDOPTS="$$PYTEST_ADDOPTS -m ''"; \
 	$(MAKE) --no-print-directory test || failed=1; \
 	$(HUB_BIN)/python -m pytest tests/hub || failed=1; \
 	exit $$failed

@@ -17,7 +17,7 @@ KINDS = {
     "electra": {"embedding_size": 8},
     "electra_generator": {"embedding_size": 8},
 }
-UNLIKE = ["bert", "albert", "nezha", "roformer_v2", "electra_generator"]
+BY_DEFAULT = ["bert", "albert", "nezha", "roformer_v2", "electra_generator"]
 # As in run_pretraining.py and modeling.py of google-research/electra.
 GENERATOR_NAMES = [
     ("bert/embeddings/", "electra/embeddings/"),

@@ -16,12 +16,13 @@ LEGACY_TEST_FILES = [
     "test_scripts*.py",
 ]
 
-# What they test stands on no Keras, or calls only what the Kerases do alike: under
-# Keras 2 they are slow, that is left to `make test-all`.
+# What they test stands on no Keras, or what it asks of one other tests ask of both
+# (test_adversarial*.py): under Keras 2 they are slow, that is left to `make test-all`.
 ALIKE_TEST_FILES = [
-    "test_adversarial_divergences.py",
     "test_adversarial_geometry.py",
     "test_adversarial_methods.py",
+    "test_adversarial_references.py",
+    "test_adversarial_slices.py",
     "test_command.py",
     "test_comparison.py",
     "test_demo.py",
@@ -29,7 +30,6 @@ ALIKE_TEST_FILES = [
     "test_methods.py",
     "test_plots.py",
     "test_prepare_corpus.py",
-    "test_robustness.py",
     "test_runs.py",
     "test_significance.py",
     "test_text_*.py",

@@ -9,7 +9,7 @@ from adversarial_problems import FROM_LOGITS, TOKEN_IDS, Spy, bert_like, trained
 from models import assert_same
 from tensorflow import keras
 
-from tiedbert.adversarial import FGM, AdversarialTraining
+from tiedbert.adversarial import FGM, AdversarialTraining, GradientPenalty
 from tiedbert.errors import InputError
 
 layers = keras.layers
@@ -328,3 +328,28 @@ def test_weights_saved_are_those_of_the_wrapped_model(tmp_path):
     training.load_weights(path)
     for weight, value in zip(model.get_weights(), kept, strict=True):
         np.testing.assert_array_equal(weight, value)
+
+
+def test_the_gradient_penalty_does_not_underflow_in_half_precision():
+    """Each entry of the gradient is below what float16 has."""
+    x = np.ones((2, 3), np.float32)
+    y = np.array([[1e-4], [1e-4]], np.float32)
+
+    def penalty(policy):
+        keras.mixed_precision.set_global_policy(policy)
+        h = keras.Input((3,))
+        hidden = layers.Activation("linear", name="hidden")(h)
+        dense = layers.Dense(1, use_bias=False)
+        model = keras.Model(h, dense(hidden))
+        model.set_weights([np.full((3, 1), 1e-4)])
+        training = AdversarialTraining(model, GradientPenalty(), "hidden")
+        training.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+        return training.train_on_batch(x, y, return_dict=True)["adversarial_loss"]
+
+    try:
+        half = penalty("mixed_float16")
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    # The errors are 2e-4, the gradients 2 * 2e-4 * 1e-4 three times.
+    assert half == pytest.approx(3 * (2 * 2e-4 * 1e-4) ** 2, rel=0.01)
+    assert half == pytest.approx(penalty("float32"), rel=0.01)

@@ -19,7 +19,7 @@ import pytest
 import tensorflow as tf
 from generation import IS_LEGACY
 from tensorflow import keras
-from variants import first_of, slow
+from variants import others_slow, slow
 
 from tiedbert.adversarial import (
     FGM,
@@ -167,6 +167,7 @@ def test_several_outputs(build, y, options):
 )
 def test_weights_and_validation(fit):
     options = {"metrics": ["accuracy"], "weighted_metrics": ["mae"]}
+    fit = {"epochs": 2, **fit}
     assert_as_plain(one_output, X, KINDS, loss=CROSS, fit=fit, **options)
 
 
@@ -259,7 +260,7 @@ def tied(loss_inside=True):
 @every_method
 def test_a_loss_inside_the_model_counts_once_a_step(method):
     # Keras 2 means the losses of batches of two sizes alike when there are no labels.
-    fit = {"batch_size": 5}
+    fit = {"batch_size": 5, "epochs": 2}
     _, logs = assert_as_plain(tied(), [TOKENS, LABELS], method=method, fit=fit)
     assert {"accuracy", "perplexity"} <= set(logs)
 
@@ -286,7 +287,7 @@ def with_loss():
 @pytest.mark.parametrize("loss", [None, "mse"])
 def test_losses_that_layers_add_count_once(loss):
     y = SCORES if loss else None
-    fit = {"batch_size": 5}
+    fit = {"batch_size": 5, "epochs": 2}
     assert_as_plain(with_loss, X, y, loss=loss, at="first", fit=fit)
 
 
@@ -338,12 +339,13 @@ OPTIMIZERS = {
         keras.optimizers.schedules.ExponentialDecay(0.5, 1, 0.5)
     ),
 }
-UNLIKE = ["global_clipnorm", "adamw", "schedule", "accumulation"]
+BY_DEFAULT = ["global_clipnorm", "adamw", "schedule"]
 if not IS_LEGACY:
+    BY_DEFAULT.append("accumulation")
     OPTIMIZERS["accumulation"] = optimizer(gradient_accumulation_steps=2)
 
 
-@pytest.mark.parametrize("name", first_of(UNLIKE, OPTIMIZERS))
+@pytest.mark.parametrize("name", others_slow(BY_DEFAULT, OPTIMIZERS))
 def test_optimizers(name):
     made = OPTIMIZERS[name]
     fit = {"epochs": 2}
@@ -393,13 +395,18 @@ REPLICAS = {
 }
 
 
-@pytest.mark.parametrize("case", first_of(["mask"], REPLICAS))
+@pytest.mark.parametrize("case", others_slow(["mask"], REPLICAS))
 def test_replicas_train_as_one(case, mirrored):
     build, x, y, at, options = REPLICAS[case]
     method = PGD(0.3, steps=3, clean=True)
     y = {name: value[:4] for name, value in y.items()} if isinstance(y, dict) else y
     data = tf.data.Dataset.from_tensor_slices((x,) if y is None else (x, y)).batch(4)
-    run = {"x": data, "fit": {"batch_size": None}, "at": at, "method": method}
+    run = {
+        "x": data,
+        "fit": {"batch_size": None, "epochs": 2},
+        "at": at,
+        "method": method,
+    }
     alone = adversarial(build, **run, **options)
     with mirrored.scope():
         model = build()

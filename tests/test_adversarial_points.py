@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 from adversarial_problems import scrambled
 from tensorflow import keras
+from variants import slow
 
 from tiedbert.adversarial import FGM, PGD, AdversarialTraining, OneOf
 from tiedbert.adversarial.cut_model import CutModel
@@ -96,15 +97,17 @@ def by_hand(model, at, x, y):
     return [np.asarray(tf.convert_to_tensor(w) - g) for w, g in steps], float(value)
 
 
+@pytest.mark.parametrize("run_eagerly", [True, slow(False)])
 @pytest.mark.parametrize(("build", "at"), CASES)
-def test_a_step_is_that_by_hand_with_a_perturbation_per_point(build, at):
+def test_a_step_is_that_by_hand_with_a_perturbation_per_point(build, at, run_eagerly):
     model = scrambled(build(), 0.7, seed=1)
     x, y = models.batch(model), tf.ones([3, 2])
     if build is models.shared or build is parallel:
         x = list(x)
     expected, loss = by_hand(model, at, x, y)
     training = AdversarialTraining(model, FGM(EPSILON, clean=False), at)
-    training.compile(keras.optimizers.SGD(1.0), "mse", run_eagerly=True)
+    options = {"run_eagerly": run_eagerly, "jit_compile": False}
+    training.compile(keras.optimizers.SGD(1.0), "mse", **options)
     logs = training.train_on_batch(x, y, return_dict=True)
     assert logs["adversarial_loss"] == pytest.approx(loss, rel=1e-5)
     for ours, theirs in zip(model.trainable_variables, expected, strict=True):

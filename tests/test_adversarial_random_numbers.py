@@ -237,7 +237,7 @@ def test_what_a_method_is_defined_by_cannot_be_changed(method, asked, needed):
         AdversarialTraining(with_dropout(), method, "hidden", replay_dropout=asked)
 
 
-@pytest.mark.parametrize("replay", [True, False])
+@pytest.mark.parametrize("replay", [True, slow(False)])
 def test_the_global_seed_reproduces_a_training(replay):
     runs = []
     for _ in range(2):

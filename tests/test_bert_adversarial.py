@@ -6,6 +6,7 @@ import tensorflow as tf
 from bert_mlm import POSITIONS
 from bert_samples import BATCH, write_config
 from tensorflow import keras
+from variants import slow
 
 from tiedbert.adversarial import FGM, AdversarialTraining, except_tokens
 from tiedbert.adversarial.cut_model import CutModel
@@ -49,7 +50,7 @@ ORDINARY = [
 OF_THE_MASKED = [[True, True], [True, False]]
 
 
-@pytest.mark.parametrize("given", [None, SPECIAL], ids=["told", "given"])
+@pytest.mark.parametrize("given", [None, slow(SPECIAL)], ids=["told", "given"])
 @pytest.mark.parametrize(
     ("at", "early", "expected"),
     [

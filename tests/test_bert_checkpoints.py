@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from bert_samples import BATCH, build_theirs, scramble, write_config
 from tensorflow import keras
-from variants import first_of
+from variants import others_slow, slow
 
 from tiedbert.bert import (
     build_bert,
@@ -199,7 +199,7 @@ def test_a_checkpoint_that_cannot_be_written_is_an_os_error(saved, tmp_path):
 # the release, written by TensorFlow's own Saver.
 
 
-@pytest.fixture(scope="module", params=first_of(bert_mlm.UNLIKE, bert_mlm.KINDS))
+@pytest.fixture(scope="module", params=others_slow(bert_mlm.BY_DEFAULT, bert_mlm.KINDS))
 def released(request, tmp_path_factory):
     """Name of the case, bert4keras' model, its checkpoint and what is in it."""
     folder = tmp_path_factory.mktemp("released")
@@ -274,7 +274,7 @@ def test_a_projection_that_no_release_has_survives_too(tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "activation"),
-    [("gpt", "gelu"), ("gpt2_ml", "gelu"), ("t5", "relu"), ("t5.1.1", "gated")],
+    [slow("gpt", "gelu"), ("gpt2_ml", "gelu"), slow("t5", "relu"), ("t5.1.1", "gated")],
 )
 def test_other_kinds_survive_too(tmp_path, kind, activation):
     gated = ["gelu", "linear"]

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from bert_samples import BATCH, CONFIG, TOKENS, build_theirs, scramble, write_config
 from tensorflow import keras
-from variants import first_of
+from variants import others_slow
 
 from tiedbert.bert import build_bert, classifier, masked_lm
 from tiedbert.bert.early_gather import last_attention
@@ -164,7 +164,7 @@ KINDS = {**bert_mlm.KINDS, "bert-scores": {"residual_attention_scores": True}}
 KINDS["roformer_v2-narrow"] = {"embedding_size": 8}
 
 
-@pytest.fixture(scope="module", params=first_of(bert_mlm.UNLIKE, KINDS))
+@pytest.fixture(scope="module", params=others_slow(bert_mlm.BY_DEFAULT, KINDS))
 def pair(request, tmp_path_factory):
     """Encoder of a kind, and bert4keras' model with its head and the same weights."""
     config = write_config(tmp_path_factory.mktemp("kind"), num_hidden_layers=2)

@@ -14,6 +14,7 @@ from bert_samples import (
     write_config,
 )
 from tensorflow import keras
+from variants import others_slow
 
 from tiedbert.bert import build_bert, build_bert_from, save_google_checkpoint
 from tiedbert.bert.kinds import KINDS, FreshTruncatedNormal
@@ -93,7 +94,10 @@ def token_inputs(model):
 WHOLE = [name for name in KINDS if not name.endswith(("_encoder", "_decoder"))]
 
 
-@pytest.fixture(scope="module", params=WHOLE)
+BY_DEFAULT = ["bert", "albert", "nezha", "roformer_v2", "electra", "gpt2", "t5"]
+
+
+@pytest.fixture(scope="module", params=others_slow(BY_DEFAULT, WHOLE))
 def built(request, tmp_path_factory):
     """A model of each kind, its kernels at the start, and bert4keras' own model."""
     config = write_config(tmp_path_factory.mktemp("kind"))

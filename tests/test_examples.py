@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 from generation import IS_LEGACY
-from variants import slow
+from variants import others_slow, slow
 
 from tiedbert.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 NUMBERED = sorted(path.name for path in EXAMPLES.glob("[0-9]*.py"))
+LIGHT = [name for name in NUMBERED if "resnet50" not in name]
 NEEDS_BERT = "8_noise_in_a_padded_bert.py"
 MINILM = "minilm_masked_lm.py"  # tests/peers runs it: its weights are 80 MB
 HUB = "adversarial_keras_hub.py"  # tests/hub runs it: it needs keras-hub
@@ -64,11 +65,11 @@ def test_the_readme_lists_every_example():
         assert f"[{path.name}]({path.name})" in text
 
 
-@pytest.mark.parametrize("example", NUMBERED)
+@pytest.mark.parametrize("example", others_slow(LIGHT, NUMBERED))
 def test_example_prints_what_the_readme_says(example, monkeypatch, capsys):
     """In this process: to import TensorFlow takes longer than most of them."""
     if example == NEEDS_BERT and not IS_LEGACY:
-        pytest.skip("a test below has the other Keras")
+        pytest.skip("it needs Keras 2")
     monkeypatch.setattr(sys, "argv", [example])
     runpy.run_path(EXAMPLES / example, run_name="__main__")
     assert promised_lines()[example] in capsys.readouterr().out.splitlines()

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from variants import first_of, slow
+from variants import others_slow, slow
 
 from tiedbert.errors import InputError
 from tiedbert.losses import tied_cross_entropy, tied_cross_entropy_by_position
@@ -66,10 +66,10 @@ def assert_as_plain(found, expected, rtol=1e-5, atol=1e-6):
         np.testing.assert_allclose(gradient, good, rtol=rtol, atol=atol)
 
 
-# Compiling takes a second: once without a loop and once with all that there is.
 CASES = [("eager", options, size) for options in OPTIONS for size in (None, 1, 3)]
 CASES += [("graph", options, 3) for options in OPTIONS]
 CASES += [slow("graph", options, size) for options in OPTIONS for size in (None, 1)]
+# Compiling takes a second: once without a loop and once with all that there is.
 CASES += [("xla", OPTIONS[0], None), ("xla", OPTIONS[3], 3)]
 
 
@@ -106,7 +106,7 @@ def test_a_number_of_positions_known_only_later(count, jit_compile):
 
 
 @every_mode
-@pytest.mark.parametrize("options", first_of(OPTIONS[3:], OPTIONS))
+@pytest.mark.parametrize("options", others_slow(OPTIONS[3:], OPTIONS))
 def test_second_derivatives(mode, options):
     """Through every first derivative, whatever is made of it."""
     *values, labels, weights = sample()

@@ -136,7 +136,7 @@ def corpus(runs, data):
 
 @pytest.fixture(scope="session")
 def pool():
-    """Processes run two at a time, as each loads TensorFlow for itself."""
+    """Processes run two at a time, as most load TensorFlow for themselves."""
     pool = ThreadPoolExecutor(2)
     yield pool
     pool.shutdown(cancel_futures=True)

@@ -17,6 +17,7 @@ from generation import IS_LEGACY
 from models import assert_same, batch
 from tensorflow import keras
 from test_surgery_picture import classifier, needs_dot
+from variants import slow
 
 from tiedbert.errors import InputError
 from tiedbert.surgery import archive
@@ -109,10 +110,10 @@ def test_list_tells_which_points_have_no_name(saved, capsys):
 @pytest.mark.parametrize(
     ("build", "cut"),
     [
-        (models.residual, ["a_norm"]),
-        (models.recurrent, ["dense"]),
+        slow(models.residual, ["a_norm"]),
+        slow(models.recurrent, ["dense"]),
         (models.dictionaries, ["side", "summary"]),
-        (models.shared, ["dense:2"]),
+        slow(models.shared, ["dense:2"]),
         (classifier, ["encoder/attention_norm_1"]),
     ],
 )
@@ -568,6 +569,7 @@ def test_the_other_keras_in_a_process(saved):
     assert errors[-1].endswith(f"set TF_USE_LEGACY_KERAS={LEGACY} TF_KERAS={LEGACY}")
 
 
+@pytest.mark.slow
 @pytest.mark.legacy_keras
 def test_a_model_of_bert4keras_is_listed(saved, tmp_path):
     from bert_samples import write_config

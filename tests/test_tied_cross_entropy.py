@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from models import assert_same
 from tensorflow import keras
+from variants import slow
 
 from tiedbert.errors import InputError
 from tiedbert.layers import EmbeddingDense, TiedCrossEntropy, check_tied
@@ -80,7 +81,7 @@ def test_fit_does_what_a_loss_outside_does(options):
 
 
 @modes
-@pytest.mark.parametrize("batch_size", [2, 4])
+@pytest.mark.parametrize("batch_size", [2, slow(4)])
 def test_metrics_are_means_over_all_weights(options, batch_size):
     model, logits = with_loss()
     model.compile("sgd", **options)
@@ -151,7 +152,7 @@ def test_what_is_added_to_the_loss_is_not_in_the_perplexity(options):
     assert told["loss"] > mean + 1e-3
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", [slow("mixed_bfloat16"), "mixed_float16"])
 def test_mixed_precision_learns(policy):
     model, logits = with_loss(policy, chunk_size=3)
     assert logits(TOKENS).dtype == policy.removeprefix("mixed_")
