@@ -401,19 +401,15 @@ def test_replicas_train_as_one(case, mirrored):
     method = PGD(0.3, steps=3, clean=True)
     y = {name: value[:4] for name, value in y.items()} if isinstance(y, dict) else y
     data = tf.data.Dataset.from_tensor_slices((x,) if y is None else (x, y)).batch(4)
-    run = {
-        "x": data,
-        "fit": {"batch_size": None, "epochs": 2},
-        "at": at,
-        "method": method,
-    }
+    fit = {"batch_size": None, "epochs": 2}
+    run = {"x": data, "fit": fit, "at": at, "method": method}
     alone = adversarial(build, **run, **options)
     with mirrored.scope():
         model = build()
         whole = AdversarialTraining(model, method, at)
         # In a graph: there the replicas really run side by side.
         graph = {"jit_compile": False, **options}
-        found = trained(model, whole, data, None, None, run["fit"], **graph)
+        found = trained(model, whole, data, None, None, fit, **graph)
     # Keras 3 gives the mean of what the metrics of the replicas say.
     for _, logs in (alone, found):
         logs.pop("perplexity", None)

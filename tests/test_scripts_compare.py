@@ -88,6 +88,7 @@ def gone_on(desk):
     return status, report, before == after, ended
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_keeps_what_was_finished(gone_on):
     status, report, untouched, _ = gone_on
     assert status == -signal.SIGKILL
@@ -95,6 +96,7 @@ def test_a_killed_comparison_keeps_what_was_finished(gone_on):
     assert "\n1 of 2 trainings." in report
 
 
+@pytest.mark.slow
 def test_a_killed_comparison_goes_on(gone_on, desk):
     status, printed, errors = gone_on[-1]
     assert (status, errors) == (0, "")
@@ -109,6 +111,7 @@ def test_a_killed_comparison_goes_on(gone_on, desk):
         assert (run / "training" / "model" / "labels.json").exists()
 
 
+@pytest.mark.slow
 def test_a_comparison_reports(gone_on, desk):
     folder = desk / "comparison"
     results = json.loads((folder / "results.json").read_text())
