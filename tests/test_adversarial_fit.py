@@ -128,11 +128,11 @@ WEIGHTS_BY_NAME = {"score": EACH, "kind": EACH[::-1].copy()}
 @pytest.mark.parametrize(
     ("build", "y", "options"),
     [
-        (AS_LIST, [SCORES, KINDS], {"loss": ["mse", CROSS]}),
+        slow(AS_LIST, [SCORES, KINDS], {"loss": ["mse", CROSS]}),
         (AS_LIST, [SCORES, KINDS], {"loss": ["mse", CROSS], "loss_weights": [2, 0.5]}),
-        (AS_LIST, [SCORES, KINDS], {"loss": LOSSES, "metrics": METRICS}),
+        slow(AS_LIST, [SCORES, KINDS], {"loss": LOSSES, "metrics": METRICS}),
         (AS_LIST, BY_NAME, {"loss": LOSSES, "metrics": METRICS}),
-        (AS_DICT, BY_NAME, {"loss": LOSSES, "metrics": METRICS}),
+        slow(AS_DICT, BY_NAME, {"loss": LOSSES, "metrics": METRICS}),
         (
             AS_DICT,
             BY_NAME,
@@ -157,8 +157,8 @@ def test_several_outputs(build, y, options):
 @pytest.mark.parametrize(
     "fit",
     [
-        {},
-        {"sample_weight": EACH},
+        slow({}),
+        slow({"sample_weight": EACH}),
         {"class_weight": {0: 1.0, 1: 3.0, 2: 0.5}},
         {"validation_split": 0.4},
         {"validation_data": (X, KINDS, EACH)},
@@ -685,7 +685,7 @@ def test_the_policy_of_the_model_tells_whether_the_loss_is_scaled():
         BOTH,
         slow(VAT(0.0)),
         SMART(0.0, proximal=0.5, momentum=0.0),
-        GradientPenalty(0.0),
+        slow(GradientPenalty(0.0)),
         slow(RDrop()),
     ],
 )

@@ -52,6 +52,7 @@ perturbing = pytest.mark.parametrize(
 # One of each shape of loop, for tests that trace or train twice.
 LOOPS = ["PGD-3", "FreeLB-8", "YOPO-10", "SMART-13"]
 some_methods = pytest.mark.parametrize("name", others_slow(LOOPS, ONE_OF_EACH))
+some_perturbing = pytest.mark.parametrize("name", others_slow(LOOPS, PERTURBING))
 
 
 def test_every_method_is_in_the_battery():
@@ -505,7 +506,7 @@ def trapped(**options):
 WITHOUT_ASCENT = RandomNoise, R3F
 
 
-@perturbing
+@some_perturbing
 def test_no_weight_is_lost_to_an_input_that_is_no_number(name):
     rows = np.random.default_rng(0).normal(size=(3, 3)).astype("float32")
     rows[1, 2] = np.nan
@@ -515,7 +516,7 @@ def test_no_weight_is_lost_to_an_input_that_is_no_number(name):
     assert_close(model.get_weights(), before)
 
 
-@perturbing
+@some_perturbing
 def test_no_weight_is_lost_to_what_is_behind_the_block(name):
     x = keras.Input((4,))
     h = layers.Dense(4, name="before")(layers.Activation("linear", name="hidden")(x))
@@ -552,7 +553,7 @@ def test_an_example_without_a_finite_gradient_is_not_perturbed(name, monkeypatch
 
 
 @pytest.mark.parametrize("only_moved", [False, True])
-@perturbing
+@some_perturbing
 def test_no_weight_is_lost_to_a_gradient_that_is_no_number(name, only_moved):
     x = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     x[2, 0] = CAUGHT

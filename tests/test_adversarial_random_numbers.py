@@ -206,7 +206,7 @@ def test_passes_share_their_dropout_on_request(replay):
     ("method", "options", "same"),
     [
         (FreeLB(0.0, clean=True), {}, True),
-        (FGM(0.0), {"replay_dropout": True}, True),
+        slow(FGM(0.0), {"replay_dropout": True}, True),
         (FGM(0.0), {"replay_dropout": True, "compile": {"jit_compile": True}}, True),
         (FGM(0.0), {}, False),
         slow(FGM(0.0), {"replay_dropout": False}, False),

@@ -81,6 +81,7 @@ def test_slices_run_in_a_graph():
     assert_alike(trained(FGM(0.5), 1), trained(FGM(0.5), 3, jit_compile=False))
 
 
+@pytest.mark.slow
 def test_slices_on_two_devices(mirrored):
     given = trained(FGM(0.5), 1, rows=4, batch_size=4)
     with mirrored.scope():

@@ -75,6 +75,7 @@ def test_example_prints_what_the_readme_says(example, monkeypatch, capsys):
     assert promised_lines()[example] in capsys.readouterr().out.splitlines()
 
 
+@pytest.mark.slow
 def test_example_runs_as_a_reader_runs_it():
     example = NUMBERED[0]
     done = run(EXAMPLES / example)
