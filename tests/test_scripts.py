@@ -63,18 +63,20 @@ def finish(process):
     return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
 
-def run(script, *positional, **options):
-    done = finish(start(script, *positional, **options))
+def output_of(done):
+    """What a process that ended well has told."""
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
+
+
+def run(script, *positional, **options):
+    return output_of(finish(start(script, *positional, **options)))
 
 
 def run_forked(server, script, *positional, **options):
     """The same, in a process that begins with TensorFlow imported."""
     given = [*positional, *arguments(options)]
-    done = script_processes.run(server, script, given, ROOT)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    return output_of(script_processes.run(server, script, given, ROOT))
 
 
 # --help.

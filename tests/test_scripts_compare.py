@@ -21,7 +21,7 @@ from tiedbert.text.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 METHODS = ["none", "fgm:epsilon=1,clean=false"]
-OPTIONS = ["--seeds", "3", "--budget", "10", "--epsilons", "1", "--attack_steps", "2",
+OPTIONS = ["--seeds", "3", "--budget", "40", "--epsilons", "1", "--attack_steps", "2",
            "--restarts", "1", "--max_length", "16", "--batch_size", "8"]  # fmt: skip
 
 
@@ -105,7 +105,7 @@ def test_a_killed_comparison_goes_on(gone_on, desk):
     for method in METHODS:
         run = desk / "comparison" / "runs" / method / "seed-3"
         lines = (run / "training" / "metrics.jsonl").read_text().splitlines()
-        epochs = 10 if method == "none" else 6  # 10 / (5/3)
+        epochs = 40 if method == "none" else 24  # 40 / (5/3)
         assert [json.loads(line)["epoch"] for line in lines] == [*range(1, epochs + 1)]
         assert not (run / "training" / "checkpoints").exists()
         assert (run / "training" / "model" / "labels.json").exists()

@@ -556,8 +556,14 @@ def test_mistakes_end_in_one_line_and_status_2(saved):
     assert (status, out, len(errors)) == (2, [], 1)
     assert errors[0].startswith(f"tiedbert.surgery: error: {path} needs ")
     assert "ShowMask" in errors[0]
-    message = refused(path, "--list", "--import", "nowhere")
-    assert message == "--import nowhere failed: No module named 'nowhere'"
+
+
+@pytest.mark.slow
+def test_a_module_that_cannot_be_imported_ends_so_too(saved):
+    path = saved(models.recurrent())
+    status, out, errors = process(path, "--list", "--import", "nowhere")
+    line = "tiedbert.surgery: error: --import nowhere failed: No module named 'nowhere'"
+    assert (status, out, errors) == (2, [], [line])
 
 
 @pytest.mark.slow
