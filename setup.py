@@ -22,6 +22,7 @@ setup(
         "numpy>=1.26",
         "safetensors>=0.4.3",
         "sentencepiece>=0.2",
+        "filelock>=3.16",
     ],
     extras_require={
         "demo": ["matplotlib>=3.8", "scikit-learn>=1.4", "snownlp==0.12.3"],

@@ -101,6 +101,12 @@ STEPS = {
     )(t.tokens),
     "rnn": lambda t, name, x, y: rnn(name)(x),
     "gru": lambda t, name, x, y: layers.GRU(WIDTH, return_sequences=True, name=name)(x),
+    "lstm": lambda t, name, x, y: layers.LSTM(WIDTH, return_sequences=True, name=name)(
+        x, training=True
+    ),
+    "rnn_of_cell": lambda t, name, x, y: layers.RNN(
+        layers.GRUCell(WIDTH, name=f"{name}_cell"), return_sequences=True, name=name
+    )(x),
     "rnn_mask": lambda t, name, x, y: rnn(name)(x, mask=t.mask()),
     "rnn_from": lambda t, name, x, y: rnn(name)(x, initial_state=t.vector()),
     "rnn_last": lambda t, name, x, y: rnn(name, sequences=False)(x),
@@ -116,7 +122,17 @@ STEPS = {
     "heads_mask": lambda t, name, x, y: heads(name)(
         x, value=y, use_causal_mask=True, return_attention_scores=True
     )[0],
+    "heads_beside": lambda t, name, x, y: layers.Add(name=f"{name}_sum")(
+        [heads(name)(x, x), heads(f"{name}_other")(x, y)]
+    ),
+    "heads_beside_projection": lambda t, name, x, y: layers.Add(name=f"{name}_sum")(
+        [heads(name)(x, x), heads(f"{name}_other")(dense(f"{name}_dense")(x), x)]
+    ),
+    "attention_beside": lambda t, name, x, y: layers.Add(name=f"{name}_sum")(
+        [layers.Attention(name=name)([x, x]), heads(f"{name}_heads")(x, y)]
+    ),
     "attention": lambda t, name, x, y: layers.Attention(name=name)([x, y]),
+    "additive": lambda t, name, x, y: layers.AdditiveAttention(name=name)([x, y]),
     "add": lambda t, name, x, y: layers.Add(name=name)([x, y]),
     "concatenate": lambda t, name, x, y: dense(f"{name}_dense")(
         layers.Concatenate(name=name)([x, y])

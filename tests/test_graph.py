@@ -77,15 +77,6 @@ def test_a_layer_called_once_is_also_its_call_0():
     assert graph.resolve("middle:0")[0] is graph.resolve("middle")[0]
 
 
-@pytest.mark.skipif(IS_LEGACY, reason="Keras 2 has no such names")
-def test_a_layers_own_name_with_a_colon_wins():
-    x = keras.Input((3,), name="x")
-    plain = layers.Activation("relu", name="h")
-    colon = layers.Activation("relu", name="h:0")
-    model = keras.Model(x, colon(plain(x)))
-    assert makers(Graph(model).resolve("h:0")) == ["h:0"]
-
-
 def test_downstream_is_what_depends_on_the_cut_and_is_needed():
     graph = Graph(models.dictionaries())
     assert names(graph.downstream(graph.resolve("summary"))) == ["both", "score"]
@@ -138,9 +129,71 @@ def test_a_call_that_does_not_exist_tells_how_many_do():
     assert "called 3 time(s) in model 'shared', counted from 0" in message
 
 
-def test_a_layer_with_several_outputs_asks_for_the_tensor():
+def test_a_layer_with_several_outputs_lists_their_names():
     message = refused(models.states(), "states")
-    assert 'layer "states" gives 2 tensors (?, 4, 3) (?, 3)' in message
+    assert message == (
+        'layer "states" gives 2 tensors: say which of '
+        '"states#0" (?, 4, 3), "states#1" (?, 3)'
+    )
+
+
+def test_a_number_picks_an_output_of_a_layer():
+    graph = Graph(models.states())
+    (call,) = (call for call in graph.calls if call.layer.name == "states")
+    for k, tensor in enumerate(call.outputs):
+        assert graph.tensor_at(f"states#{k}") is tensor
+        assert graph.tensor_at(f"states:0#{k}") is tensor
+        assert graph.name_of(tensor) == f"states#{k}"
+    assert graph.tensor_at("last#0") is graph.tensor_at("last")
+
+
+def test_an_output_that_does_not_exist_tells_how_many_do():
+    message = refused(models.states(), "states#2")
+    assert message == (
+        '"states#2" asks for output 2 of a layer that gives 2 tensor(s) '
+        "(?, 4, 3) (?, 3), counted from 0"
+    )
+
+
+def called_twice():
+    """A model with a layer of several outputs in it, called twice."""
+    x = keras.Input((4, 3), name="x")
+    sequence, state = layers.SimpleRNN(
+        3, return_sequences=True, return_state=True, name="states"
+    )(x)
+    inner = keras.Model(x, layers.Add(name="sum")([sequence, state]), name="encoder")
+    y = keras.Input((4, 3), name="y")
+    return keras.Model(y, inner(inner(y)))
+
+
+def test_each_message_names_the_point_that_the_next_call_needs():
+    model = called_twice()
+    assert '"encoder:0/states", "encoder:1/states"' in refused(model, "encoder/states")
+    message = refused(model, "encoder:1/states")
+    assert 'say which of "encoder:1/states#0" (?, 4, 3), ' in message
+    graph = Graph(model)
+    _, ((call, inside),) = graph.placed("encoder:1/states#1")
+    assert call.index == 1
+    assert inside == {0: "states#1"}
+
+
+@pytest.mark.parametrize("name", ["h#1", "h:1"])
+@pytest.mark.skipif(IS_LEGACY, reason="Keras 2 has no such names")
+def test_a_layers_own_name_with_a_sign_wins(name):
+    x = keras.Input((3,), name="x")
+    plain = layers.Activation("relu", name="h")
+    model = keras.Model(x, layers.Activation("relu", name=name)(plain(x)))
+    for point in (name, f"{name}:0", f"{name}#0", f"{name}:0#0"):
+        assert makers(Graph(model).resolve(point)) == [name]
+
+
+def test_what_is_inside_a_wrapper_is_told():
+    x = keras.Input((4, 3), name="x")
+    inner = models.chain_of(3, "word")
+    model = keras.Model(x, layers.TimeDistributed(inner, name="each")(x))
+    name = inner.layers[1].name
+    assert f'no layer "{name}"' in refused(model, name)
+    assert 'it is inside "each" (TimeDistributed)' in refused(model, name)
 
 
 def test_a_tensor_of_another_model_is_refused():

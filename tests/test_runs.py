@@ -72,7 +72,8 @@ def test_a_folder_in_use_is_refused_with_the_choices(old_run, has_resume, choice
 
 def test_overwrite_replaces_a_run(old_run):
     open_run("finetune", options(old_run, overwrite=True))
-    assert [path.name for path in old_run.iterdir()] == ["config.json"]
+    left = sorted(path.name for path in old_run.iterdir())
+    assert left == [".lock", "config.json"]
     assert read_run(old_run, "finetune")["overwrite"] is True
 
 

@@ -97,14 +97,39 @@ def test_list_reaches_into_nested_models(saved, capsys):
     assert names[:4] == ["cut point", "ids", "encoder", "encoder/embedding"]
 
 
-def test_list_tells_which_points_have_no_name(saved, capsys):
-    main([saved(models.states()), "--list"])
+def test_each_output_of_a_layer_is_listed_and_can_be_cut(saved, tmp_path, capsys):
+    path = saved(models.states())
+    main([path, "--list"])
     found = {row[0]: row[1:] for row in rows(capsys.readouterr().out)}
-    assert found["states"] == [
-        "SimpleRNN",
-        "(?, 4, 3) float32, (?, 3) float32",
-        "its name does not say which tensor",
-    ]
+    assert found["states#1"] == ["SimpleRNN", "(?, 3) float32", "2"]
+    main([path, "--cut", "states#1", "--output", str(tmp_path / "parts")])
+    table = rows(capsys.readouterr().out)
+    assert [row[2] for row in table[1:3]] == ["states#1", "states#0"]
+
+
+def test_parts_that_are_not_the_model_are_not_written(saved, tmp_path, monkeypatch):
+    path = saved(models.chain())
+    monkeypatch.setattr(archive, "load", lambda *_: models.chain())
+    good = archive._loaded
+
+    def another(draft, name, trust):
+        part = good(draft, name, trust)
+        part.set_weights([weight + 1 for weight in part.get_weights()])
+        return part
+
+    monkeypatch.setattr(archive, "_loaded", another)
+    message = refused(path, "--cut", "middle", "--output", tmp_path / "parts")
+    assert "give another 'last' than the model at this cut" in message
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+def test_parts_that_fail_are_not_written(saved, tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "_loaded", lambda *_: models.residual())
+    message = refused(
+        saved(models.chain()), "--cut", "middle", "--output", tmp_path / "parts"
+    )
+    assert "do not compose at this cut" in message
+    assert list((tmp_path / "parts").iterdir()) == []
 
 
 @pytest.mark.parametrize(

@@ -95,12 +95,21 @@ def test_a_nested_model_comes_before_what_is_in_it():
     assert names[-2:] == ["pool", "label"]
 
 
-def test_a_layer_with_several_outputs_is_listed_with_the_reason():
+def test_each_output_of_a_layer_is_a_point():
     points = {point.at: point for point in cut_points(models.states())}
-    assert points["states"].tensors == ["(?, 4, 3) float32", "(?, 3) float32"]
-    assert points["states"].crossing is None
-    assert points["states"].why_not == "its name does not say which tensor"
-    assert points["again"].why_not == ""
+    assert points["states#0"].tensor == "(?, 4, 3) float32"
+    assert points["states#1"].tensor == "(?, 3) float32"
+    assert (points["states#0"].crossing, points["states#1"].crossing) == (2, 2)
+
+
+def test_an_output_that_nothing_needs_is_listed_with_the_reason():
+    x = keras.Input((4, 3))
+    h, _ = layers.MultiHeadAttention(2, 2, name="heads")(
+        x, x, return_attention_scores=True
+    )
+    points = {point.at: point for point in cut_points(keras.Model(x, h))}
+    assert points["heads#1"].why_not == "no output depends on it"
+    assert points["heads#0"].crossing == 1
 
 
 def test_a_model_without_a_graph_is_refused():

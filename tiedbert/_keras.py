@@ -7,6 +7,8 @@ for both. Much of it reads what Keras calls private; every such read passes thro
 """
 
 import contextlib
+import functools
+import inspect
 import sys
 import warnings
 from typing import Any, NamedTuple
@@ -90,7 +92,7 @@ def has_graph(layer) -> bool:
     if isinstance(layer, keras.Sequential) and not LEGACY:
         return layer.built and _internal(layer, "_functional") is not None
     return (
-        hasattr(layer, "_nodes_by_depth")
+        isinstance(layer, keras.Model)
         and bool(getattr(layer, "inputs", None))
         and _call_of_its_own(layer) is None
     )
@@ -185,25 +187,37 @@ def symbolic_mask(tensor):
     Keras 3 keeps a tensor of the graph; Keras 2 keeps a bare placeholder that says
     only that there is a mask.
     """
-    return getattr(tensor, "_keras_mask", None)
+    return _note_on(tensor, "_keras_mask")
 
 
-def implicit_masks(call) -> list:
-    """The names of a call's keyword arguments that Keras itself filled with masks.
+def implicit_masks(call) -> dict:
+    """The keyword arguments of a call that Keras itself filled with masks.
 
     Keras 3 records in some nodes the implicit masks of the arguments, as if the user
     had given them; Keras 2 never does.
+
+    Returns:
+        dict, name of the keyword argument -> the argument whose masks it has.
     """
-    if LEGACY:
-        return []
-    arguments = [t for t in flatten((call.args, call.kwargs)) if is_symbolic(t)]
-    known = {id(symbolic_mask(t)) for t in arguments} | {id(None)}
-    return [
-        name
-        for name, value in call.kwargs.items()
-        if (name == "mask" or name.endswith("_mask"))
-        and all(id(leaf) in known for leaf in flatten(value))
-    ]
+    named = [n for n in call.kwargs if n == "mask" or n.endswith("_mask")]
+    if LEGACY or not named:
+        return {}
+    bound = inspect.signature(call.layer.call).bind(*call.args, **call.kwargs).arguments
+    first = next(iter(bound))
+    found = {}
+    for name in named:
+        argument = first if name == "mask" else name.removesuffix("_mask")
+        if argument in bound and _are_masks_of(bound[argument], call.kwargs[name]):
+            found[name] = bound[argument]
+    return found
+
+
+def _are_masks_of(argument, masks) -> bool:
+    masks, tensors = flatten(masks), flatten(argument)
+    return len(masks) == len(tensors) and all(
+        mask is None or mask is symbolic_mask(tensor)
+        for mask, tensor in zip(masks, tensors, strict=True)
+    )
 
 
 def forget_mask(tensor):
@@ -213,7 +227,7 @@ def forget_mask(tensor):
     that is not recorded is found again whenever the model runs.
     """
     if not LEGACY:
-        tensor._keras_mask = None
+        set_running_mask(tensor, None)
 
 
 def starts_masks(layers) -> bool:
@@ -235,21 +249,21 @@ def _starts_a_mask(layer) -> bool:
     return masking or bool(getattr(layer, "mask_zero", False))
 
 
-def trace(function, tensors):
-    """Run `function` once on placeholders like the symbolic `tensors`.
+def trace(function, specs):
+    """Run `function` once on placeholders of the given `tf.TypeSpec`.
 
     Nothing is computed and no variable, loss or random state changes. Keras 3 only.
     """
     with keras.StatelessScope(collect_losses=False), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # The model warns when it really runs.
-        specs = [_spec(tensor) for tensor in tensors]
         tf.function(function, autograph=False).get_concrete_function(*specs)
 
 
-def _spec(tensor):
+def spec(tensor, shape):
+    """The `tf.TypeSpec` of a value of `shape` for a symbolic tensor."""
     kinds = {"sparse": tf.SparseTensorSpec, "ragged": tf.RaggedTensorSpec}
     kind = next((kinds[name] for name in sparse_or_ragged(tensor)), tf.TensorSpec)
-    return kind(tensor.shape, tensor.dtype)
+    return kind(shape, tensor.dtype)
 
 
 def call(model, inputs, training):
@@ -263,7 +277,36 @@ def call(model, inputs, training):
 
 def running_mask(tensor):
     """The implicit mask of a tensor while a model runs, or None."""
-    return getattr(tensor, "_keras_mask", None)
+    return _note_on(tensor, "_keras_mask")
+
+
+def _note_on(tensor, name):
+    """An attribute that Keras sets on some tensors, or None."""
+    _check_notes()
+    return getattr(tensor, name, None)
+
+
+@functools.cache
+def _check_notes():
+    """Keras still says where it did that a tensor has a mask or is made of logits."""
+    with tf.init_scope():
+        _internal(keras.layers.Masking(name="masking")(tf.ones([1, 1, 1])), NOTES[0])
+        _internal(keras.activations.softmax(tf.ones([1, 2])), NOTES[1])
+
+
+def changes_masks(layer) -> bool:
+    """Whether calling a layer may change the implicit masks of the tensors it reads.
+
+    MultiHeadAttention of Keras 3 takes them off.
+    """
+    kind = keras.layers.MultiHeadAttention
+    return not LEGACY and any(isinstance(part, kind) for part in layers_within(layer))
+
+
+def set_running_mask(tensor, mask):
+    """Give a tensor of Keras 3 an implicit mask."""
+    _check_notes()
+    tensor._keras_mask = mask
 
 
 def side_effect(layer) -> bool:
@@ -285,12 +328,36 @@ def repeat_side_effects(model, calls, new):
 
 
 def input_like(tensor, name):
-    """A new Input with the shape, batch size, dtype and kind of a symbolic tensor."""
+    """A new Input with the shape, batch size, dtype and kind of a symbolic tensor.
+
+    Where that is an Input that may be None, so may the new one.
+    """
     shape = tuple(tensor.shape)
     kind = sparse_or_ragged(tensor)
+    if not shape:
+        return _scalar_input(tensor.dtype, name)
+    if not LEGACY and getattr(maker(tensor), "optional", False):
+        kind["optional"] = True
     return keras.Input(
         shape=shape[1:], batch_size=shape[0], dtype=tensor.dtype, name=name, **kind
     )
+
+
+def _scalar_input(dtype, name):
+    if LEGACY:
+        return keras.Input(type_spec=tf.TensorSpec([], dtype), name=name)
+    return keras.Input(batch_shape=(), dtype=dtype, name=name)
+
+
+def output_names(model) -> list:
+    """The names of the outputs of a functional model, as `compile` takes them."""
+    return list(_internal(functional(model), "output_names"))
+
+
+def name_outputs(model, names):
+    """Let `compile` take these names for the outputs of a functional model."""
+    # Keras 2 would make a list of its own kind of it.
+    object.__setattr__(functional(model), "output_names", list(names))
 
 
 def sparse_or_ragged(tensor) -> dict:
@@ -338,9 +405,10 @@ def _keras_3_state(name):
 
 def table_of(embedding):
     """The variable that an embedding layer looks up, or None when it is not built."""
+    if LEGACY or not isinstance(embedding, keras.layers.Embedding):
+        return getattr(embedding, "embeddings", None)
     # Keras 3 gives a tensor for `embeddings` when an adapter (LoRA) is added to it.
-    name = "_embeddings" if hasattr(embedding, "_embeddings") else "embeddings"
-    return getattr(embedding, name, None)
+    return _internal(embedding, "_embeddings") if embedding.built else None
 
 
 def layers_within(layer) -> list:
@@ -573,7 +641,13 @@ def own_variables(layer) -> list:
 
 
 def _legacy_generator_state(layer) -> list:
-    generator = getattr(getattr(layer, "_random_generator", None), "_generator", None)
+    module = sys.modules["tf_keras.src.engine.base_layer"]
+    if not isinstance(layer, _internal(module, "BaseRandomLayer")):
+        return []
+    random = _internal(layer, "_random_generator")
+    if not _internal(random, "_built"):
+        return []
+    generator = _internal(random, "_generator")  # None: it draws from a global one
     return [] if generator is None else [generator.state]
 
 
@@ -639,7 +713,7 @@ def notes_on(tensor) -> list:
     Its implicit mask, and the logits of a softmax or a sigmoid, which Keras' losses
     take instead.
     """
-    return [getattr(tensor, name, None) for name in NOTES]
+    return [_note_on(tensor, name) for name in NOTES]
 
 
 def with_notes(tensor, notes):
@@ -737,6 +811,11 @@ def own_method(model, name):
     """The class of a user's that overrides a method of `keras.Model`, or None."""
     definer = next(kind for kind in type(model).__mro__ if name in vars(kind))
     return None if is_its_own(definer) else definer
+
+
+def rewire(operation, place, tensor):
+    """Let an operation of a graph that is being made read another tensor."""
+    _internal(operation, "_update_input")(place, tensor)
 
 
 def is_its_own(kind) -> bool:

@@ -16,13 +16,14 @@ class ReadMask(keras.layers.Layer):
     """The implicit mask of a tensor, as a bool tensor ``[batch, time]``.
 
     Args:
-        rank: the rank of the mask, where Keras 3 cannot know it before the model runs.
+        shape: the shape of the mask, None for an unknown size, where Keras 3 cannot
+            know it before the model runs. Default: the first two sizes of the tensor.
     """
 
-    def __init__(self, rank=2, **kwargs):
+    def __init__(self, shape=None, **kwargs):
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
-        self.rank = rank
+        self.shape = None if shape is None else tuple(shape)
 
     def call(self, inputs, mask=None):
         """Return the mask that Keras passes beside `inputs`."""
@@ -32,7 +33,8 @@ class ReadMask(keras.layers.Layer):
 
     def compute_output_spec(self, inputs, mask=None):
         """Keras 3: a mask may show only when the model runs."""
-        return keras.KerasTensor(inputs.shape[: self.rank], "bool")
+        shape = inputs.shape[:2] if self.shape is None else self.shape
+        return keras.KerasTensor(shape, "bool")
 
     def compute_mask(self, inputs, mask=None):
         """A mask has no mask of its own."""
@@ -40,7 +42,7 @@ class ReadMask(keras.layers.Layer):
 
     def get_config(self):
         """Settings."""
-        return {**super().get_config(), "rank": self.rank}
+        return {**super().get_config(), "shape": self.shape}
 
 
 @keras.utils.register_keras_serializable("tiedbert")
@@ -72,7 +74,7 @@ class DropMask(keras.layers.Layer):
 
     def call(self, inputs):
         """Return the tensor itself (the same bits in a new tensor)."""
-        return tf.identity(inputs)
+        return None if inputs is None else tf.identity(inputs)  # an optional input
 
     def compute_mask(self, inputs, mask=None):
         """The mask ends here."""
@@ -99,18 +101,18 @@ class CopyMask(keras.layers.Layer):
         return None if mask is None else mask[1]
 
 
-def mask_of(tensor, rank=None):
+def mask_of(tensor, shape=None):
     """The implicit mask of a symbolic tensor as a symbolic bool tensor, or None.
 
     Args:
         tensor: a symbolic tensor.
-        rank: the rank of the mask that the tensor is known to have when its model
+        shape: the shape of the mask that the tensor is known to have when its model
             runs, although in Keras 3 it may not say so; None: trust what it says.
     """
     mask = _keras.symbolic_mask(tensor)
-    if _keras.is_symbolic(mask) or (mask is None and rank is None):
+    if _keras.is_symbolic(mask) or (mask is None and shape is None):
         return mask
-    return ReadMask(rank or mask.shape.rank)(tensor)
+    return ReadMask(shape or tuple(mask.shape))(tensor)
 
 
 def without_mask(tensor):

@@ -1,6 +1,7 @@
 """A read-only view of a functional model: calls, producers, crossing tensors."""
 
 import difflib
+import heapq
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -12,11 +13,14 @@ from tiedbert.errors import InputError
 class Call:
     """One use of a layer: the `index`-th of that layer in this model, from 0.
 
-    Calls count in the order in which they were made.
+    Calls count in the order in which they were made. `place` counts all calls of the
+    model so: a call comes after those that it needs and after those of its layer with
+    a smaller index.
     """
 
     layer: object
     index: int
+    place: int
     args: tuple
     kwargs: dict
     inputs: list
@@ -24,15 +28,30 @@ class Call:
 
 
 class Graph:
-    """The calls of `model` in topological order, and who makes which tensor."""
+    """The calls of `model` in the order in which they run, and who makes which tensor.
 
-    def __init__(self, model):
+    Args:
+        model: a functional model.
+        path: where the model lies in the one that a user gave, ``"encoder/"``: for
+            messages.
+        stand_ins: dict, id of a tensor of another model -> the tensor of this one that
+            is meant where a cut point is that tensor.
+        kind: the class of a model that has this graph in another form; by default that
+            of `model` where inputs and outputs make one.
+        entering: dict, index of an input -> shape of the mask with which a nested model
+            is called, where that is known.
+    """
+
+    def __init__(self, model, path="", stand_ins=None, kind=None, entering=None):
         # What has the graph inside of a Sequential has another name in Keras 3.
         graph = _keras.functional(model)
         self.name = model.name
-        #: The class of a model that has this graph in another form.
-        self.kind = _keras.kind_of_edited(model)
+        self._path = path
+        self._stand_ins = stand_ins or {}
+        self.entering = entering or {}
+        self.kind = kind or _keras.kind_of_edited(model)
         self.inputs, self.outputs = _keras.structures(graph)
+        self.output_names = _keras.output_names(graph)
         self.calls = _numbered(_keras.calls(graph))
         self.producers = {id(t): call for call in self.calls for t in call.outputs}
 
@@ -71,9 +90,25 @@ class Graph:
             table.setdefault(call.layer.name, []).append(call.outputs)
         return table
 
+    def name_of(self, tensor) -> str:
+        """The name by which a user can pick a tensor of this graph."""
+        call = self.producers.get(id(tensor))
+        if call is None:
+            return _keras.maker(tensor).name
+        return self.names_of(call)[index_of(tensor, call.outputs)]
+
+    def names_of(self, call) -> list:
+        """The names of what a call gives, one for each of its tensors."""
+        return _numbered_outputs(self.call_name(call), call.outputs)
+
+    def call_name(self, call) -> str:
+        """The name by which a user can pick a call: ``"name"`` or ``"name:k"``."""
+        name = call.layer.name
+        return name if len(self._by_name[name]) == 1 else f"{name}:{call.index}"
+
     def resolve(self, at) -> list:
         """The tensors of this graph that `at` names: one cut point, or a list."""
-        return _each_once([self.tensor_at(point) for point in points_of(at)])
+        return _each_once(self, [self.tensor_at(point) for point in points_of(at)])
 
     def placed(self, at) -> tuple:
         """Where cut points lie.
@@ -90,36 +125,43 @@ class Graph:
                 here[i] = self.tensor_at(point)
                 continue
             calls, inner_point = found
-            call = only_one(calls, calls[0].layer.name, self.name)
+            call = self._only_call(calls, inner_point)
+            if isinstance(inner_point, str):
+                self._check_inside(call, inner_point)
             inside.setdefault(id(call), (call, {}))[1][i] = inner_point
-        _each_once(list(here.values()))
+        _each_once(self, list(here.values()))
         return here, list(inside.values())
 
     def tensor_at(self, point):
         """The tensor that one cut point of this graph names."""
         if isinstance(point, str):
-            return _only_tensor(self._named(point), point, self.name)
+            (tensor,) = self._picked(point, every_call=False)
+            return tensor
         if not self.owns(point):
             raise InputError(
                 f"the tensor {point.name!r} does not belong to model {self.name!r}: "
                 "give a tensor of this model, or a layer's name"
             )
-        return point
+        return self._stand_ins.get(id(point), point)
 
     def tensors_at(self, point) -> list:
         """Like `tensor_at`, but a bare name means every call of the layer."""
         if isinstance(point, str):
-            return [
-                _only_tensor([outputs], point, self.name)
-                for outputs in self._named(point)
-            ]
+            return self._picked(point, every_call=True)
         return [self.tensor_at(point)]
 
     def calls_at(self, name) -> list:
         """The calls of the layer `name`, or the one call that ``"name:k"`` says."""
+        if _split_name(name, self._by_name)[2] is not None:
+            raise InputError(
+                f'"{self._path}{name}" is one tensor of a layer: expected the name of '
+                "a whole layer"
+            )
         calls = [self.producers.get(id(outputs[0])) for outputs in self._named(name)]
         if None in calls:
-            raise InputError(f'"{name}" is an input of model {self.name!r}, no layer')
+            raise InputError(
+                f'"{self._path}{name}" is an input of model {self.name!r}, no layer'
+            )
         return calls
 
     def owns(self, point) -> bool:
@@ -129,9 +171,8 @@ class Graph:
                 "a cut point is a layer name or a symbolic tensor of the model, "
                 f"received {type(point).__name__}"
             )
-        return id(point) in self.producers or any(
-            point is tensor for tensor in self.input_tensors
-        )
+        known = id(point) in self.producers or id(point) in self._stand_ins
+        return known or any(point is tensor for tensor in self.input_tensors)
 
     def inside(self, point):
         """Where a point in a nested model lies: (its calls, the point in it), or None.
@@ -150,11 +191,16 @@ class Graph:
         if not _keras.has_graph(calls[0].layer):
             name = calls[0].layer.name
             raise InputError(
-                f'"{point}" reaches into layer "{name}" '
+                f'"{self._path}{point}" reaches into layer "{name}" '
                 f"({type(calls[0].layer).__name__}), which has no graph inside: the "
-                f'closest point is "{outer}" itself'
+                f'closest point is "{self._path}{outer}" itself'
             )
         return calls, inner
+
+    def _check_inside(self, call, point):
+        """InputError, with the whole path, unless `point` is one of a nested model."""
+        path = f"{self._path}{self.call_name(call)}/"
+        Graph(call.layer, path).placed(point)
 
     def _parted(self, point) -> tuple:
         """``"outer/inner"`` in two; Keras 2 allows a slash in a layer's own name."""
@@ -172,9 +218,56 @@ class Graph:
                     return [c for c in self.calls if c.layer is call.layer], tensor
         return None
 
+    def _only_call(self, calls, inner):
+        """The single call among those of a nested model; else InputError lists them."""
+        if len(calls) > 1:
+            rest = f"/{inner}" if isinstance(inner, str) else ""
+            named = dict.fromkeys((f"{self.call_name(c)}{rest}" for c in calls), [])
+            self._refuse_several(calls[0].layer.name, named)
+        return calls[0]
+
+    def _picked(self, point, every_call) -> list:
+        """The tensors that a name picks, one for each of the calls that it picks."""
+        name, _, which = _split_name(point, self._by_name)
+        calls = self._named(point)
+        if len(calls) > 1 and not every_call:
+            end = "" if which is None else f"#{which}"
+            named = {f"{name}:{k}{end}": outputs for k, outputs in enumerate(calls)}
+            self._refuse_several(name, named)
+        return [self._only_output(point, which, outputs) for outputs in calls]
+
+    def _only_output(self, point, which, outputs):
+        """The tensor of a call that a name with ``"#which"`` or without it picks."""
+        if which is None and len(outputs) == 1:
+            return outputs[0]
+        point = f"{self._path}{point}"
+        if which is None:
+            named = zip(_numbered_outputs(point, outputs), outputs, strict=True)
+            listed = ", ".join(f'"{name}" {_shapes([t])}' for name, t in named)
+            raise InputError(
+                f'layer "{point}" gives {len(outputs)} tensors: say which of {listed}'
+            )
+        if which >= len(outputs):
+            raise InputError(
+                f'"{point}" asks for output {which} of a layer that gives '
+                f"{len(outputs)} tensor(s) {_shapes(outputs)}, counted from 0"
+            )
+        return outputs[which]
+
+    def _refuse_several(self, name, named):
+        """InputError that lists names and the tensors of each."""
+        listed = ", ".join(
+            f'"{self._path}{point}" {_shapes(outputs)}'.rstrip()
+            for point, outputs in named.items()
+        )
+        raise InputError(
+            f'layer "{self._path}{name}" is called {len(named)} times in model '
+            f"{self.name!r}: say which of {listed}"
+        )
+
     def _named(self, point) -> list:
         """The output lists of the calls that a name picks."""
-        name, which = _split_name(point, self._by_name)
+        name, which, _ = _split_name(point, self._by_name)
         calls = self._by_name.get(name)
         if calls is None:
             raise InputError(self._no_such_layer(name))
@@ -182,20 +275,35 @@ class Graph:
             return calls
         if which >= len(calls):
             raise InputError(
-                f'"{point}" asks for call {which} of layer "{name}", which is called '
-                f"{len(calls)} time(s) in model {self.name!r}, counted from 0"
+                f'"{self._path}{point}" asks for call {which} of layer "{name}", which '
+                f"is called {len(calls)} time(s) in model {self.name!r}, counted from 0"
             )
         return [calls[which]]
 
     def _no_such_layer(self, name) -> str:
         names = list(self._by_name)
+        if wrapper := self._wrapper_of(name):
+            return (
+                f'no layer "{name}" in model {self.name!r}: it is inside '
+                f'"{wrapper.name}" ({type(wrapper).__name__}), which runs it in a way '
+                f'that cannot be cut; the closest point is "{self._path}{wrapper.name}"'
+            )
         nested = [f"{outer}/{name}" for outer in self._nested_with(name)]
         close = difflib.get_close_matches(name, names, n=3, cutoff=0.6) or names[:3]
         return (
             f'no layer "{name}" in model {self.name!r}: did you mean '
-            + ", ".join(f'"{n}"' for n in nested or close)
+            + ", ".join(f'"{self._path}{n}"' for n in nested or close)
             + "?"
         )
+
+    def _wrapper_of(self, name):
+        """The layer without a graph that holds a layer of this name, or None."""
+        wrappers = (c.layer for c in self.calls if not _keras.has_graph(c.layer))
+        for wrapper in wrappers:
+            inside = [part for part in _keras.layers_within(wrapper)[1:]]
+            if any(part.name == name for part in inside):
+                return wrapper
+        return None
 
     def _nested_with(self, name) -> list:
         """The paths of the nested models that have a layer `name`."""
@@ -220,7 +328,7 @@ class Graph:
             makes_cut = any(id(t) in made for t in call.outputs)
             depends = any(id(t) in made for t in call.inputs)
             if makes_cut and depends:
-                raise InputError(_nested_cut(call))
+                raise InputError(_dependent_cut(self.names_of(call)[0]))
             if depends and id(call) in needed:
                 calls.append(call)
             if depends:
@@ -256,20 +364,64 @@ class Graph:
 
 
 def _numbered(raw_calls) -> list:
-    orders = {}
-    for raw in raw_calls:
-        orders.setdefault(id(raw.layer), []).append(raw.order)
+    places = _places(raw_calls)
+    by_layer = {}
+    for raw, place in zip(raw_calls, places, strict=True):
+        by_layer.setdefault(id(raw.layer), []).append(place)
+    ranks = {layer: sorted(found) for layer, found in by_layer.items()}
     return [
         Call(
             raw.layer,
-            sorted(orders[id(raw.layer)]).index(raw.order),
+            ranks[id(raw.layer)].index(place),
+            place,
             raw.args,
             raw.kwargs,
             raw.inputs,
             raw.outputs,
         )
-        for raw in raw_calls
+        for raw, place in zip(raw_calls, places, strict=True)
     ]
+
+
+def _places(raw_calls) -> list:
+    """The place of each call in a topological order.
+
+    The calls of one layer keep the order in which Keras counts them, except where that
+    is no order in which they can run: Keras 2 counts the calls of a model between
+    tensors of another one backwards.
+    """
+    makers = {id(t): i for i, raw in enumerate(raw_calls) for t in raw.outputs}
+    missing, readers = [], [[] for _ in raw_calls]
+    for i, raw in enumerate(raw_calls):
+        needed = {makers[id(t)] for t in raw.inputs if id(t) in makers}
+        missing.append(len(needed))
+        for j in needed:
+            readers[j].append(i)
+    turns = {}  # id of a layer -> its calls that wait for their turn, the next one last
+    for i in sorted(range(len(raw_calls)), key=lambda i: -raw_calls[i].order):
+        turns.setdefault(id(raw_calls[i].layer), []).append(i)
+
+    def in_turn(i):
+        return turns[id(raw_calls[i].layer)][-1] == i
+
+    ready = [i for i, count in enumerate(missing) if not count]
+    now, later = [i for i in ready if in_turn(i)], {i for i in ready if not in_turn(i)}
+    places = [None] * len(raw_calls)
+    for place in range(len(raw_calls)):
+        i = heapq.heappop(now) if now else min(later)
+        later.discard(i)
+        places[i] = place
+        waiting = turns[id(raw_calls[i].layer)]
+        waiting.remove(i)
+        for j in readers[i]:
+            missing[j] -= 1
+            if not missing[j]:
+                later.add(j)
+        for j in [*readers[i], *waiting[-1:]]:
+            if j in later and in_turn(j):
+                later.discard(j)
+                heapq.heappush(now, j)
+    return places
 
 
 def model_arguments(graph, args, kwargs) -> tuple:
@@ -298,56 +450,44 @@ def points_of(at) -> list:
     return points
 
 
-def _each_once(tensors) -> list:
+def index_of(tensor, tensors) -> int:
+    """Where a symbolic tensor stands in a list; Keras compares them by value."""
+    return next(i for i, other in enumerate(tensors) if other is tensor)
+
+
+def _each_once(graph, tensors) -> list:
     if len({id(tensor) for tensor in tensors}) < len(tensors):
-        names = [_keras.maker(tensor).name for tensor in tensors]
+        names = [graph.name_of(tensor) for tensor in tensors]
         raise InputError(f"the cut points {names} name a tensor twice: give it once")
     return tensors
 
 
-def only_one(calls, point, model_name):
-    """The single call among `calls`; InputError that lists them when there are more."""
-    if len(calls) > 1:
-        _refuse_several([call.outputs for call in calls], point, model_name)
-    return calls[0]
-
-
-def _only_tensor(calls, point, model_name):
-    if len(calls) > 1:
-        _refuse_several(calls, point, model_name)
-    outputs = calls[0]
-    if len(outputs) != 1:
-        raise InputError(
-            f'layer "{point}" gives {len(outputs)} tensors {_shapes(outputs)}: '
-            "give the tensor itself instead of the name"
-        )
-    return outputs[0]
-
-
-def _refuse_several(calls, name, model_name):
-    listed = ", ".join(
-        f'"{name}:{k}" {_shapes(outputs)}' for k, outputs in enumerate(calls)
-    )
-    raise InputError(
-        f'layer "{name}" is called {len(calls)} times in model '
-        f"{model_name!r}: say which of {listed}"
-    )
-
-
 def _split_name(point, names) -> tuple:
-    """``"name:2"`` -> ``("name", 2)``; a layer whose own name has a colon wins."""
-    name, colon, which = point.rpartition(":")
-    if point in names or not colon or not which.isdecimal():
-        return point, None
-    return name, int(which)
+    """``"name:2#1"`` -> ``("name", 2, 1)``; None for what the point does not say.
+
+    A layer whose own name has a colon or ``#1`` in it wins.
+    """
+    found = {}
+    for sign in "#:":
+        name, cut, number = point.rpartition(sign)
+        if point not in names and cut and number.isdecimal():
+            point, found[sign] = name, int(number)
+    return point, found.get(":"), found.get("#")
+
+
+def _numbered_outputs(name, outputs) -> list:
+    """``["name"]``, or ``["name#0", "name#1"]`` where there are several outputs."""
+    if len(outputs) == 1:
+        return [name]
+    return [f"{name}#{k}" for k in range(len(outputs))]
 
 
 def _shapes(tensors) -> str:
     return " ".join(str(tuple(t.shape)).replace("None", "?") for t in tensors)
 
 
-def _nested_cut(call) -> str:
+def _dependent_cut(name) -> str:
     return (
-        f'cut point "{call.layer.name}" lies downstream of another cut point: '
-        "cut points must not depend on each other; split twice instead"
+        f'cut point "{name}" lies downstream of another cut point: cut points must not '
+        "depend on each other; split twice instead"
     )

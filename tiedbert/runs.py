@@ -5,18 +5,20 @@ metrics.jsonl   one JSON object a line
 ...             what the run makes: checkpoints/, model/, plots
 """
 
-import fcntl
 import json
 import os
 import shutil
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from tiedbert.errors import InputError
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 MODEL = "model"
-_locks = {}  # folder -> descriptor that holds its lock
+LOCK = ".lock"
+_locks = {}  # folder -> the lock of it that this process holds
 _MARK = "tiedbert_run"
 _NOT_COMPARED = {"overwrite", "resume", "output_dir"}
 
@@ -48,7 +50,7 @@ def open_run(job, options, inputs=()) -> Path:
         _lock(folder)
         if options.get("resume"):
             return folder
-        shutil.rmtree(folder)
+        _empty(folder)
     folder.mkdir(parents=True, exist_ok=True)
     _lock(folder)
     write_json(folder / CONFIG, {_MARK: job, **_plain(options)})
@@ -129,7 +131,20 @@ def _write(path, text):
 
 
 def _is_used(folder) -> bool:
-    return folder.is_dir() and any(folder.iterdir())
+    return folder.is_dir() and any(_contents(folder))
+
+
+def _contents(folder) -> list:
+    """What is in a run; a lock may stay behind when a process ends."""
+    return [path for path in folder.iterdir() if path.name != LOCK]
+
+
+def _empty(folder):
+    for path in _contents(folder):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _plain(value):
@@ -157,17 +172,21 @@ def _check_same(folder, job, options):
 def _lock(folder):
     """Keep other processes out of a run until this one ends, however it ends."""
     if (held := _locks.pop(folder.resolve(), None)) is not None:
-        os.close(held)
-    descriptor = os.open(folder, os.O_RDONLY)
+        held.release()
+    lock = FileLock(folder / LOCK, blocking=False)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+        lock.acquire()
+    except Timeout:
         raise InputError(
             f"--output_dir {folder} is in use by another process: wait for it, or "
             "choose another"
         ) from None
-    _locks[folder.resolve()] = descriptor
+    except (OSError, NotImplementedError) as error:
+        raise InputError(
+            f"--output_dir {folder} cannot be locked against other processes: {error}; "
+            "choose a folder on a disk that can lock files"
+        ) from error
+    _locks[folder.resolve()] = lock
 
 
 def _check_removable(folder, inputs):

@@ -79,8 +79,7 @@ def _follow_seed(graph, seed):
         for reader in op.outputs[0].consumers():
             for place, tensor in enumerate(reader.inputs):
                 if tensor.op is op:
-                    # TensorFlow's own way to rewire a graph that is being made.
-                    reader._update_input(place, draw)
+                    _keras.rewire(reader, place, draw)
 
 
 def _uniform(op, seed):

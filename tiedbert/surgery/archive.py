@@ -106,9 +106,9 @@ def _import(name):
         raise InputError(f"--import {name} failed: {reason(error)}") from error
 
 
-def _check_loads(path, name, trust):
+def _loaded(path, name, trust):
     try:
-        keras.models.load_model(path, compile=False, safe_mode=not trust)
+        return keras.models.load_model(path, compile=False, safe_mode=not trust)
     except Exception as error:
         raise InputError(
             f"Keras {_keras.VERSION} cannot load the {name} of this cut again, so "
@@ -307,12 +307,12 @@ def check_free(folder, overwrite):
         raise InputError(f"--output {folder} is not empty: use --overwrite")
 
 
-def save(models, folder, trust=False):
+def save(models, folder, trust=False, check=None):
     """Write ``<name>.keras`` for each name of a dict of models: all whole, or none.
 
-    They are moved to their names when all are written and load again. Older ones go
-    first: a process that is killed in between leaves a model out, never two that do
-    not fit together.
+    They are moved to their names when all are written, load again and pass
+    ``check(**loaded)``. Older ones go first: a process that is killed in between leaves
+    a model out, never two that do not fit together.
     """
     folder = Path(folder)
     try:
@@ -322,10 +322,13 @@ def save(models, folder, trust=False):
     for left in folder.glob(f"{_DRAFTS}*"):
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=_DRAFTS, dir=folder) as drafts:
+        loaded = {}
         for name, model in models.items():
             draft = Path(drafts, f"{name}.keras")
             model.save(draft)
-            _check_loads(draft, name, trust)
+            loaded[name] = _loaded(draft, name, trust)
+        if check is not None:
+            check(**loaded)
         for name in models:
             Path(folder, f"{name}.keras").unlink(missing_ok=True)
         for name in models:

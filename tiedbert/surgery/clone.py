@@ -12,6 +12,8 @@ from tiedbert.layers import EmbeddingDense
 from tiedbert.surgery.clone_checks import (
     check_arguments,
     check_state,
+    copy_learned,
+    finalize_state,
     layers_used,
     paired_variables,
     untied,
@@ -148,7 +150,7 @@ class _Copies:
         calls = [dataclasses.replace(c, layer=self.of(c.layer)) for c in calls]
         old = graph.input_tensors
         new = {id(t): layer.output for t, layer in zip(old, inputs, strict=True)}
-        replay(_as_they_were_made(calls), new, recorded_masks=True)
+        replay(calls, new, recorded_masks=True)
         inputs, outputs = (
             _keras.map_structure(lambda tensor: new[id(tensor)], structure)
             for structure in (graph.inputs, graph.outputs)
@@ -166,6 +168,7 @@ class _Copies:
             )
         self._known[id(source)] = copy
         self._pairs.append((source, copy))
+        copy_learned(source, copy)
         if not isinstance(source, keras.layers.Layer):
             return
         if not _keras.has_graph(source):
@@ -215,8 +218,10 @@ class _Copies:
         if isinstance(value, list | tuple):
             known = isinstance(other, list | tuple) and len(other) == len(value)
             others = other if known else [None] * len(value)
-            held = map(self._held, value, others)
-            return tuple(held) if isinstance(value, tuple) else list(held)
+            held = list(map(self._held, value, others))
+            if hasattr(value, "_make"):
+                return value._make(held)  # a named tuple
+            return tuple(held) if isinstance(value, tuple) else held
         return other if type(other) is type(value) else value
 
     def _held_layer(self, source, other):
@@ -260,9 +265,9 @@ class _Copies:
             _keras.copy_variable(source, copy)
         for source, copy in pairs:
             _keras.copy_flags(source, copy)
+            finalize_state(copy)
+        for source, copy in pairs:
             check_state(source, copy)
-            if hasattr(copy, "finalize_state"):  # what Normalization derives
-                copy.finalize_state()
 
     def _check_complete(self, variables):
         for layer in _keras.layers_within(self._model):
@@ -274,22 +279,6 @@ class _Copies:
                     "of the graph uses it, or the layer that holds it does not make "
                     "it again; hold it as an attribute that get_config tells of"
                 )
-
-
-def _as_they_were_made(calls) -> list:
-    """Topological order in which the k-th call of a layer is the k-th again."""
-    waiting, made, ordered = list(calls), {}, []
-    missing = {id(tensor) for call in calls for tensor in call.outputs}
-    while waiting:
-        ready = [c for c in waiting if missing.isdisjoint(map(id, c.inputs))]
-        # A model between tensors of another one may have its calls in any order.
-        turn = (c for c in ready if made.get(id(c.layer), 0) == c.index)
-        call = next(turn, ready[0])
-        waiting.remove(call)
-        ordered.append(call)
-        made[id(call.layer)] = made.get(id(call.layer), 0) + 1
-        missing.difference_update(map(id, call.outputs))
-    return ordered
 
 
 def _unbuilt(config):

@@ -12,6 +12,7 @@ from tiedbert.errors import InputError
 
 # No layer of a user is among their globals.
 _LIBRARIES = {"tensorflow", "keras", "tf_keras", "numpy"}
+_LOOKUPS = keras.layers.StringLookup, keras.layers.IntegerLookup
 
 
 def paired_variables(pairs) -> dict:
@@ -23,7 +24,7 @@ def paired_variables(pairs) -> dict:
             raise InputError(
                 f"clone expected the copy of layer {source.name!r} "
                 f"({type(source).__name__}) to have variables of the shapes "
-                f"{_shapes(old)}, received {_shapes(new)}: its config must make them"
+                f"{_shapes(old)}, received {_shapes(new)}: {_how_to_make(source)}"
             )
         for variable, twin in zip(old, new, strict=True):
             owner = owners.setdefault(id(variable), source)
@@ -36,6 +37,16 @@ def paired_variables(pairs) -> dict:
             names = {owners[id(v)].name for v in (variable, other)}
             raise InputError(untied(sorted(names), "its copy is not one of its own"))
     return found
+
+
+def _how_to_make(source) -> str:
+    mode = getattr(source, "quantization_mode", None)  # Keras 3
+    if mode is None:
+        return "its config must make them"
+    return (
+        f"it is quantized ({mode}), and the config of the layer that holds it does not "
+        "say so; clone the model first, then quantize the copy"
+    )
 
 
 def untied(names, what) -> str:
@@ -111,6 +122,38 @@ def _globals_read(code) -> set:
     names = {s.argval for s in steps if s.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
     made = [part for part in code.co_consts if inspect.iscode(part)]
     return names.union(*map(_globals_read, made))
+
+
+def copy_learned(source, copy):
+    """Give `copy` what `source` has learned by `adapt` and no variable holds.
+
+    Before it is called: the shape of its output may depend on that.
+    """
+    if isinstance(source, keras.layers.Discretization):
+        if source.bin_boundaries is not None:
+            copy.bin_boundaries = list(source.bin_boundaries)
+    elif isinstance(source, _LOOKUPS):
+        _copy_vocabulary(source, copy)
+
+
+def _copy_vocabulary(source, copy):
+    words = source.get_vocabulary()  # the special ones first, as set_vocabulary wants
+    if list(words) == list(copy.get_vocabulary()):
+        return
+    if source.output_mode == "tf_idf":
+        copy.set_vocabulary(words, source.idf_weights.numpy()[: len(words)])
+    else:
+        copy.set_vocabulary(words)
+
+
+def finalize_state(copy):
+    """Let a copy derive what it keeps beside its variables, as Normalization does.
+
+    The others of Keras would make what they have learned from counts that no copy has.
+    """
+    learned = keras.layers.Discretization, *_LOOKUPS, keras.layers.TextVectorization
+    if hasattr(copy, "finalize_state") and not isinstance(copy, learned):
+        copy.finalize_state()
 
 
 def check_state(source, copy):

@@ -5,15 +5,19 @@
     python -m tiedbert.surgery model.keras --cut encoder/norm --draw cut.svg
 
 --list tells for each point how many tensors would cross a cut there. --cut writes
-front.keras and rest.keras; import tiedbert.surgery before you load them. A weight that
-both use is in both. The Keras that saved the file must load it (for Keras 2 set
-TF_USE_LEGACY_KERAS=1 TF_KERAS=1); code in the file does not run without --trust.
+front.keras and rest.keras, once they give what the model gives for some made-up inputs;
+import tiedbert.surgery before you load them. A weight that both use is in both. The
+Keras that saved the file must load it (for Keras 2 set TF_USE_LEGACY_KERAS=1
+TF_KERAS=1); code in the file does not run without --trust.
 """
 
+import sys
+from functools import partial
 from pathlib import Path
 
 from tiedbert.command import parser
 from tiedbert.surgery import archive
+from tiedbert.surgery.composition import check_composes
 from tiedbert.surgery.nested import cut_at
 from tiedbert.surgery.picture import (
     check_can_draw,
@@ -75,7 +79,7 @@ def main(arguments=None):
 
 def _row(point) -> list:
     crossing = point.why_not if point.crossing is None else str(point.crossing)
-    return [point.at, point.kind, ", ".join(point.tensors), crossing]
+    return [point.at, point.kind, point.tensor, crossing]
 
 
 def _cut(model, args):
@@ -88,10 +92,20 @@ def _cut(model, args):
     ]
     print_table(["crossing", "", "made by", "tensor"], rows)
     if args.output:
-        archive.save(parts, args.output, args.trust)
+        archive.save(parts, args.output, args.trust, partial(_check, model))
         for name in parts:
             print(f"{args.output / name}.keras")
     return drawing
+
+
+def _check(model, front, rest):
+    """Run the parts that were written once; InputError if they are not the model."""
+    if why := check_composes(model, front, rest):
+        print(
+            f"the parts were not compared with the model, which does not run on "
+            f"made-up inputs: {why}",
+            file=sys.stderr,
+        )
 
 
 def print_table(head, rows):

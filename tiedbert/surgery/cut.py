@@ -7,6 +7,7 @@ from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.explicit_mask import AttachMask, DropMask, mask_of, without_mask
 from tiedbert.surgery.edit import alike, describe, unique
+from tiedbert.surgery.mask_order import in_inference_alone
 from tiedbert.surgery.masks_received import masks_received
 from tiedbert.surgery.replay import replay
 
@@ -23,7 +24,10 @@ class Front(keras.Model):
         """Return the crossing tensors as a list."""
         outputs = super().call(inputs, training=training, mask=mask)
         # New tensors, free of implicit masks: those cross as tensors of their own.
-        return [tf.identity(tensor) for tensor in _keras.flatten(outputs)]
+        return [
+            None if tensor is None else tf.identity(tensor)  # None: an optional input
+            for tensor in _keras.flatten(outputs)
+        ]
 
 
 class Cut:
@@ -67,10 +71,12 @@ class Cut:
         readers = [*map(id, self._calls), None]
         masks = {}
         for tensor in [*cut, *context]:
-            ranks = [self._received.get((reader, id(tensor))) for reader in readers]
-            rank = next((rank for rank in ranks if rank is not None), None)
-            if rank is not None or any(tensor is point for point in cut):
-                mask = mask_of(tensor, rank)
+            keys = [(reader, id(tensor)) for reader in readers]
+            if not self._received.in_inference.isdisjoint(keys):
+                raise InputError(in_inference_alone(self._graph, tensor))
+            shapes = [self._received[key] for key in keys if key in self._received]
+            if shapes or any(tensor is point for point in cut):
+                mask = mask_of(tensor, *shapes[:1])
                 masks.update({} if mask is None else {id(tensor): mask})
         return masks
 
@@ -98,6 +104,7 @@ class Cut:
         outputs, new = self._behind(inputs)
         name = name or f"{self._graph.name}_rest"
         rest = keras.Model(inputs, outputs, name=name)
+        _keras.name_outputs(rest, self._graph.output_names)
         behind = [call for call in self._calls if _keras.side_effect(call.layer)]
         _keras.repeat_side_effects(rest, behind, new)
         return rest
@@ -174,7 +181,7 @@ def _check_leads_to_an_output(graph, cut, calls):
         if id(tensor) not in used:
             raise InputError(
                 f"no output of model {graph.name!r} depends on cut point "
-                f'"{_keras.maker(tensor).name}": there is nothing behind this cut'
+                f'"{graph.name_of(tensor)}": there is nothing behind this cut'
             )
 
 

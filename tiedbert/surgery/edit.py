@@ -8,6 +8,7 @@ from tensorflow import keras
 from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.graph import Graph
+from tiedbert.surgery.mask_order import settled, settled_inside
 from tiedbert.surgery.replay import replay
 
 
@@ -41,6 +42,7 @@ def rebuild(graph, changes, more_inputs=(), name=None):
     inputs = with_more(graph.inputs, more_inputs)
     _check_names(graph, inputs, outputs)
     model = graph.kind(inputs, outputs, name=name or graph.name)
+    _keras.name_outputs(model, graph.output_names)
     _keras.repeat_side_effects(model, graph.side_effects, new)
     return model
 
@@ -60,7 +62,10 @@ def edited(model, points, change):
     A nested model is edited once and takes the place of the old one in each call that
     the same points mean.
     """
-    graph = Graph(model)
+    return _edited(settled(Graph(model)), points, change)
+
+
+def _edited(graph, points, change):
     changes = Changes()
     inside = {}  # id of a call of a nested model -> (the call, the points in it)
     for point in points:
@@ -81,7 +86,7 @@ def _edited_inside(graph, inside, change) -> dict:
     for call, points in inside.values():
         alike = id(call.layer), *(p if isinstance(p, str) else id(p) for p in points)
         if alike not in models:
-            inner = edited(call.layer, points, change)
+            inner = _edited(settled_inside(graph, call.layer), points, change)
             if id(call.layer) in stay:
                 # Two layers cannot have one name.
                 inner = renamed(inner, unique(f"{inner.name}_edited", names))

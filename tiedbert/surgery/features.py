@@ -6,6 +6,7 @@ from tiedbert import _keras
 from tiedbert.explicit_mask import CopyMask
 from tiedbert.graph import Graph
 from tiedbert.surgery.edit import unique
+from tiedbert.surgery.mask_order import settled, settled_inside
 from tiedbert.surgery.replay import replay
 
 
@@ -35,7 +36,7 @@ def features(model, at):
         >>> first.shape.as_list(), last.shape.as_list()
         ([5, 3], [5, 2])
     """
-    graph = Graph(model)
+    graph = settled(Graph(model))
     tensors = _tensors(graph, at)
     tensors = tensors[0] if len(tensors) == 1 else tensors
     return keras.Model(graph.inputs, tensors, name=f"{graph.name}_features")
@@ -48,7 +49,8 @@ def _tensors(graph, at, more=()) -> list:
     needed = graph.needed_for([*here.values(), *more, *read])
     names = graph.names
     exposed = [
-        _Exposed(call, points, id(call) in needed, names) for call, points in inside
+        _Exposed(graph, call, points, id(call) in needed, names)
+        for call, points in inside
     ]
     new = {}
     replay(graph.calls, new, instead={id(part.call): part for part in exposed})
@@ -66,10 +68,10 @@ class _Exposed:
         found: once called: index of a point -> its tensor.
     """
 
-    def __init__(self, call, points, outputs_too, names):
+    def __init__(self, outer, call, points, outputs_too, names):
         self.call, self._points, self._outputs_too = call, points, outputs_too
         self.found = {}
-        graph = Graph(call.layer)
+        graph = settled_inside(outer, call.layer)
         outputs = graph.output_tensors if outputs_too else []
         tensors = _tensors(graph, list(points.values()), outputs)
         if not _keras.LEGACY:

@@ -8,6 +8,7 @@ from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.graph import Graph, model_arguments
 from tiedbert.surgery.edit import Changes, rebuild, unique
+from tiedbert.surgery.mask_order import settled, settled_inside
 
 
 @keras.utils.register_keras_serializable("tiedbert")
@@ -69,7 +70,7 @@ def inject(model, at):
         >>> bool(tf.reduce_all(outputs == model(batch)))
         True
     """
-    graph = Graph(model)
+    graph = settled(Graph(model))
     return _injected(graph, at, f"{graph.name}_injected")[0]
 
 
@@ -86,7 +87,7 @@ def _injected(graph, at, name):
         deltas[i] = _delta_for(tensor, _keras.maker(tensor).name, names)
         changes.after[id(tensor)] = partial(_add, deltas[i])
     for call, points in inside:
-        inner_graph = Graph(call.layer)
+        inner_graph = settled_inside(graph, call.layer)
         inner_name = unique(f"{call.layer.name}_injected", layers)
         inner, inner_deltas = _injected(inner_graph, list(points.values()), inner_name)
         passed = {}

@@ -6,20 +6,60 @@ MultiHeadAttention takes the mask off its own input, so that what runs later rec
 none. There the model runs once, on placeholders, and is watched.
 """
 
+from dataclasses import dataclass, field
+
+import tensorflow as tf
+
 from tiedbert import _keras
-from tiedbert.graph import Graph
+from tiedbert.errors import InputError, reason
+from tiedbert.graph import Graph, model_arguments
+
+# Sizes of the placeholders, in turn: (batch, every other size that a shape leaves
+# open). Some layers read sizes while they run, and fail where these are not known.
+SIZES = (None, None), (2, 8), (2, 32), (2, 224), (1, 1)
 
 
 def masks_received(graph) -> dict:
     """The masks that arrive when the model runs.
 
+    Args:
+        graph: the calls of a model.
+
     Returns:
-        dict, (id of a call, id of a tensor) -> rank of the mask that the call receives
-        with the tensor; (None, id of a tensor) tells of the outputs of the model.
+        :class:`Received`: (id of a call, id of a tensor) -> shape of the mask that the
+        call receives with the tensor; (None, id of a tensor) tells of the outputs of
+        the model.
+
+    Raises:
+        InputError: Keras 3: the model fails when it runs.
     """
     if _keras.LEGACY:
         return _told(graph)
-    return _watched(graph) if has_masks(graph) else {}
+    if not (graph.entering or has_masks(graph)):
+        return Received()
+    run = watched(graph)
+    received = Received(
+        ((reader, id(tensor)), _opened(mask.shape, tensor))
+        for reader, tensor, mask in run.reads
+        if mask is not None
+    )
+    received.in_inference = {
+        (reader, id(tensor))
+        for reader, tensor, mask in run.reads
+        if run.changed_through_another(tensor, mask)
+    }
+    return received
+
+
+class Received(dict):
+    """What `masks_received` gives.
+
+    Attributes:
+        in_inference: the keys of which this holds in inference alone: there the tensor
+            is one with another, which had its mask changed.
+    """
+
+    in_inference = frozenset()
 
 
 def has_masks(graph) -> bool:
@@ -32,41 +72,135 @@ def has_masks(graph) -> bool:
 
 
 def _told(graph):
-    received = {}
+    received = Received()
     for reader, tensors in graph.readers():
         for tensor in tensors:
             mask = _keras.symbolic_mask(tensor)
             if mask is not None:
-                received[reader, id(tensor)] = mask.shape.rank
+                received[reader, id(tensor)] = _opened(mask.shape, tensor)
     return received
 
 
-def _watched(graph):
-    received = {}
-    values = {}
+def _opened(mask_shape, tensor) -> tuple:
+    """The shape of a mask; a size that the tensor leaves open, it leaves open too."""
+    sizes = zip(mask_shape, tensor.shape, strict=False)
+    return tuple(None if wanted is None else size for size, wanted in sizes)
 
-    def watch(reader, tensors):
-        for tensor in tensors:
-            mask = _keras.running_mask(values[id(tensor)])
-            if mask is not None:
-                received[reader, id(tensor)] = mask.shape.rank
 
-    def value(leaf):
-        return values[id(leaf)] if _keras.is_symbolic(leaf) else leaf
+def mask_shapes(inner, call, received) -> dict:
+    """index of an input of a nested model -> shape of the mask with which it enters.
 
-    def run(*inputs):
-        values.update(_by_id(graph.input_tensors, inputs))
+    `inner`: the graph of the nested model that `call` calls.
+    """
+    tensors, given, _ = flat_arguments(inner, call.args, call.kwargs)
+    shapes = {}
+    for i, tensor in enumerate(tensors):
+        shape = received.get((id(call), id(tensor)))
+        mask_shape = shape if given[i] is None else given[i].shape
+        if mask_shape is not None:
+            shapes[i] = _opened(mask_shape, inner.input_tensors[i])
+    return shapes
+
+
+def flat_arguments(inner, args, kwargs) -> tuple:
+    """A call's inputs in a flat list, the masks given with them, and the rest."""
+    inputs, options = model_arguments(inner, args, kwargs)
+    inputs = _keras.flatten(inputs)
+    masks = _keras.flatten(options.pop("mask", None))
+    if len(masks) != len(inputs):
+        masks = [None] * len(inputs)
+    return inputs, masks, options
+
+
+@dataclass
+class Run:
+    """What happened when a model ran once on placeholders.
+
+    Attributes:
+        tensors: the symbolic tensors.
+        values: dict, id of a symbolic tensor -> its value. Tensors that have one value
+            have one mask: a layer that has nothing to do, as Dropout in inference,
+            gives what it is given.
+        made_with: dict, id of a symbolic tensor -> the mask that its value had first.
+        reads: list of (id of a call or None for an output, tensor, mask or None).
+        changes: list of (call, tensor): the call changed the mask of a tensor it read.
+    """
+
+    tensors: list = field(default_factory=list)
+    values: dict = field(default_factory=dict)
+    made_with: dict = field(default_factory=dict)
+    reads: list = field(default_factory=list)
+    changes: list = field(default_factory=list)
+
+    def of(self, graph, inputs):
+        """Let the calls of `graph` run one after another, as its model runs them."""
+        self._learn(graph.input_tensors, inputs)
         for call in graph.calls:
-            watch(id(call), call.inputs)
-            args, kwargs = _keras.map_structure(value, (tuple(call.args), call.kwargs))
-            values.update(
-                _by_id(call.outputs, _keras.flatten(call.layer(*args, **kwargs)))
+            before = self._read(id(call), call.inputs)
+            args, kwargs = _keras.map_structure(
+                self._value, (tuple(call.args), call.kwargs)
             )
-        watch(None, graph.output_tensors)
+            outputs = call.layer(*args, **kwargs)
+            for tensor, mask in zip(call.inputs, before, strict=True):
+                if self._mask(tensor) is not mask:
+                    self.changes.append((call, tensor))
+            self._learn(call.outputs, _keras.flatten(outputs))
+        self._read(None, graph.output_tensors)
 
-    _keras.trace(run, graph.input_tensors)
-    return received
+    def changed_through_another(self, tensor, mask) -> bool:
+        """Whether no call that reads `tensor` itself gave it the mask that it has."""
+        by_itself = any(changed is tensor for _, changed in self.changes)
+        return mask is not self.made_with[id(tensor)] and not by_itself
+
+    def _value(self, leaf):
+        return self.values[id(leaf)] if _keras.is_symbolic(leaf) else leaf
+
+    def _mask(self, tensor):
+        return _keras.running_mask(self.values[id(tensor)])
+
+    def _read(self, reader, tensors) -> list:
+        masks = [self._mask(tensor) for tensor in tensors]
+        pairs = zip(tensors, masks, strict=True)
+        self.reads += [(reader, tensor, mask) for tensor, mask in pairs]
+        return masks
+
+    def _learn(self, tensors, values):
+        self.tensors += tensors
+        for tensor, value in zip(tensors, values, strict=True):
+            self.values[id(tensor)] = value
+            self.made_with[id(tensor)] = _keras.running_mask(value)
 
 
-def _by_id(old, new):
-    return {id(tensor): value for tensor, value in zip(old, new, strict=True)}
+def watched(graph) -> Run:
+    """Run a model of Keras 3 once on placeholders; optional inputs are given."""
+    errors = []
+    for batch, size in SIZES:
+        try:
+            return _run_at(graph, batch, size)
+        except InputError:
+            raise
+        except Exception as error:  # whatever a user's layer raises
+            errors.append(error)
+    raise InputError(
+        f"model {graph.name!r} was run on placeholders, to see which padding masks "
+        f"arrive where, and failed at every size tried: {reason(errors[0])}"
+    ) from errors[0]
+
+
+def _run_at(graph, batch, size) -> Run:
+    def sizes(shape):
+        return [(size if i else batch) if n is None else n for i, n in enumerate(shape)]
+
+    run, tensors = Run(), graph.input_tensors
+    specs = [_keras.spec(tensor, sizes(tensor.shape)) for tensor in tensors]
+    masks = graph.entering.values()
+    specs += [tf.TensorSpec(sizes(shape), tf.bool) for shape in masks]
+
+    def function(*values):
+        inputs, masks = values[: len(tensors)], values[len(tensors) :]
+        for i, mask in zip(graph.entering, masks, strict=True):
+            _keras.set_running_mask(inputs[i], mask)
+        run.of(graph, inputs)
+
+    _keras.trace(function, specs)
+    return run

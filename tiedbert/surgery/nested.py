@@ -9,13 +9,18 @@ from tiedbert.explicit_mask import DropMask, mask_of
 from tiedbert.graph import Graph, model_arguments
 from tiedbert.surgery.cut import Cut, attach
 from tiedbert.surgery.edit import unique
-from tiedbert.surgery.masks_received import masks_received
+from tiedbert.surgery.mask_order import settled
+from tiedbert.surgery.masks_received import (
+    flat_arguments,
+    mask_shapes,
+    masks_received,
+)
 from tiedbert.surgery.replay import replay
 
 
 def cut_at(model, at):
     """The :class:`Cut` of a functional model at cut points as `split` takes them."""
-    return Cut(*_opened(Graph(model), at))
+    return Cut(*_opened(settled(Graph(model)), at))
 
 
 def _opened(graph, at):
@@ -48,6 +53,7 @@ def _opened(graph, at):
 
     outputs = _keras.map_structure(output, graph.outputs)
     opened = keras.Model(graph.inputs, outputs, name=graph.name)
+    _keras.name_outputs(opened, graph.output_names)
     _keras.repeat_side_effects(opened, graph.side_effects, new)
     points = {i: (new.get(id(tensor), tensor), None) for i, tensor in here.items()}
     for half in halves[: len(inside)]:
@@ -67,11 +73,11 @@ class Inner:
     def __init__(self, call, received):
         self.call = call
         self._model = Graph(call.layer)
-        self._ranks = self._mask_ranks(call, received)
+        self._shapes = mask_shapes(self._model, call, received)
         self._new = {}
         self.model = (
-            _with_masks(self._model, self._ranks, self._new)
-            if self._ranks
+            _with_masks(self._model, self._shapes, self._new)
+            if self._shapes
             else call.layer
         )
 
@@ -79,24 +85,8 @@ class Inner:
         """A point of the nested model in `model`, whose tensors may be others."""
         return self._new.get(id(point), point)
 
-    def _mask_ranks(self, call, received) -> dict:
-        """index of an input -> rank of the mask with which it reaches the model."""
-        tensors, given, _ = self._arguments(call.args, call.kwargs)
-        ranks = {}
-        for i, tensor in enumerate(tensors):
-            rank = received.get((id(call), id(tensor)))
-            if given[i] is not None or rank is not None:
-                ranks[i] = rank if given[i] is None else len(given[i].shape)
-        return ranks
-
     def _arguments(self, args, kwargs) -> tuple:
-        """A call's inputs in a flat list, the masks given with them, and the rest."""
-        inputs, options = model_arguments(self._model, args, kwargs)
-        inputs = _keras.flatten(inputs)
-        masks = _keras.flatten(options.pop("mask", None))
-        if len(masks) != len(inputs):
-            masks = [None] * len(inputs)
-        return inputs, masks, options
+        return flat_arguments(self._model, args, kwargs)
 
 
 def _siblings(graph, halves, received) -> list:
@@ -146,7 +136,7 @@ class _Halves(Inner):
     def fits(self, call, received) -> bool:
         """Whether another call of the nested model can be made in the same halves."""
         same = call.layer is self.call.layer
-        return same and self._mask_ranks(call, received) == self._ranks
+        return same and mask_shapes(self._model, call, received) == self._shapes
 
     def unmasked(self, graph, received):
         """What else reads a masked input of the nested model, but receives no mask.
@@ -156,7 +146,7 @@ class _Halves(Inner):
         ``(id of a call or None for an output, id of the tensor), tensor``.
         """
         tensors, _, _ = self._arguments(self.call.args, self.call.kwargs)
-        for tensor in [tensors[i] for i in self._ranks]:
+        for tensor in [tensors[i] for i in self._shapes]:
             keys = [
                 (reader, id(tensor))
                 for reader, read in graph.readers()
@@ -170,14 +160,14 @@ class _Halves(Inner):
     def __call__(self, *args, **kwargs):
         """The outputs of the nested model."""
         inputs, given, options = self._arguments(args, kwargs)
-        if self._ranks:
+        if self._shapes:
             masks = [
-                mask_of(inputs[i], rank) if given[i] is None else given[i]
-                for i, rank in self._ranks.items()
+                mask_of(inputs[i], shape) if given[i] is None else given[i]
+                for i, shape in self._shapes.items()
             ]
             # Keras warns of implicit masks that enter a model; they are explicit here.
             inputs = [
-                DropMask()(x) if i in self._ranks else x for i, x in enumerate(inputs)
+                DropMask()(x) if i in self._shapes else x for i, x in enumerate(inputs)
             ]
             inputs = [*inputs, *masks]
         else:
@@ -190,7 +180,7 @@ class _Halves(Inner):
         return self._rest(crossing, **options)
 
 
-def _with_masks(graph, ranks, new):
+def _with_masks(graph, shapes, new):
     """A nested model that takes the masks of its inputs as inputs of their own.
 
     Its own symbolic tensors know nothing of masks that come from outside. What they
@@ -199,11 +189,11 @@ def _with_masks(graph, ranks, new):
     old = graph.input_tensors
     inputs = [_keras.input_like(t, _keras.maker(t).name) for t in old]
     masks = [
-        keras.Input((None,) * (rank - 1), dtype="bool", name=f"{inputs[i].name}_mask")
-        for i, rank in ranks.items()
+        keras.Input(shape[1:], dtype="bool", name=f"{inputs[i].name}_mask")
+        for i, shape in shapes.items()
     ]
     new.update({id(tensor): x for tensor, x in zip(old, inputs, strict=True)})
-    for i, mask in zip(ranks, masks, strict=True):
+    for i, mask in zip(shapes, masks, strict=True):
         new[id(old[i])] = attach(inputs[i], mask)
         _keras.forget_mask(new[id(old[i])])
     replay(graph.calls, new, recorded_masks=True)

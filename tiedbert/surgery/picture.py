@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.explicit_mask import AttachMask, DropMask, ReadMask
+from tiedbert.explicit_mask import AttachMask, CopyMask, DropMask, ReadMask
 from tiedbert.graph import Graph
 from tiedbert.surgery.edit import describe
 from tiedbert.surgery.nested import cut_at
@@ -130,12 +130,14 @@ def drawing_of_cut(model, cut, front, rest):
 class Source(NamedTuple):
     """Where a tensor comes from: a node, and the node of its mask if that crosses.
 
-    `is_mask` says that the tensor is itself the implicit mask of what the node makes.
+    `is_mask` says that the tensor is itself the implicit mask of what the node makes;
+    `end` is ``"#k"`` for the k-th of several tensors.
     """
 
     node: str
     mask: str | None = None
     is_mask: bool = False
+    end: str = ""
 
 
 class Node(NamedTuple):
@@ -168,6 +170,7 @@ class Drawing:
         edges: dict with the keys ``(id from, id to, whether it is a mask)``: in order,
             each once.
         makers: the ids of the nodes that make a cut tensor.
+        crossing_from: dict, id of a crossing node -> its :class:`Source`.
     """
 
     model: object
@@ -176,6 +179,7 @@ class Drawing:
     boxes: dict = field(default_factory=dict)
     edges: dict = field(default_factory=dict)
     makers: set = field(default_factory=set)
+    crossing_from: dict = field(default_factory=dict)
 
     def __post_init__(self):
         self._own = {id(layer) for layer in _keras.layers_within(self.model)}
@@ -212,6 +216,7 @@ class Drawing:
             node = self._add(Node(str(i), side, _described([tensor]), side))
             self._connect(source._replace(is_mask=is_mask), node)
             self._sources[id(tensor)] = Source(node, is_mask=is_mask)
+            self.crossing_from[node] = source
             if i < cut.width:
                 self.makers.add(source.node)
 
@@ -225,11 +230,9 @@ class Drawing:
 
     def crossing(self) -> list:
         """``(crossing node, the path of what makes it)``, in order."""
-        makers = {target: source for source, target, _ in self.edges}
         return [
-            (node, self._path(self.nodes[makers[name]]))
-            for name, node in self.nodes.items()
-            if node.side in CROSSING_SIDES
+            (self.nodes[name], self._path(self.nodes[source.node]) + source.end)
+            for name, source in self.crossing_from.items()
         ]
 
     def _path(self, node) -> str:
@@ -252,7 +255,9 @@ class Drawing:
         for tensor, source in zip(call.inputs, sources, strict=True):
             is_mask = source.is_mask or id(tensor) in masks
             self._connect(source._replace(is_mask=is_mask), node)
-        return [Source(node)] * len(call.outputs)
+        if len(call.outputs) == 1:
+            return [Source(node)]
+        return [Source(node, end=f"#{k}") for k in range(len(call.outputs))]
 
     def _add_half(self, model, sources, side, box) -> list:
         graph = Graph(model)
@@ -275,7 +280,7 @@ class Drawing:
 def _put_in(layer) -> bool:
     """Whether a layer that the model does not have is one that a cut puts in."""
     return _keras.has_graph(layer) or isinstance(
-        layer, AttachMask | DropMask | ReadMask
+        layer, AttachMask | CopyMask | DropMask | ReadMask
     )
 
 
@@ -283,6 +288,8 @@ def _looked_through(layer, source, mask=None) -> Source:
     """The source of what a layer gives that only moves masks."""
     if isinstance(layer, ReadMask):
         return Source(source.mask or source.node, is_mask=True)
+    if isinstance(layer, CopyMask):
+        return source
     return source._replace(mask=mask and mask.node)
 
 

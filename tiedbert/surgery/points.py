@@ -1,11 +1,11 @@
 """The points at which a model can be cut, and what a cut there would hand over."""
 
-from collections import Counter
 from typing import NamedTuple
 
 from tiedbert import _keras
 from tiedbert.graph import Graph
 from tiedbert.surgery.edit import describe
+from tiedbert.surgery.mask_order import settled
 from tiedbert.surgery.masks_received import masks_received
 from tiedbert.surgery.nested import Inner
 
@@ -16,15 +16,15 @@ class Point(NamedTuple):
     Attributes:
         at: its name, as :func:`tiedbert.surgery.split` takes it.
         kind: the class of the layer, ``"Input"`` for an input of the model.
-        tensors: shape and dtype of what the layer gives: ``["(?, 4) float32"]``.
-        crossing: how many tensors cross a cut there; None: the name picks no tensor
-            to cut at, and `why_not` says why.
+        tensor: its shape and dtype: ``"(?, 4) float32"``.
+        crossing: how many tensors cross a cut there; None: it cannot be cut there, and
+            `why_not` says why.
         why_not: the reason, or "".
     """
 
     at: str
     kind: str
-    tensors: list
+    tensor: str
     crossing: int | None
     why_not: str = ""
 
@@ -32,8 +32,9 @@ class Point(NamedTuple):
 def cut_points(model) -> list:
     """The points of a functional model that have a name, in nested models too.
 
-    The inputs come first, then each call in topological order; a nested model before
-    what is in it. Nothing is cut: a model is looked through once, at every depth.
+    The inputs come first, then each tensor of each call in topological order; a nested
+    model before what is in it. Nothing is cut: a model is looked through once, at every
+    depth.
 
     Args:
         model: a functional model; left as it is.
@@ -50,18 +51,18 @@ def cut_points(model) -> list:
         >>> h = keras.layers.Dense(4, name="hidden")(x)
         >>> model = keras.Model(x, keras.layers.Add(name="sum")([x, h]))
         >>> for point in cut_points(model):
-        ...     print(point.at, point.kind, *point.tensors, point.crossing)
+        ...     print(point.at, point.kind, point.tensor, point.crossing)
         x Input (?, 4) float32 1
         hidden Dense (?, 4) float32 2
         sum Add (?, 4) float32 1
     """
-    graph = Graph(model)
+    graph = settled(Graph(model))
     received = masks_received(graph)
     inputs = [
-        _point(graph, received, _keras.maker(tensor).name, "Input", [tensor])
+        _point(graph, received, _keras.maker(tensor).name, "Input", tensor)
         for tensor in graph.input_tensors
     ]
-    own = {id(call.layer) for call in graph.calls}
+    own = {id(call.layer) for call in Graph(model).calls}
     return inputs + list(_points_of_calls(graph, received, own))
 
 
@@ -75,28 +76,28 @@ def _points_of_calls(graph, received, own, path="", beside=0):
         for call in graph.calls
         if id(call.layer) in own and not _keras.side_effect(call.layer)
     ]
-    times = Counter(call.layer.name for call in calls)
     for call in calls:
-        name = call.layer.name
-        at = path + (name if times[name] == 1 else f"{name}:{call.index}")
         kind = type(call.layer).__name__
-        yield _point(graph, received, at, kind, call.outputs, beside)
+        for name, tensor in zip(graph.names_of(call), call.outputs, strict=True):
+            yield _point(graph, received, path + name, kind, tensor, beside)
         if _keras.has_graph(call.layer):
             around = beside + len(_context(graph, received, call.outputs))
-            inner = Graph(Inner(call, received).model)
+            inner = settled(Graph(Inner(call, received).model))
             its_own = {id(c.layer) for c in Graph(call.layer).calls}
             yield from _points_of_calls(
-                inner, masks_received(inner), its_own, f"{at}/", around
+                inner,
+                masks_received(inner),
+                its_own,
+                f"{path}{graph.call_name(call)}/",
+                around,
             )
 
 
-def _point(graph, received, at, kind, tensors, beside=0) -> Point:
-    described = [describe(tensor) for tensor in tensors]
-    if len(tensors) > 1:
-        return Point(at, kind, described, None, "its name does not say which tensor")
-    if not _is_used(graph, tensors[0]):
+def _point(graph, received, at, kind, tensor, beside=0) -> Point:
+    described = describe(tensor)
+    if not _is_used(graph, tensor):
         return Point(at, kind, described, None, "no output depends on it")
-    return Point(at, kind, described, beside + _crossing(graph, received, tensors[0]))
+    return Point(at, kind, described, beside + _crossing(graph, received, tensor))
 
 
 def _is_used(graph, tensor) -> bool:

@@ -14,7 +14,7 @@ def replay(calls, new, *, recorded_masks=False, seen_by=None, instead=None, afte
         calls: calls of one graph in topological order.
         new: dict, id of an old tensor -> the tensor in its place.
         recorded_masks: give each call the masks that Keras once filled in for it and
-            recorded, and no others; else Keras fills them in anew.
+            recorded, and no others; else those of its new arguments.
         seen_by: dict, (id of a call, id of an old tensor) -> what that call is given
             rather than what `new` says.
         instead: dict, id of a call -> what is called in place of its layer.
@@ -22,7 +22,7 @@ def replay(calls, new, *, recorded_masks=False, seen_by=None, instead=None, afte
             one that takes its place.
     """
     seen_by, instead, after = seen_by or {}, instead or {}, after or {}
-    for call in in_order_made(calls):
+    for call in sorted(calls, key=lambda call: call.place):
         reached = any(
             id(tensor) in new or (id(call), id(tensor)) in seen_by
             for tensor in call.inputs
@@ -40,34 +40,8 @@ def replay(calls, new, *, recorded_masks=False, seen_by=None, instead=None, afte
                 new[id(old)] = tensor
 
 
-def in_order_made(calls) -> list:
-    """Some calls in topological order, those of one layer as their indices say."""
-    makers = {id(tensor): call for call in calls for tensor in call.outputs}
-    before = {
-        id(call): [makers[id(t)] for t in call.inputs if id(t) in makers]
-        for call in calls
-    }
-    latest = {}
-    for call in sorted(calls, key=lambda call: call.index):
-        if id(call.layer) in latest:
-            before[id(call)].append(latest[id(call.layer)])
-        latest[id(call.layer)] = call
-    ordered = {}
-    pending = calls[::-1]
-    while pending:
-        call = pending.pop()
-        missing = [other for other in before[id(call)] if id(other) not in ordered]
-        if missing and id(call) not in ordered:
-            pending += [call, *missing]
-        else:
-            ordered[id(call)] = call
-    return list(ordered.values())
-
-
 def _arguments(call, new, seen_by, recorded_masks):
     """The `args` and `kwargs` of `call` with new tensors for old ones."""
-    derived = () if recorded_masks else _keras.implicit_masks(call)
-    kwargs = {name: call.kwargs[name] for name in call.kwargs if name not in derived}
 
     def mapped(value):
         if not _keras.is_symbolic(value):
@@ -75,4 +49,14 @@ def _arguments(call, new, seen_by, recorded_masks):
         known = seen_by.get((id(call), id(value)))
         return new.get(id(value), value) if known is None else known
 
-    return _keras.map_structure(mapped, (tuple(call.args), kwargs))
+    implicit = {} if recorded_masks else _keras.implicit_masks(call)
+    kwargs = {name: call.kwargs[name] for name in call.kwargs if name not in implicit}
+    args, kwargs = _keras.map_structure(mapped, (tuple(call.args), kwargs))
+    for name, argument in implicit.items():
+        # Keras would not record it beside another keyword argument, and a layer can
+        # take the mask off its input before this call runs.
+        tensors = _keras.map_structure(mapped, argument)
+        masks = _keras.map_structure(_keras.symbolic_mask, tensors)
+        if any(_keras.is_symbolic(mask) for mask in _keras.flatten(masks)):
+            kwargs[name] = masks
+    return args, kwargs

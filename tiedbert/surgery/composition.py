@@ -1,0 +1,91 @@
+"""Whether the two parts of a cut do what the model does: run once, to the bit."""
+
+import numpy as np
+import tensorflow as tf
+
+from tiedbert import _keras
+from tiedbert.errors import InputError, reason
+from tiedbert.graph import Graph
+from tiedbert.surgery.masks_received import SIZES
+
+
+def check_composes(model, front, rest) -> str:
+    """Compare ``rest(front(x))`` with ``model(x)`` on made-up inputs.
+
+    Returns:
+        ``""``, or why they could not be compared: the model itself does not run on the
+        inputs that were made up.
+
+    Raises:
+        InputError: the parts fail, or give something else.
+    """
+    graph, why = Graph(model), ""
+    for batch, size in SIZES[1:]:
+        inputs = _made_up(graph, batch, size)
+        try:
+            expected = _keras.flatten(model(inputs))
+        except Exception as error:  # whatever a user's layer raises
+            why = why or reason(error)
+            continue
+        try:
+            found = _keras.flatten(rest(front(_made_up(graph, batch, size))))
+        except Exception as error:
+            raise InputError(
+                f"the parts of model {graph.name!r} do not compose at this cut: "
+                f"{reason(error)}"
+            ) from error
+        for name, a, b in zip(graph.output_names, found, expected, strict=True):
+            if not _same(a, b):
+                raise InputError(
+                    f"the parts of model {graph.name!r} give another {name!r} than the "
+                    "model at this cut; please report it"
+                )
+        return ""
+    return why
+
+
+def _made_up(graph, batch, size):
+    """Inputs of a model: numbers, or 1 and then padding (0) where it wants integers."""
+
+    def value(tensor):
+        shape = [
+            (size if i else batch) if n is None else n
+            for i, n in enumerate(tensor.shape)
+        ]
+        return _as_kind(tensor, tf.cast(_numbers(tensor, shape), tensor.dtype))
+
+    return _keras.map_structure(value, graph.inputs)
+
+
+def _numbers(tensor, shape):
+    dtype = tf.as_dtype(tensor.dtype)
+    if dtype == tf.string:
+        return tf.fill(shape, "a b")
+    if dtype.is_floating:
+        return np.random.default_rng(0).normal(size=shape)
+    numbers = np.ones(shape, "int32")
+    if shape:
+        numbers[..., (shape[-1] + 1) // 2 :] = 0
+    return numbers
+
+
+def _as_kind(tensor, value):
+    kind = _keras.sparse_or_ragged(tensor)
+    if "sparse" in kind:
+        return tf.sparse.from_dense(value)
+    return tf.RaggedTensor.from_tensor(value) if "ragged" in kind else value
+
+
+def _same(found, expected) -> bool:
+    """Whether two outputs are the same bits; tensors of Keras 3 may be None."""
+    if found is None or expected is None:
+        return found is expected
+    return all(
+        np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+        for a, b in zip(_arrays(found), _arrays(expected), strict=True)
+    )
+
+
+def _arrays(value) -> list:
+    parts = tf.nest.flatten(value, expand_composites=True)
+    return [np.asarray(part) for part in parts]
