@@ -102,7 +102,7 @@ STEPS = {
     "rnn": lambda t, name, x, y: rnn(name)(x),
     "gru": lambda t, name, x, y: layers.GRU(WIDTH, return_sequences=True, name=name)(x),
     "lstm": lambda t, name, x, y: layers.LSTM(WIDTH, return_sequences=True, name=name)(
-        x, training=True
+        x, training=False
     ),
     "rnn_of_cell": lambda t, name, x, y: layers.RNN(
         layers.GRUCell(WIDTH, name=f"{name}_cell"), return_sequences=True, name=name

@@ -1,5 +1,6 @@
 """A clone has weights of its own, the same values and every tie of its source."""
 
+import collections
 import functools
 import types
 
@@ -10,6 +11,7 @@ import tensorflow as tf
 from generation import IS_LEGACY
 from models import assert_same, batch, register
 from tensorflow import keras
+from variants import slow
 
 from tiedbert.errors import InputError
 from tiedbert.layers import EmbeddingDense
@@ -826,12 +828,119 @@ def test_weights_beside_the_graph_are_refused():
         clone(source)
 
 
-def test_a_vocabulary_that_a_layer_learned_is_refused():
-    lookup = layers.StringLookup(name="words")
-    lookup.adapt(tf.constant(["to", "be"]))
-    words = keras.Input((None,), dtype="string")
-    with pytest.raises(InputError, match="vocabulary that 'words' has learned"):
-        clone(keras.Model(words, lookup(words)))
+def lookup_of_words(**options):
+    words = keras.Input((1,), dtype="string")
+    layer = layers.StringLookup(**options)
+    layer.adapt(["to", "be", "to", "or not", "两\n行", "m"])
+    values = [["to"], ["be"], ["m"], ["两\n行"], ["new"]]
+    return keras.Model(words, layer(words)), tf.constant(values)
+
+
+def lookup_of_numbers(**options):
+    numbers = keras.Input((1,), dtype="int64")
+    layer = layers.IntegerLookup(**options)
+    layer.adapt(np.array([[3], [4], [4], [9]]))
+    return keras.Model(numbers, layer(numbers)), tf.constant([[3], [4], [7]], "int64")
+
+
+def vectorization(**options):
+    text = keras.Input((), dtype="string")
+    layer = layers.TextVectorization(**options)
+    layer.adapt(["to be", "or not to be to"])
+    return keras.Model(text, layer(text)), tf.constant(["to be new", "or"])
+
+
+def bins(**options):
+    x = keras.Input((1,))
+    layer = layers.Discretization(**options)
+    if "num_bins" in options:
+        layer.adapt(np.array([[1.0], [2.0], [3.0], [8.0]]))
+    values = np.array([[0.5], [1.7], [2.5], [5.0], [9.0]], "float32")
+    return keras.Model(x, layer(x)), tf.constant(values)
+
+
+PADDED = {"max_tokens": 9, "pad_to_max_tokens": True}
+LEARNED = [
+    (lookup_of_words, {"num_oov_indices": 2, "mask_token": "m"}),
+    slow(lookup_of_words, {"output_mode": "one_hot"}),
+    slow(lookup_of_numbers, {}),
+    (lookup_of_numbers, {"output_mode": "tf_idf"}),
+    (vectorization, {"output_sequence_length": 4}),
+    slow(vectorization, {"output_mode": "multi_hot"}),
+    (vectorization, {"output_mode": "tf_idf"}),
+    (vectorization, {"output_mode": "tf_idf", **PADDED}),
+    slow(vectorization, {"output_mode": "count", **PADDED}),
+    (bins, {"num_bins": 3}),
+    (bins, {"num_bins": 4, "output_mode": "one_hot"}),
+    slow(bins, {"bin_boundaries": [1.0, 2.0]}),
+]
+
+
+# TensorFlow's, where Discretization of Keras 2 counts.
+counts_in_numpy = pytest.mark.filterwarnings(
+    "ignore:__array__ implementation doesn.t accept a copy keyword:DeprecationWarning"
+)
+
+
+@counts_in_numpy
+@pytest.mark.parametrize(("build", "options"), LEARNED)
+def test_what_a_layer_has_learned_by_adapt_is_copied(build, options):
+    model, values = build(**options)
+    copy = clone(clone(model))
+    np.testing.assert_array_equal(copy(values), model(values))
+
+
+@counts_in_numpy
+@pytest.mark.parametrize("build", [bins, vectorization])
+def test_what_was_learned_before_a_file_is_copied(build, tmp_path):
+    options = {"num_bins": 3} if build is bins else {"output_sequence_length": 4}
+    model, values = build(**options)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(clone(loaded)(values), model(values))
+
+
+Pair = collections.namedtuple("Pair", "first second")
+
+
+@register
+class HoldsPair(layers.Layer):
+    """Layers in a named tuple, of which the graph may use one as well."""
+
+    def __init__(self, first=None, **kwargs):
+        super().__init__(**kwargs)
+        self.pair = Pair(first or layers.Dense(3), layers.Dense(3))
+
+    def call(self, inputs):
+        return self.pair.first(inputs) + self.pair.second(inputs)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], 3)
+
+    def get_config(self):
+        return layers.Layer.get_config(layers.Layer(name=self.name))
+
+
+def test_layers_in_a_named_tuple_are_kept():
+    x = keras.Input((3,))
+    dense = layers.Dense(3, name="shared")
+    model = shaken(keras.Model(x, HoldsPair(first=dense, name="pair")(dense(x))))
+    copy = clone(model)
+    assert copy.get_layer("pair").pair.first is copy.get_layer("shared")
+    assert len(copy.weights) == len(model.weights) == 4
+    values = np.ones([2, 3], "float32")
+    np.testing.assert_array_equal(copy(values), model(values))
+
+
+@needs_keras_3
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+def test_a_layer_quantized_inside_another_is_told():
+    x = keras.Input((5, 4))
+    attention = layers.MultiHeadAttention(2, 2, name="attention")
+    model = keras.Model(x, attention(x, x))
+    model.quantize("int8")
+    with pytest.raises(InputError, match=r"'query'.* it is quantized \(int8\)"):
+        clone(model)
 
 
 @register

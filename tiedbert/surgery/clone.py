@@ -36,11 +36,11 @@ def clone(model):
     Returns:
         A model of the same class and structure, names and nested models included: the
         values of all weights, normalization statistics and random generators, what
-        is trainable, dtype policies, regularizers and the losses of `add_loss` are
-        those of `model`. Not compiled, like the copies of `clone_model`, unless
-        its constructor compiles (keras-hub's tasks). Functions of Lambda layers, and
-        what has no weights and no config (an attribute that a user set), are shared
-        or left out.
+        `adapt` has learned (vocabularies, bins), what is trainable, dtype policies,
+        regularizers and the losses of `add_loss` are those of `model`. Not compiled,
+        like the copies of `clone_model`, unless its constructor compiles (keras-hub's
+        tasks). Functions of Lambda layers, and what has no weights and no config (an
+        attribute that a user set), are shared or left out.
 
     Raises:
         InputError: a model without a graph; a layer that its config does not make

@@ -131,7 +131,7 @@ def copy_learned(source, copy):
     """
     if isinstance(source, keras.layers.Discretization):
         if source.bin_boundaries is not None:
-            copy.bin_boundaries = list(source.bin_boundaries)
+            copy.bin_boundaries = [float(bound) for bound in source.bin_boundaries]
     elif isinstance(source, _LOOKUPS):
         _copy_vocabulary(source, copy)
 

@@ -119,10 +119,15 @@ def _add(delta, tensor):
 def _call_with(model, graph, deltas, *args, **kwargs):
     """Call an injected nested model on the inputs of the old one and its deltas."""
     inputs, options = model_arguments(graph, args, kwargs)
+    masks = _keras.flatten(options.pop("mask", None))
     if isinstance(inputs, dict):
+        # Keras flattens a dict in the order of its keys.
+        known = dict(zip(sorted(inputs), masks, strict=False))
         inputs = {**inputs, **deltas}
+        masks = [known.get(name) for name in sorted(inputs)]
     else:
         inputs = [*_keras.flatten(inputs), *deltas.values()]
-    if options.get("mask") is not None:
-        options["mask"] = [*_keras.flatten(options["mask"]), *[None] * len(deltas)]
+        masks += [None] * (len(inputs) - len(masks))
+    if any(mask is not None for mask in masks):
+        options["mask"] = masks
     return model(inputs, **options)

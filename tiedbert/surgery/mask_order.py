@@ -36,9 +36,11 @@ def settled(graph):
         return graph
     new = {}
     replay(graph.calls, new, recorded_masks=True, seen_by=seen_by)
-    outputs = _keras.map_structure(
-        lambda tensor: new.get(id(tensor), tensor), graph.outputs
-    )
+
+    def output(tensor):
+        return seen_by.get((None, id(tensor)), new.get(id(tensor), tensor))
+
+    outputs = _keras.map_structure(output, graph.outputs)
     model = keras.Model(graph.inputs, outputs, name=graph.name)
     _keras.name_outputs(model, graph.output_names)
     return Graph(model, stand_ins=new, kind=graph.kind, entering=graph.entering)
@@ -111,23 +113,27 @@ def _in_order(graph, call, other) -> bool:
 
 
 def _as_received(graph, run) -> dict:
-    """(id of a call, id of a tensor) -> the tensor with the mask that it received."""
+    """(reader, id of a tensor) -> the tensor with the mask that the reader received.
+
+    A reader is the id of a call, or None for the outputs.
+    """
     calls = {id(call): call for call in graph.calls}
-    reads = {}  # id of a value -> [(call, tensor, mask)]
-    for reader, tensor, mask in run.reads:
-        if reader is not None:
-            read = calls[reader], tensor, mask
-            reads.setdefault(id(run.values[id(tensor)]), []).append(read)
+    reads = {}  # id of a value -> [(reader, tensor, mask)]
+    for read in run.reads:
+        reads.setdefault(id(run.values[id(read[1])]), []).append(read)
     seen_by = {}
     for value, group in reads.items():
-        changing = [c for c, t in run.changes if id(run.values[id(t)]) == value]
-        if all(_in_order(graph, c, call) for c in changing for call, _, _ in group):
+        changing = {
+            id(call): call for call, t in run.changes if id(run.values[id(t)]) == value
+        }
+        readers = [calls[reader] for reader, _, _ in group if reader is not None]
+        if all(_in_order(graph, c, r) for c in changing.values() for r in readers):
             continue
-        for call, tensor, mask in group:
+        for reader, tensor, mask in group:
             _check_always(graph, run, tensor, mask)
-            seen = _with_mask(run, tensor, mask, any(call is c for c in changing))
+            seen = _with_mask(run, tensor, mask, reader in changing)
             if seen is not tensor:
-                seen_by[id(call), id(tensor)] = seen
+                seen_by[reader, id(tensor)] = seen
     return seen_by
 
 

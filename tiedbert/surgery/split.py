@@ -10,10 +10,10 @@ def split(model, at):
         model: a functional `keras.Model` of the running Keras; left as it is.
         at: a cut point or a list of them. A cut point is the name of a layer or of an
             input, ``"name:k"`` for the k-th call (from 0) of a layer that is called
-            several times, ``"outer/inner"`` for a layer inside a nested model, at any
-            depth, or a symbolic tensor of the model or of a nested one. Cut points
-            must not depend on each other: what would a change of the first mean for
-            the second, which is given as well?
+            several times, ``"name#k"`` for the k-th output (from 0) of a layer that
+            gives several, ``"outer/inner"`` for a layer inside a nested model, at any
+            depth, or a symbolic tensor of the model or of a nested one. No cut point
+            may be computed from another: `rest` takes all of them as inputs.
 
     Returns:
         ``(front, rest)``, both sharing the model's weights. `front` takes what the
@@ -23,14 +23,16 @@ def split(model, at):
         last the implicit masks, bool ``[batch, time]``, made explicit. `rest` takes
         that list and gives what the model gives. They are named after the model,
         ``"..._front"`` and ``"..._rest"``; a nested model that is cut stays nested in
-        two parts with such names. Call both with the same `training`. A loss that
+        two parts with such names. The outputs of `rest` have the names, for `compile`,
+        of those of the model. Call both with the same `training`. A loss that
         belongs to a weight (a regularizer) is a loss of each part that has the weight.
 
     Raises:
-        InputError: no such layer (the closest names are shown), a layer called
-            several times (the calls are shown), a tensor of another model, cut points
-            that depend on each other, a point that no output depends on, or a model
-            or layer without a graph.
+        InputError: no such layer (the closest names are shown), a layer that is called
+            several times or has several outputs (they are listed), a tensor of another
+            model, cut points that depend on each other, a point that no output depends
+            on, a model or layer without a graph, or masks that depend on `training`
+            (see :mod:`tiedbert.surgery.mask_order`).
 
     Example:
         >>> import tensorflow as tf
