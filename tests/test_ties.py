@@ -801,10 +801,66 @@ class Widen(layers.Layer):
         return hidden + 1.0
 
 
-def test_what_makes_no_logits_is_no_head():
-    ids = tokens_input()
+@register
+class AddsPositions(layers.Layer):
+    """A table of positions as layers of many libraries have it: its own, or held."""
+
+    def __init__(self, positions, width, **kwargs):
+        super().__init__(**kwargs)
+        self.input_dim, self.output_dim = positions, width
+
+    def build(self, input_shape):
+        shape = self.input_dim, self.output_dim
+        self.embeddings = self.add_weight(name="embeddings", shape=shape)
+        self.built = True
+
+    def call(self, hidden):
+        table = tf.convert_to_tensor(self.embeddings)
+        return hidden + table[: tf.shape(hidden)[1]]
+
+
+@register
+class HoldsPositions(layers.Layer):
+    """Adds the rows of an Embedding that it holds."""
+
+    def __init__(self, positions, width, **kwargs):
+        super().__init__(**kwargs)
+        self.positions = layers.Embedding(positions, width, name="positions")
+
+    def build(self, input_shape):
+        self.positions.build((None,))
+        self.built = True
+
+    def call(self, hidden):
+        return hidden + self.positions(tf.range(tf.shape(hidden)[1]))
+
+
+def widened(positions, width):
+    return Widen()
+
+
+@pytest.mark.parametrize("rows", [VOCABULARY, WIDTH])  # of another size, or square
+@pytest.mark.parametrize("layer", [widened, AddsPositions, HoldsPositions])
+def test_what_makes_no_logits_is_no_head(layer, rows):
+    ids, again = tokens_input(), tokens_input()
     table = layers.Embedding(VOCABULARY, WIDTH, name="tokens")
-    assert check_tied(keras.Model(ids, Widen()(table(ids)))) == []
+    added = layer(rows, WIDTH)
+    backbone = keras.Model(ids, added(table(ids)))
+    assert check_tied(backbone) == []
+    head = EmbeddingDense(table, name="head")
+    tied = [(head, table, table.weights[0], True)]
+    assert check_tied(keras.Model(ids, head(added(table(ids))))) == tied
+    assert check_tied(keras.Model(again, head(backbone(again)))) == tied
+
+
+def test_a_square_table_is_that_of_a_head_where_it_is_looked_up():
+    ids = tokens_input()
+    table = layers.Embedding(WIDTH, WIDTH, name="tokens")
+    holder = HoldsTable(table, name="holder")
+    model = keras.Model(ids, holder(table(ids)), name="whole")
+    assert check_tied(model) == [(holder, table, table.weights[0], True)]
+    with pytest.raises(InputError, match="'holder' in 'whole' has a table 'tokens'"):
+        check_tied(keras.models.clone_model(model))
 
 
 @pytest.mark.parametrize("given", ["model", layers.Dense(2), None])

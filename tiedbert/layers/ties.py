@@ -37,8 +37,10 @@ def check_tied(model):
     depth. A head is an :class:`EmbeddingDense`, or any layer that holds an embedding
     layer (or is one) and is called on hidden states as wide as its table: keras-hub's
     MaskedLMHead, a ReversibleEmbedding in reverse, the shared Embedding of a bert4keras
-    model ``with_mlm``. In models without a graph of calls only the first is known, and
-    a table counts as looked up when it is held.
+    model ``with_mlm``. A layer that only adds its table to hidden states, as one of
+    positions does, is none; a head of the second kind that stands alone is not told
+    from it where its table is square. In models without a graph of calls only the first is known,
+    and a table counts as looked up when it is held.
 
     Args:
         model: any `keras.Model`; it is only looked at.
@@ -68,7 +70,9 @@ def check_tied(model):
     uses = list(_of_model(model, (model,)))
     lookups = [use for use in uses if not use.projects]
     heads = {
-        (id(use.layer), id(use.embedding)): use for use in uses if use.projects
+        (id(use.layer), id(use.embedding)): use
+        for use in uses
+        if use.projects and (_surely_projects(use) or _is_sought(use, lookups))
     }.values()
     return [_tie(head, lookups) for head in heads]
 
@@ -86,6 +90,26 @@ class _Use(NamedTuple):
         return "/".join(model.name for model in self.models)
 
 
+def _surely_projects(use) -> bool:
+    """Whether the shapes of a call leave no doubt that it makes logits.
+
+    A layer that adds its table to hidden states (positions) keeps their shape, and so
+    does a head whose table is square. An `Embedding` looks up, or makes logits.
+    """
+    rows, width = _shape(use.embedding)
+    of_embeddings = (EmbeddingDense, keras.layers.Embedding)
+    return rows != width or isinstance(use.layer, of_embeddings)
+
+
+def _is_sought(use, lookups) -> bool:
+    """Whether the model looks tokens up in this table, or in another like it."""
+    return any(
+        _identity(other.embedding) == _identity(use.embedding)
+        or _alike(other.embedding, use.embedding)
+        for other in lookups
+    )
+
+
 def _tie(head, lookups):
     key = _identity(head.embedding)
     looked_up = any(_identity(use.embedding) == key for use in lookups)
@@ -100,7 +124,7 @@ def _check_alone(head, lookups):
     table = head.embedding
     for use in lookups:
         other = use.embedding
-        if (other.name, _shape(other)) == (table.name, _shape(table)):
+        if _alike(other, table):
             raise InputError(
                 f"head {head.layer.name!r} in {head.where!r} has a table {table.name!r}"
                 f" {_shape(table)} of its own, but the model looks tokens up in another"
@@ -112,6 +136,10 @@ def _check_alone(head, lookups):
 def _identity(embedding):
     table = _keras.table_of(embedding)
     return id(embedding if table is None else table)
+
+
+def _alike(first, second) -> bool:
+    return (first.name, _shape(first)) == (second.name, _shape(second))
 
 
 def _shape(embedding) -> tuple:
