@@ -3,6 +3,7 @@
 from tensorflow import keras
 
 from tiedbert.bert.kinds import initializer_of
+from tiedbert.bert.layers import FirstToken
 
 
 def classifier(bert, num_labels, dropout=0.1):
@@ -42,12 +43,3 @@ def classifier(bert, num_labels, dropout=0.1):
         num_labels, kernel_initializer=initializer, name="Classifier"
     )(pooled)
     return keras.Model(bert.inputs, logits, name="classifier")
-
-
-@keras.utils.register_keras_serializable("tiedbert")
-class FirstToken(keras.layers.Layer):
-    """float ``[batch, time, width]`` -> ``[batch, width]``, the state of ``[CLS]``."""
-
-    def call(self, inputs):
-        """Take the first position."""
-        return inputs[:, 0]

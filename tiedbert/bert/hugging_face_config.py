@@ -24,7 +24,11 @@ _UNSEEN = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
 }
-_SYNONYMS = {"gelu_python": "gelu", "gelu_pytorch_tanh": "gelu_new", "swish": "silu"}
+_SYNONYMS = {
+    "gelu_python": "gelu",
+    **dict.fromkeys(("gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast"), "gelu_new"),
+    "swish": "silu",
+}
 
 
 def keras_activation(name):

@@ -3,10 +3,17 @@
 import functools
 
 from bert4keras import models
-from bert4keras.layers import FeedForward
+from bert4keras.layers import (
+    Embedding,
+    FeedForward,
+    Lambda,
+    LayerNormalization,
+    PositionEmbedding,
+)
 from tensorflow import keras
 
 from tiedbert.bert.electra import Electra, ElectraGenerator
+from tiedbert.bert.layers import CheckedPositionEmbedding, FirstToken, PaddedEmbedding
 from tiedbert.errors import InputError
 
 _T5 = {
@@ -80,27 +87,57 @@ class DeepTruncatedNormal(keras.initializers.Initializer):
         return {"num_hidden_layers": self.num_hidden_layers}
 
 
-class _DeepInitializers:
-    """Gives RoFormer v2 an initializer that can be saved."""
+class _Cured:
+    """Gives a bert4keras class its initializer, and heed to settings that it drops.
 
-    @property
-    def initializer(self):
-        return DeepTruncatedNormal(self.num_hidden_layers)
+    Args:
+        initializer_range: standard deviation of the first weights.
+        layer_norm_eps: epsilon of all norms; None for bert4keras' own: 1e-12 in BERT
+            and the heads, Keras' 1e-7 in the blocks of ALBERT, NEZHA and RoFormer.
+        pad_token_id: the token that is padding.
+        *args, **kwargs: bert4keras' options.
+    """
 
-
-class _FreshInitializers:
-    """Gives a bert4keras class its initializer, and heed to ``initializer_range``."""
-
-    def __init__(self, *args, initializer_range=0.02, **kwargs):
+    def __init__(
+        self,
+        *args,
+        initializer_range=0.02,
+        layer_norm_eps=None,
+        pad_token_id=0,
+        **kwargs,
+    ):
         self._initializer_range = initializer_range
+        self._layer_norm_eps = layer_norm_eps
+        self._pad_token_id = pad_token_id
         super().__init__(*args, **kwargs)
 
     @property
     def initializer(self):
         return FreshTruncatedNormal(self._initializer_range)
 
+    def apply(self, inputs=None, layer=None, arguments=None, **kwargs):
+        """bert4keras' way to make and call every layer, with ours among them."""
+        if layer is LayerNormalization and self._layer_norm_eps is not None:
+            kwargs["epsilon"] = self._layer_norm_eps
+        elif layer is PositionEmbedding:
+            layer = CheckedPositionEmbedding
+        elif layer is Embedding and kwargs.get("mask_zero") and self._pad_token_id:
+            layer, kwargs["pad_id"] = PaddedEmbedding, self._pad_token_id
+        elif layer is Lambda and kwargs["name"] == "Pooler":
+            layer = FirstToken  # a file can hold it without code
+            del kwargs["function"]
+        return super().apply(inputs, layer, arguments, **kwargs)
 
-class _FreshHalves(_FreshInitializers):
+
+class _CuredDeep(_Cured):
+    """The same for RoFormer v2, with an initializer that can be saved."""
+
+    @property
+    def initializer(self):
+        return DeepTruncatedNormal(self.num_hidden_layers)
+
+
+class _CuredHalves(_Cured):
     """The same for T5, which makes an encoder and a decoder by itself."""
 
     def __init__(self, name=None, **kwargs):
@@ -139,10 +176,10 @@ def initializer_of(bert):
     return initializer if stddev is None else FreshTruncatedNormal(stddev)
 
 
-_CURES = {models.RoFormerV2: _DeepInitializers, models.T5: _FreshHalves}
+_CURES = {models.RoFormerV2: _CuredDeep, models.T5: _CuredHalves}
 
 
 @functools.cache
 def _cured(transformer):
-    cure = _CURES.get(transformer, _FreshInitializers)
+    cure = _CURES.get(transformer, _Cured)
     return type(transformer.__name__, (cure, transformer), {})

@@ -6,8 +6,8 @@ from pathlib import Path
 from bert4keras.models import build_transformer_model
 
 from tiedbert.bert.checkpoints import load_transformer
-from tiedbert.bert.hugging_face_config import keras_activation
 from tiedbert.bert.kinds import kind, version_of
+from tiedbert.bert.settings import settings_of
 from tiedbert.errors import InputError
 from tiedbert.surgery import split
 
@@ -25,8 +25,8 @@ _REQUIRED = {
 def build_bert(
     config_path,
     checkpoint_path=None,
-    model="bert",
-    application="encoder",
+    model=None,
+    application=None,
     **bert4keras_options,
 ):
     """Build a bert4keras model, its kernels initialized apart from each other.
@@ -37,18 +37,29 @@ def build_bert(
         checkpoint_path: prefix of a Google checkpoint (``.../bert_model.ckpt``);
             every name and shape is checked, unless bert4keras' ``autoresize_weights``
             or ``ignore_invalid_weights`` is among the options.
-        model: the kind, a key of :data:`tiedbert.bert.kinds.KINDS`.
-        application: ``"encoder"``, ``"lm"`` or ``"unilm"``.
-        **bert4keras_options: passed to bert4keras, over the configuration.
+        model: the kind, a key of :data:`tiedbert.bert.kinds.KINDS`; None for the
+            ``model`` of the configuration, or ``"bert"`` where it says none.
+        application: ``"encoder"``, ``"lm"`` or ``"unilm"``; None for the configuration's
+            ``application``, or ``"encoder"``.
+        **bert4keras_options: settings over those of the configuration: bert4keras'
+            options, ``initializer_range``, ``layer_norm_eps`` (of every norm; not said,
+            it is bert4keras' own, for BERT the 1e-12 of Google and Hugging Face) and
+            ``pad_token_id`` (of the whole vocabulary; not said, it is 0).
 
     Returns:
         A functional `keras.Model`; for BERT ``[token_ids, segment_ids]``
         ``[batch, time]`` -> hidden ``[batch, time, width]``.
 
     Raises:
-        InputError: a file that is missing or not JSON, an unknown kind, a checkpoint
+        InputError: a file that is missing or not JSON, an unknown kind or option, a
+            setting with which it would be another model (``model_type`` of another
+            kind, several ``num_hidden_groups``, relative positions ...), a checkpoint
             that lacks a variable or whose shapes (the vocabulary's size first of
-            all) differ from the configuration.
+            all) differ from the configuration; when it is called, texts longer than
+            its positions.
+
+    Warns:
+        UserWarning: the configuration has settings that nobody here knows.
 
     Example:
         >>> import json, tempfile, os
@@ -61,13 +72,18 @@ def build_bert(
         >>> build_bert(path).output_shape
         (None, None, 8)
     """
-    config = {**read_config(config_path), **version_of(model), **bert4keras_options}
-    config["hidden_act"] = keras_activation(config["hidden_act"])
+    config = read_config(config_path)
+    model = _said(config_path, config, "model", model, "bert").lower()
+    application = _said(config_path, config, "application", application, "encoder")
+    transformer_class = kind(model)
+    application = _application(application.lower(), model)
+    settings = settings_of(model, application, config_path, config, bert4keras_options)
     transformer = build_transformer_model(
-        model=kind(model),
-        application=_application(application, model),
+        model=transformer_class,
+        application=application,
         return_keras_model=False,
-        **config,
+        **version_of(model),
+        **settings,
     )
     if checkpoint_path is not None:
         load_transformer(transformer, checkpoint_path)
@@ -78,8 +94,8 @@ def build_bert_from(
     start,
     config_path,
     checkpoint_path=None,
-    model="bert",
-    application="encoder",
+    model=None,
+    application=None,
     **bert4keras_options,
 ):
     """Build the part of a BERT after a cut point, e.g. from ``"Embedding-Norm"`` on.
@@ -115,7 +131,7 @@ def build_bert_from(
 def read_config(config_path) -> dict:
     """The settings in a ``bert_config.json``; InputError when it is not one."""
     try:
-        config = json.loads(Path(config_path).read_text(encoding="utf-8"))
+        config = json.loads(Path(config_path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"no BERT configuration at {config_path}") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
@@ -129,13 +145,29 @@ def read_config(config_path) -> dict:
     return config
 
 
+def _said(path, config, name, given, default) -> str:
+    """A value that the configuration may say, and an argument; not two of them."""
+    said = config.pop(name, None)
+    for value in (said, given):
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{path}: {name}: expected a name, received {value!r}")
+    if said is None or given is None:
+        return said or given or default
+    if said.lower() != given.lower():
+        raise InputError(
+            f"{path} says {name} {said!r}, the argument {name} is {given!r}: leave one "
+            "of them out"
+        )
+    return given
+
+
 def _application(application, model) -> str:
     """`application`, if this kind of model has it."""
     has = {"encoder", "lm", "unilm"}
-    if model.lower().startswith(("electra", "gpt", "t5", "mt5")):
+    if model.startswith(("electra", "gpt", "t5", "mt5")):
         # GPT looks back only as it is; only the first one has segments for unilm.
-        has = {"encoder", "unilm"} if model.lower() == "gpt" else {"encoder"}
-    if application.lower() not in has:
+        has = {"encoder", "unilm"} if model == "gpt" else {"encoder"}
+    if application not in has:
         raise InputError(
             f"a {model!r} model has no application {application!r}: expected "
             f"{' or '.join(sorted(has))}"

@@ -1,0 +1,378 @@
+"""What a configuration says of a model: obeyed, without effect, or refused.
+
+Google, Hugging Face and bert4keras write the same settings, some under names of their
+own. bert4keras drops what it does not know; here a setting that changes what a model
+computes is obeyed or refused, and one that nobody here knows is warned of.
+"""
+
+import difflib
+import numbers
+import warnings
+
+from tensorflow import keras
+
+from tiedbert.bert.hugging_face_config import keras_activation
+from tiedbert.errors import InputError
+
+# Other names of a setting, and bert4keras' own.
+_SYNONYMS = {
+    "max_position_embeddings": "max_position",
+    "hidden_dropout_prob": "dropout_rate",
+    "attention_probs_dropout_prob": "attention_dropout_rate",
+    "type_vocab_size": "segment_vocab_size",
+    "layer_norm_epsilon": "layer_norm_eps",
+}
+
+# What bert4keras takes for every kind, and what tiedbert adds to it.
+_OF_ALL = {
+    *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
+    *("intermediate_size", "hidden_act", "dropout_rate", "attention_dropout_rate"),
+    *("embedding_size", "attention_head_size", "attention_key_size"),
+    *("sequence_length", "keep_tokens", "compound_tokens", "layers", "prefix", "name"),
+    *("residual_attention_scores", "ignore_invalid_weights", "autoresize_weights"),
+    *("attention_caches", "additional_input_layers", "layer_norm_cond"),
+    *("layer_norm_cond_hidden_size", "layer_norm_cond_hidden_act"),
+    *("initializer_range", "layer_norm_eps", "pad_token_id"),
+}
+_OF_BERT = {
+    *("max_position", "segment_vocab_size", "shared_segment_embeddings"),
+    *("hierarchical_position", "custom_position_ids"),
+    *("with_pool", "with_nsp", "with_mlm"),
+}
+_HEADS = {"with_pool", "with_nsp", "with_mlm"}
+_OF_ELECTRA = (_OF_BERT - _HEADS) | {"with_discriminator"}
+_OF_GPT = (_OF_BERT - _HEADS) | {"final_activation"}
+_OF_GPT2 = _OF_GPT - {
+    *("segment_vocab_size", "shared_segment_embeddings", "custom_position_ids")
+}
+_OF_ROFORMER = _OF_BERT - {"max_position", "hierarchical_position"}
+_OF_T5 = {"with_lm", "cross_position_bias"}
+_OF_KIND = {
+    "bert": _OF_BERT,
+    "roberta": _OF_BERT,
+    "albert": _OF_BERT,
+    "albert_unshared": _OF_BERT,
+    "nezha": _OF_ROFORMER - {"custom_position_ids"},
+    "roformer": _OF_ROFORMER,
+    "roformer_v2": _OF_ROFORMER - {"with_pool", "with_nsp"},
+    "electra": _OF_ELECTRA,
+    "electra_generator": _OF_ELECTRA,
+    "gpt": _OF_GPT,
+    "gpt2": _OF_GPT2,
+    "gpt2_ml": _OF_GPT2,
+}
+
+# The kinds that Hugging Face has, under its names; T5's halves go with it.
+_MODEL_TYPES = {
+    "bert": ("bert", "roberta"),  # bert4keras' roberta is a BERT
+    "albert": ("albert", "albert_unshared"),
+    "nezha": ("nezha",),
+    "roformer": ("roformer", "roformer_v2"),
+    "electra": ("electra", "electra_generator"),
+    "openai-gpt": ("gpt",),
+    "gpt2": ("gpt2", "gpt2_ml"),
+    "t5": ("t5", "t5.1.0", "t5.1.1"),
+    "mt5": ("mt5.1.1",),
+}
+
+# What changes no number that a model gives: notes, tokens of a tokenizer, settings of
+# a head, of generation, of the memory a computation takes.
+_WITHOUT_EFFECT = {
+    *("architectures", "transformers_version", "auto_map", "dtype", "torch_dtype"),
+    *("torchscript", "use_bfloat16", "tf_legacy_loss", "gradient_checkpointing"),
+    *("chunk_size_feed_forward", "use_cache", "return_dict", "output_attentions"),
+    *("output_hidden_states", "output_past", "tie_encoder_decoder", "do_lower_case"),
+    *("bos_token_id", "eos_token_id", "sep_token_id", "cls_token_id"),
+    *("mask_token_id", "unk_token_id", "decoder_start_token_id", "model_max_length"),
+    *("language", "finetuning_task", "task_specific_params", "id2label", "label2id"),
+    *("num_labels", "problem_type", "num_choices", "classifier_dropout"),
+    *("classifier_dropout_prob", "attn_implementation", "initializer_factor"),
+    # Of ALBERT, whose code reads none of them.
+    *("net_structure_type", "gap_size", "num_memory_blocks", "down_scale_factor"),
+    # Of generation, which older files have.
+    *("max_length", "min_length", "do_sample", "early_stopping", "num_beams"),
+    *("num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p"),
+    *("typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size"),
+    *("encoder_no_repeat_ngram_size", "bad_words_ids", "num_return_sequences"),
+    *("output_scores", "return_dict_in_generate", "forced_bos_token_id"),
+    *("forced_eos_token_id", "remove_invalid_values", "suppress_tokens"),
+    *("begin_suppress_tokens", "exponential_decay_length_penalty"),
+}
+_PREFIXES_WITHOUT_EFFECT = ("_", "summary_", "pooler_", "tokenizer_")
+
+_COUNTS = {  # and the least that makes sense
+    **dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads"), 1),
+    **dict.fromkeys(("intermediate_size", "embedding_size", "max_position"), 1),
+    **dict.fromkeys(("attention_head_size", "attention_key_size"), 1),
+    **dict.fromkeys(("sequence_length",), 1),
+    **dict.fromkeys(("num_hidden_layers", "segment_vocab_size", "pad_token_id"), 0),
+}
+_RATES = ("dropout_rate", "attention_dropout_rate")
+_ACTIVATIONS = ("hidden_act", "final_activation", "with_discriminator", *_HEADS)
+
+
+def settings_of(kind, application, path, config, options) -> dict:
+    """What to build a model with: a configuration's settings, and options over them.
+
+    Args:
+        kind: a key of :data:`tiedbert.bert.kinds.KINDS`, in lower case.
+        application: ``"encoder"``, ``"lm"`` or ``"unilm"``.
+        path: where the configuration comes from, for messages.
+        config: dict, the settings of a file, of Google's, Hugging Face's or
+            bert4keras' names; null is not said.
+        options: dict, settings that were given by name.
+
+    Returns:
+        A dict of bert4keras' names, and of those that tiedbert adds.
+
+    Raises:
+        InputError: an option that the kind does not have, or a setting with which it
+            would be another model.
+    """
+    taken = _OF_ALL | _OF_KIND.get(kind, _OF_T5)
+    demands = _demands(kind, application)
+    _check_options(kind, options, taken | {"model_type", *demands})
+    said = {**_of_one_name(path, config), **_of_one_name("the options", options)}
+    said = {name: value for name, value in said.items() if value is not None}
+    model_type = said.pop("model_type", None)
+    _check_type(kind, path, model_type)
+    if model_type is not None and said.get("hidden_act") == "leaky_relu":
+        raise InputError(
+            f"{path}: hidden_act is 'leaky_relu', of another slope in Hugging Face "
+            "(0.01) than in bert4keras (0.2): not read from a file that has model_type"
+        )
+    for name, allowed in demands.items():
+        _check_allowed(kind, path, name, said.pop(name, None), allowed)
+    obeyed = _OF_ALL | _OF_BERT | taken  # BERT's sizes may be in the file of any kind
+    _warn_of_others(path, set(said) - obeyed)
+    return _checked(path, {n: v for n, v in said.items() if n in taken})
+
+
+def _demands(kind, application) -> dict:
+    """The settings that one value alone is right for, or none: name -> those values."""
+    is_t5, is_v2 = "t5" in kind, kind == "roformer_v2"
+    looks_back = is_t5 or kind.startswith("gpt") or application == "lm"
+    groups = (1,) if kind.startswith("albert") else ()
+    return {
+        "position_embedding_type": ("absolute",),
+        "is_decoder": (True, False) if looks_back else (False,),
+        "add_cross_attention": (False,),
+        "is_encoder_decoder": (True, False) if is_t5 else (False,),
+        "tie_word_embeddings": (True, False) if "t5.1.1" in kind else (True,),
+        "num_hidden_groups": groups,
+        "inner_group_num": groups,
+        "ln_type": ("postln",),
+        "use_relative_position": (kind == "nezha",),
+        "max_relative_position": (64,) if kind == "nezha" else (),
+        "rotary_value": (False,),
+        "norm_type": ("rms_norm",) if is_v2 else ("layer_norm",),
+        "use_bias": (not is_v2,),
+        "relative_attention_num_buckets": (32,),
+        "relative_attention_max_distance": (128,),
+        "pruned_heads": ({},),
+        "quantization_config": (),
+        "per_layer_config": ({},),
+        "cross_attention_hidden_size": (),
+        "directionality": ("bidi",),
+        "use_task_id": (False,),
+    }
+
+
+def _check_options(kind, options, known):
+    known = known | {old for old, new in _SYNONYMS.items() if new in known}
+    for name in options:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, 1)
+            meant = f": did you mean {close[0]}?" if close else ""
+            raise InputError(f"a {kind!r} model has no option {name}{meant}")
+
+
+def _of_one_name(where, given) -> dict:
+    """The settings under bert4keras' names; InputError when two names disagree."""
+    said = {}
+    for name, value in given.items():
+        own = _SYNONYMS.get(name, name)
+        if said.get(own, value) not in (value, None) and value is not None:
+            raise InputError(
+                f"{where}: {own} is given twice, under {name} too: expected one "
+                f"value, found {said[own]!r} and {value!r}"
+            )
+        if value is not None or own not in said:
+            said[own] = value
+    return said
+
+
+def _check_type(kind, path, model_type):
+    kinds = _MODEL_TYPES.get(model_type, ()) if isinstance(model_type, str) else ()
+    whole = kind.removesuffix("_encoder").removesuffix("_decoder")
+    if model_type is None or whole in kinds:
+        return
+    mend = f"build it with model={kinds[0]!r}" if kinds else "no kind here is that"
+    raise InputError(
+        f"{path}: model_type is {model_type!r}, and this was to be a {kind!r} model: "
+        f"{mend} (the option model_type overrules the file)"
+    )
+
+
+def _check_allowed(kind, path, name, value, allowed):
+    if value is None or value in allowed:
+        return
+    expected = " or ".join(map(repr, allowed)) or "none"
+    raise InputError(
+        f"{path}: {name} is {value!r}: a {kind!r} model here has {expected} (where "
+        f"the setting does not matter to you, the option {name} overrules the file)"
+    )
+
+
+def _warn_of_others(path, names):
+    unknown = [
+        name
+        for name in sorted(names - _WITHOUT_EFFECT)
+        if not name.startswith(_PREFIXES_WITHOUT_EFFECT)
+    ]
+    if unknown:
+        warnings.warn(
+            f"{path}: {', '.join(unknown)}: not known here, without effect on the "
+            "model",
+            UserWarning,
+            stacklevel=4,
+        )
+
+
+# Values.
+
+
+def _checked(path, said) -> dict:
+    """The settings with what they mean here; InputError for values that mean none."""
+    for name, least in _COUNTS.items():
+        _check_number(path, said, name, numbers.Integral, lambda x, y=least: x >= y)
+    for name in _RATES:
+        _check_number(path, said, name, numbers.Real, lambda x: 0 <= x < 1)
+    _check_number(path, said, "layer_norm_eps", numbers.Real, lambda x: x > 0)
+    _check_number(path, said, "initializer_range", numbers.Real, lambda x: x >= 0)
+    _check_heads(path, said)
+    said["compound_tokens"] = tokens_checked(
+        said.get("keep_tokens"), said.get("compound_tokens")
+    )
+    for name in _ACTIVATIONS:
+        if name in said:
+            said[name] = _activation(path, name, said[name])
+    if "pad_token_id" in said:
+        said["pad_token_id"] = _padding(path, said)
+    return said
+
+
+def _check_number(path, said, name, kind, is_right):
+    value = said.get(name)
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, kind) or not is_right(value):
+        what = "a whole number" if kind is numbers.Integral else "a number"
+        raise InputError(f"{path}: {name}: expected {what} in range, found {value!r}")
+
+
+def _check_heads(path, said):
+    """bert4keras would round the width of a head down without a word."""
+    width, heads = said.get("hidden_size"), said.get("num_attention_heads")
+    if width and heads and width % heads and not said.get("attention_head_size"):
+        raise InputError(
+            f"{path}: hidden_size {width} is not a multiple of num_attention_heads "
+            f"{heads}"
+        )
+
+
+def _activation(path, name, value):
+    """Keras' name or function; bert4keras takes a list for a gated layer."""
+    if isinstance(value, list):
+        return [_activation(path, name, each) for each in value]
+    if not isinstance(value, str):
+        return value
+    known = keras_activation(value)
+    try:
+        keras.activations.get(known)
+    except (ValueError, TypeError):
+        raise InputError(
+            f"{path}: {name}: expected an activation such as gelu, gelu_new, relu, "
+            f"silu, tanh or linear, found {value!r}"
+        ) from None
+    return known
+
+
+def _padding(path, said) -> int:
+    """The id that stands for padding, among the tokens that are kept."""
+    pad, kept = said["pad_token_id"], said.get("keep_tokens")
+    tokens = range(said["vocab_size"]) if kept is None else list(kept)
+    if pad not in tokens:
+        raise InputError(
+            f"{path}: pad_token_id {pad} is none of the {len(tokens)} tokens of the "
+            "model: keep it (keep_tokens), or say another"
+        )
+    return tokens.index(pad)
+
+
+def tokens_checked(kept, compound, count=None, where=""):
+    """bert4keras' options for a part of a vocabulary, checked.
+
+    Args:
+        kept: `keep_tokens`, ids of the vocabulary that stay, or None for all.
+        compound: `compound_tokens`, for each further token a list of ids, in the
+            numbering of those that stay, or a tuple of such a list and its weights; or
+            None.
+        count: the number of tokens of the vocabulary; None where it is not known.
+        where: what has this vocabulary, for messages.
+
+    Returns:
+        `compound` as bert4keras reads it: None where there are none.
+
+    Raises:
+        InputError: something else, or an id beyond the vocabulary.
+    """
+    vocabulary = f"the {count} tokens in {where}"
+    if kept is not None:
+        _check_ids("keep_tokens", kept, count, vocabulary)
+        count, vocabulary = len(kept), f"the {len(kept)} tokens that are kept"
+    tokens = _as_list(() if compound is None else compound)
+    if tokens is None:
+        raise InputError(
+            f"compound_tokens: expected a list of lists of ids, received {compound!r}"
+        )
+    for token in tokens:
+        ids, weights = _parted(token)
+        _check_ids("compound_tokens", ids, count, vocabulary)
+        _check_weights(ids, weights)
+    return [t if isinstance(t, tuple) else list(t) for t in tokens] or None
+
+
+def _as_list(values):
+    """A list of what a list, a tuple or an array holds; None of anything else."""
+    is_sequence = hasattr(values, "__len__") and not isinstance(values, (str, dict))
+    return list(values) if is_sequence else None
+
+
+def _parted(token) -> tuple:
+    """A list of ids, and its weights or None."""
+    if isinstance(token, tuple) and len(token) == 2:
+        return token
+    return token, None
+
+
+def _check_ids(name, ids, count, vocabulary):
+    found = _as_list(ids)
+    if not found or not all(isinstance(each, numbers.Integral) for each in found):
+        raise InputError(f"{name}: expected a list of token ids, received {ids!r:.80}")
+    wrong = [each for each in found if each < 0 or (count and each >= count)]
+    if wrong:
+        of = vocabulary if count else "a vocabulary, 0 or more"
+        raise InputError(f"{name}: expected ids of {of}, received {wrong[0]}")
+
+
+def _check_weights(ids, weights):
+    if weights is None:
+        return
+    found = _as_list(weights) or []
+    are_numbers = all(isinstance(each, numbers.Real) for each in found)
+    if len(found) != len(ids) or not are_numbers or not sum(found):
+        raise InputError(
+            f"compound_tokens: expected as many weights as ids, of a sum that is not "
+            f"0, received {weights!r:.60} for {ids!r:.60}"
+        )
