@@ -2,6 +2,8 @@
 
 import re
 
+_LFS_POINTER = b"version https://git-lfs"
+
 
 class InputError(ValueError):
     """A mistake in what the user gave: a file, an option, a name.
@@ -9,6 +11,20 @@ class InputError(ValueError):
     The message is one line that says what was asked, what was expected, what
     was received and how to mend it; scripts print it without a traceback.
     """
+
+
+class NewHeadWarning(UserWarning):
+    """Files of an encoder were loaded into a model with a head: the head is new."""
+
+
+def lfs_hint(path) -> str:
+    """What to add to a message about a file that only stands for another."""
+    try:
+        with open(path, "rb") as file:
+            is_pointer = file.read(len(_LFS_POINTER)) == _LFS_POINTER
+    except OSError:
+        return ""
+    return "; it is a pointer of git-lfs: `git lfs pull` fetches it" * is_pointer
 
 
 def reason(error) -> str:

@@ -1,6 +1,7 @@
 """Models of a run on disk: the pretrained encoder, and the classifier made from it."""
 
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from tiedbert.bert import (
     save_safetensors,
 )
 from tiedbert.bert.models import read_config
-from tiedbert.errors import InputError
+from tiedbert.errors import InputError, NewHeadWarning
 from tiedbert.runs import MODEL, read_run, write_json
 from tiedbert.text.tokenizer import Tokenizer
 
@@ -49,6 +50,7 @@ def open_pretrained(run_folder) -> SavedModel:
 def _check_vocabulary(tokenizer, config):
     pairs = {
         "tokens": (config["vocab_size"], tokenizer.vocab_size),
+        "as the id of padding": (config.get("pad_token_id") or 0, tokenizer.pad_id),
         # Of a model from elsewhere only the size is known.
         "as SHA-256": (
             config.get("tokenizer_sha256", tokenizer.fingerprint),
@@ -104,13 +106,23 @@ def load_classifier(run_folder) -> tuple:
     saved = open_pretrained(run_folder)
     names = _label_names(Path(run_folder) / MODEL / "labels.json")
     model = classifier(build_bert(saved.config), len(names))
-    load_google_checkpoint(model, saved.checkpoint)
+    _load_whole(model, saved.checkpoint)
     return model, names, saved.tokenizer
+
+
+def _load_whole(model, checkpoint):
+    """Load a checkpoint that must have the head of the classifier too."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NewHeadWarning)
+        try:
+            load_google_checkpoint(model, checkpoint)
+        except NewHeadWarning as warning:
+            raise InputError(f"expected a classifier: {warning}") from None
 
 
 def _label_names(path) -> list:
     try:
-        names = json.loads(path.read_text(encoding="utf-8"))
+        names = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} cannot be read: {error}") from None
     if not isinstance(names, list) or not all(isinstance(n, str) for n in names):

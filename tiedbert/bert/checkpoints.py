@@ -1,6 +1,7 @@
 """Google-format BERT checkpoints: names and shapes checked, written atomically."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,13 +11,15 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert.bert.kinds import feed_forward_of
+from tiedbert.bert.new_head import new_head, warn_of_new_head
+from tiedbert.bert.settings import tokens_checked
 from tiedbert.bert.variable_names import (
     CLASSIFIER,
     named_weights,
     namesake,
     own_weights,
 )
-from tiedbert.errors import InputError, reason
+from tiedbert.errors import InputError, lfs_hint, reason
 from tiedbert.layers import EmbeddingDense
 
 # Google's BERT keeps the kernels of these two layers transposed.
@@ -24,7 +27,9 @@ _TRANSPOSED = {"cls/seq_relationship/output_weights", "output_weights"}
 # And T5 this one.
 _TRANSPOSED_T5 = "/relative_attention_bias"
 # One row a token.
-_OF_TOKENS = ("word_embeddings", "predictions/output_bias")
+_OF_TOKENS = ("word_embeddings", "predictions/output_bias", "shared/embedding")
+# What TensorFlow adds to the prefix of a checkpoint.
+_SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
 def load_google_checkpoint(
@@ -40,7 +45,9 @@ def load_google_checkpoint(
 
     Every layer that has a name in the format must be in the checkpoint, in its shape;
     what else the checkpoint holds (an optimizer's moments, another head) is left
-    alone. Nothing changes when the checkpoint is refused.
+    alone. Nothing changes when the checkpoint is refused. A
+    :func:`tiedbert.bert.classifier` may be loaded from an encoder's checkpoint: its
+    head, which is new then, is left as it is, with a warning that names it.
 
     Args:
         model: a `keras.Model` whose layers have bert4keras' names (an encoder, a
@@ -58,6 +65,9 @@ def load_google_checkpoint(
     Raises:
         InputError: no such checkpoint, a variable missing in it or of another shape,
             a token beyond its vocabulary, a model of another kind.
+
+    Warns:
+        NewHeadWarning: the checkpoint has an encoder alone (of `UserWarning`).
 
     Source: the format is that of google-research/bert, albert and electra.
 
@@ -80,6 +90,7 @@ def load_google_checkpoint(
         (None, None, 5)
     """
     layers = {layer.name: layer for layer in model.layers}
+    compound_tokens = tokens_checked(keep_tokens, compound_tokens)
     options = {"keep_tokens": keep_tokens, "compound_tokens": compound_tokens}
     if autoresize_weights:
         # bert4keras scales what it resizes as the activation wants.
@@ -154,22 +165,43 @@ def save_google_checkpoint(model, checkpoint_path, model_kind="bert"):
 
 def _load(transformer, layers, checkpoint_path):
     shapes = _stored_shapes(checkpoint_path)
+    named = named_weights(transformer, layers)
+    names = [(layer.name, [name for name, _ in pairs]) for layer, pairs in named]
+    new = new_head(names, shapes)
     assignments = []
-    for layer, named in named_weights(transformer, layers):
-        for name, weight in named:
-            if name not in shapes:
-                raise InputError(
-                    f"{checkpoint_path}: expected a variable {name} for layer "
-                    f'"{layer.name}", found none'
-                )
-            if name.endswith(_OF_TOKENS):
-                _check_tokens(transformer, checkpoint_path, name, shapes[name])
-            value = _loaded(transformer, checkpoint_path, name)
-            if tuple(value.shape) != tuple(weight.shape):
-                raise InputError(_wrong_shape(checkpoint_path, name, weight, value))
-            assignments.append((weight, value))
-    for weight, value in assignments:
+    for layer, pairs in named:
+        if layer.name not in new:
+            for name, weight in pairs:
+                _check_stored(transformer, checkpoint_path, shapes, layer, name)
+                assignments.append((weight, name))
+    for weight, value in _values(transformer, checkpoint_path, assignments):
         weight.assign(value)
+    warn_of_new_head(checkpoint_path, new)
+
+
+def _check_stored(transformer, checkpoint_path, shapes, layer, name):
+    if name not in shapes:
+        raise InputError(
+            f"{checkpoint_path}: expected a variable {name} for layer "
+            f'"{layer.name}", found none; {_names_there(shapes)}'
+        )
+    _check_tokens(transformer, checkpoint_path, name, shapes)
+
+
+def _values(transformer, checkpoint_path, assignments) -> list:
+    """(weight, its numbers in the checkpoint), all checked."""
+    values = []
+    for weight, name in assignments:
+        value = _loaded(transformer, checkpoint_path, name)
+        if tuple(value.shape) != tuple(weight.shape):
+            raise InputError(_wrong_shape(checkpoint_path, name, weight, value))
+        values.append((weight, value))
+    return values
+
+
+def _names_there(shapes) -> str:
+    tops = sorted({name.split("/")[0] for name in shapes})
+    return f"the names there begin with {', '.join(tops[:8]) or 'nothing'}"
 
 
 def _resize(transformer, layers, checkpoint_path):
@@ -188,7 +220,9 @@ def _resize(transformer, layers, checkpoint_path):
 
 def _load_theirs(transformer, weights, checkpoint_path):
     """Load by bert4keras' own hand; it divides by the norm of what it resizes."""
-    _stored_shapes(checkpoint_path)  # the message when there is none
+    shapes = _stored_shapes(checkpoint_path)  # the message when there is none
+    for name in shapes:
+        _check_tokens(transformer, checkpoint_path, name, shapes)
     before = [weight.numpy() for weight in weights]
     with np.errstate(invalid="ignore"):
         transformer.load_weights_from_checkpoint(str(checkpoint_path))
@@ -208,29 +242,38 @@ def _loaded(transformer, checkpoint_path, name):
     except (tf.errors.OpError, IndexError) as error:  # IndexError: the data end early
         raise InputError(
             f"{checkpoint_path}: {name} cannot be read: {reason(error)}"
+            f"{lfs_hint(f'{checkpoint_path}.data-00000-of-00001')}"
         ) from None
     # bert4keras turns its own kernel round itself.
     return value.T if name in CLASSIFIER["Classifier"] else value
 
 
 def _stored_shapes(checkpoint_path) -> dict:
+    path = str(checkpoint_path)
+    _check_prefix(path)
     try:
-        reader = tf.train.load_checkpoint(str(checkpoint_path))
-        return reader.get_variable_to_shape_map()
+        return tf.train.load_checkpoint(path).get_variable_to_shape_map()
     except (ValueError, tf.errors.OpError) as error:
-        found = str(error).splitlines()[0]
-        raise InputError(f"no checkpoint at {checkpoint_path}: {found}") from None
+        found = f"{str(error).splitlines()[0]}{lfs_hint(f'{path}.index')}"
+        raise InputError(f"no checkpoint at {path}: {found}") from None
 
 
-def _check_tokens(transformer, path, name, shape):
-    """InputError when a token to keep is not in the vocabulary of the checkpoint."""
-    kept = () if transformer.keep_tokens is None else transformer.keep_tokens
-    beyond = [token for token in kept if not 0 <= token < shape[0]]
-    if beyond:
+def _check_prefix(path):
+    """InputError when a path is that of one of a checkpoint's files."""
+    suffix = _SUFFIX.search(path)
+    if suffix and not os.path.exists(f"{path}.index"):
+        prefix = path.removesuffix(suffix[0])
         raise InputError(
-            f"{path}: keep_tokens expected ids of the {shape[0]} tokens in {name}, "
-            f"received {beyond[0]}"
+            f"{path} is one file of a checkpoint: expected the prefix that its files "
+            f"share, {prefix}, without {suffix[0]}"
         )
+
+
+def _check_tokens(transformer, path, name, shapes):
+    """InputError when a token to keep is not in the vocabulary of the checkpoint."""
+    if name.endswith(_OF_TOKENS):
+        kept, compound = transformer.keep_tokens, transformer.compound_tokens
+        tokens_checked(kept, compound, shapes[name][0], f"{name} of {path}")
 
 
 def _wrong_shape(path, name, weight, value) -> str:

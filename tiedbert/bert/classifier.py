@@ -1,22 +1,35 @@
 """A text classifier on a BERT encoder."""
 
+from numbers import Integral
+
 from tensorflow import keras
 
+from tiedbert.bert.encoders import check_encoder, has_pooler
 from tiedbert.bert.kinds import initializer_of
 from tiedbert.bert.layers import FirstToken
+from tiedbert.errors import InputError
 
 
 def classifier(bert, num_labels, dropout=0.1):
     """A text classifier on the hidden state of the first token, ``[CLS]``.
 
+    The layers carry bert4keras' names, so that files know them: a pooler, as wide as
+    the hidden states, and the layer that makes the logits. An encoder that was built
+    ``with_pool`` has a pooler already, and keeps it.
+
     Args:
         bert: an encoder built by :func:`tiedbert.bert.build_bert`.
-        num_labels: number of classes.
-        dropout: rate before the last layer.
+        num_labels: number of classes, 1 or more.
+        dropout: rate before the last layer; a configuration's ``classifier_dropout``
+            is not read.
 
     Returns:
         A `keras.Model` with the encoder's inputs and float logits
         ``[batch, num_labels]``.
+
+    Raises:
+        InputError: `bert` is no encoder (it has another head), or `num_labels` is no
+            such number.
 
     Example:
         >>> import json, tempfile, os
@@ -30,16 +43,23 @@ def classifier(bert, num_labels, dropout=0.1):
         >>> classifier(build_bert(path), num_labels=3).output_shape
         (None, 3)
     """
-    initializer = initializer_of(bert)
-    pooled = FirstToken(name="Pooler")(bert.output)
-    pooled = keras.layers.Dense(
-        bert.output_shape[-1],
-        activation="tanh",
-        kernel_initializer=initializer,
-        name="Pooler-Dense",
-    )(pooled)
+    check_encoder(bert, "classifier", pooled=True)
+    if isinstance(num_labels, bool) or not isinstance(num_labels, Integral):
+        raise InputError(f"num_labels: expected a number, received {num_labels!r}")
+    if num_labels < 1:
+        raise InputError(f"num_labels: expected 1 or more, received {num_labels}")
+    pooled = bert.output if has_pooler(bert) else _pooled(bert)
     pooled = keras.layers.Dropout(dropout, name="Classifier-Dropout")(pooled)
     logits = keras.layers.Dense(
-        num_labels, kernel_initializer=initializer, name="Classifier"
+        num_labels, kernel_initializer=initializer_of(bert), name="Classifier"
     )(pooled)
     return keras.Model(bert.inputs, logits, name="classifier")
+
+
+def _pooled(bert):
+    return keras.layers.Dense(
+        bert.output_shape[-1],
+        activation="tanh",
+        kernel_initializer=initializer_of(bert),
+        name="Pooler-Dense",
+    )(FirstToken(name="Pooler")(bert.output))

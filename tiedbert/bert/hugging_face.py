@@ -1,5 +1,6 @@
 """BERTs as Hugging Face keeps them: config.json, model.safetensors, vocab.txt."""
 
+import codecs
 import json
 import os
 import re
@@ -11,13 +12,15 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from tiedbert.bert import hugging_face_config
+from tiedbert.bert.new_head import new_head, warn_of_new_head
 from tiedbert.bert.safetensors_files import FILE, StoredTensors
-from tiedbert.errors import InputError
+from tiedbert.errors import InputError, lfs_hint
 
 _TABLE = "bert.embeddings.word_embeddings.weight"
 _HEAD_BIAS = "cls.predictions.bias"
 # PyTorch's head owns both under these names too, tied to the other two.
 _DECODER = "cls.predictions.decoder"
+_BYTE_ORDER_MARK = "\ufeff"
 
 
 def save_safetensors(model, folder, vocab=None, lowercase=True):
@@ -38,12 +41,13 @@ def save_safetensors(model, folder, vocab=None, lowercase=True):
             own model is.
         folder: where to write; made if missing.
         vocab: the WordPiece tokens in the order of their ids, as a list of `str` or as
-            the path of a ``vocab.txt``; None for a tokenizer of another kind.
+            the path of a ``vocab.txt``, in UTF-8, with a byte-order mark (which is not
+            written) or without; None for a tokenizer of another kind.
         lowercase: whether that vocabulary is for lower-cased text, accents stripped.
 
     Raises:
         InputError: a layer that Hugging Face's BERT does not have, an attention mask,
-            an activation or positions that it does not know, or another number of
+            an activation, positions or a head that it does not know, or another number of
             tokens than the table has rows (in `vocab`, or in the folder's old
             ``vocab.txt``).
         OSError: the files cannot be written.
@@ -103,6 +107,9 @@ def load_safetensors(model, path):
             (the vocabulary's size first of all) or not of floating-point numbers, a
             head that is not tied to the table, another configuration than the model's.
 
+    Warns:
+        NewHeadWarning: the file has an encoder alone (of `UserWarning`).
+
     Example:
         >>> import json, tempfile, os
         >>> from tiedbert.bert import build_bert
@@ -126,11 +133,14 @@ def load_safetensors(model, path):
         hugging_face_config.check(own_config, config)
     found = _canonical(stored)
     own = dict(_own(model))
-    values = {name: _value(stored, found, name, own[name]) for name in own}
+    new = new_head([(layer.name, _names(layer.name)) for layer in model.layers], found)
+    left = {name for layer in new for name in _names(layer)}
+    values = {n: _value(stored, found, n, own[n]) for n in own if n not in left}
     if _HEAD_BIAS in own:
         _check_tie(stored, found, values)
     for name, value in values.items():
         own[name].assign(value)
+    warn_of_new_head(stored.path, new)
 
 
 # Names.
@@ -275,29 +285,53 @@ def _json(content) -> str:
 
 def _vocabulary(vocab, vocab_size) -> str:
     if isinstance(vocab, (str, os.PathLike)):
-        where = f"{vocab}"
+        where, hint = f"{vocab}", lfs_hint(vocab)
         # Only line feeds end a token: other separators of lines are tokens themselves.
-        text = Path(vocab).read_text(encoding="utf-8")
-        tokens = text.removesuffix("\n").split("\n")
+        tokens = _read_vocabulary(vocab).removesuffix("\n").split("\n")
     else:
-        where, tokens = "vocab", [] if isinstance(vocab, dict) else list(vocab)
+        where, hint = "vocab", ""
+        tokens = [] if isinstance(vocab, dict) else list(vocab)
         if not tokens or not all(isinstance(token, str) for token in tokens):
             raise InputError(
                 "vocab: expected a list of str in the order of their ids, received "
                 f"{type(vocab).__name__} {vocab!r:.60}"
             )
     if len(tokens) != vocab_size:
-        raise InputError(f"{where}: expected {vocab_size} tokens, found {len(tokens)}")
+        raise InputError(
+            f"{where}: expected {vocab_size} tokens, found {len(tokens)}{hint}"
+        )
+    if tokens[0].startswith(_BYTE_ORDER_MARK):
+        raise InputError(
+            f"{where}: the first token begins with a byte-order mark: read the file "
+            'with encoding="utf-8-sig"'
+        )
     if len(set(tokens)) < len(tokens) or any("\n" in token for token in tokens):
         raise InputError(f"{where}: expected each token once, and on one line")
     return "".join(f"{token}\n" for token in tokens)
 
 
+def _read_vocabulary(path) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"no vocabulary at {path}") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path}: expected a vocabulary in UTF-8, a token a line: {error}"
+        ) from None
+
+
 def _check_kept_vocabulary(folder, vocab_size):
     """A vocabulary from before stays beside the new weights: it must be theirs."""
     kept = folder / "vocab.txt"
-    if kept.is_file():
-        _vocabulary(kept, vocab_size)
+    if not kept.is_file():
+        return
+    _vocabulary(kept, vocab_size)
+    if kept.read_bytes().startswith(codecs.BOM_UTF8):
+        raise InputError(
+            f"{kept} begins with a byte-order mark, which transformers takes for a part "
+            "of the first token: give it as `vocab`, and it is written without"
+        )
 
 
 def _write(folder, texts, tensors):

@@ -3,7 +3,12 @@
 import json
 import re
 
+from bert4keras.layers import Lambda
+from tensorflow import keras
+
+from tiedbert.bert.layers import FirstToken
 from tiedbert.errors import InputError
+from tiedbert.graph import Graph
 
 _EMBEDDINGS = ("Token", "Segment", "Position", "Norm")
 # Hugging Face's names for activations, by the names of Keras' functions.
@@ -23,6 +28,14 @@ _UNSEEN = {
     "layer_norm_eps": 1e-12,
     "position_embedding_type": "absolute",
     "is_decoder": False,
+    "add_cross_attention": False,
+    "pad_token_id": 0,
+}
+# Whose layer on top has one name in a file.
+_CLASSIFIERS = {
+    "BertForSequenceClassification",
+    "BertForTokenClassification",
+    "BertForMultipleChoice",
 }
 _SYNONYMS = {
     "gelu_python": "gelu",
@@ -52,7 +65,7 @@ def describe(model) -> dict:
     attention = layers["Transformer-0-MultiHeadSelfAttention"]
     feed_forward = layers["Transformer-0-FeedForward"]
     config = {
-        "architectures": [_architecture(layers)],
+        "architectures": [_architecture(model, layers, blocks)],
         "model_type": "bert",
         "vocab_size": table.input_dim,
         "hidden_size": table.output_dim,
@@ -69,7 +82,7 @@ def describe(model) -> dict:
         "initializer_range": getattr(table.embeddings_initializer, "stddev", 0.02),
         "layer_norm_eps": _epsilon(layers),
         "position_embedding_type": "absolute",
-        "pad_token_id": 0,  # which the encoder masks by itself
+        "pad_token_id": getattr(table, "pad_id", 0),  # the encoder masks it by itself
         "tie_word_embeddings": True,
         "dtype": "float32",
     }
@@ -77,6 +90,8 @@ def describe(model) -> dict:
         labels = [f"LABEL_{i}" for i in range(layers["Classifier"].units)]
         config["id2label"] = {str(i): label for i, label in enumerate(labels)}
         config["label2id"] = {label: i for i, label in enumerate(labels)}
+    if "Classifier-Dropout" in layers:
+        config["classifier_dropout"] = float(layers["Classifier-Dropout"].rate)
     return config
 
 
@@ -87,20 +102,34 @@ def check(own, path):
         InputError: not a JSON object, or another setting than the model's.
     """
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is not a JSON file: {error}") from None
     if not isinstance(stored, dict):
         raise InputError(f"{path}: expected a JSON object, found {stored!r:.40}")
-    expected = {"is_decoder": False, **own}
+    expected = {"is_decoder": False, "add_cross_attention": False, **own}
+    _check_classifiers(own, path, stored.get("architectures"))
     for key, default in _UNSEEN.items():
-        found = stored.get(key, default)
+        found = stored.get(key)
+        found = default if found is None else found
         if isinstance(found, str):
             found = _SYNONYMS.get(found, found)
         if found != expected[key]:
             raise InputError(
                 f"{path}: the model and this file do not fit: {key}: expected "
                 f"{expected[key]!r}, as the model has it, found {found!r}"
+            )
+
+
+def _check_classifiers(own, path, stored):
+    """A classifier of texts and one of tokens have layers of the same names."""
+    found = _CLASSIFIERS & set(stored if isinstance(stored, list) else ())
+    if found and not found & {*own["architectures"], "BertModel"}:
+        if _CLASSIFIERS & set(own["architectures"]):
+            raise InputError(
+                f"{path}: the model and this file do not fit: architectures: expected "
+                f"{own['architectures'][0]}, as the model is, found "
+                f"{', '.join(sorted(found))}"
             )
 
 
@@ -135,23 +164,62 @@ def _refuse(message):
     return InputError(f"Hugging Face's BERT has {message}")
 
 
-def _architecture(layers) -> str:
+def _architecture(model, layers, blocks) -> str:
     masked, next_sentence = "MLM-Bias" in layers, "NSP-Proba" in layers
+    _check_pooler(layers)
+    if "Classifier" in layers:
+        return _classifier(model, layers, f"Transformer-{blocks - 1}-FeedForward-Norm")
     if masked:
         return "BertForPreTraining" if next_sentence else "BertForMaskedLM"
-    if next_sentence:
-        return "BertForNextSentencePrediction"
-    return "BertForSequenceClassification" if "Classifier" in layers else "BertModel"
+    return "BertForNextSentencePrediction" if next_sentence else "BertModel"
+
+
+def _check_pooler(layers):
+    pooler = layers.get("Pooler-Dense")
+    if pooler is not None and _name_of(pooler.activation) != "tanh":
+        raise _refuse(f"a pooler with tanh; this one has {_name_of(pooler.activation)}")
+
+
+def _classifier(model, layers, encoder) -> str:
+    """Which of Hugging Face's classifiers a layer "Classifier" makes of an encoder."""
+    makers = {id(t): call for call in Graph(model).calls for t in call.outputs}
+    made_by = [makers.get(id(tensor)) for tensor in model.outputs]
+    if [call and call.layer for call in made_by] != [layers["Classifier"]]:
+        raise _refuse('one output, the logits of "Classifier"; this one has others')
+    if _name_of(layers["Classifier"].activation) != "linear":
+        raise _refuse('logits, a "Classifier" without an activation')
+    source = makers.get(id(made_by[0].inputs[0]))
+    while source and isinstance(source.layer, keras.layers.Dropout):
+        source = makers.get(id(source.inputs[0]))
+    read = [source]
+    while source and source.layer.name in ("Pooler-Dense", "Pooler"):
+        source = makers.get(id(source.inputs[0]))
+        read.append(source)
+    names = [call.layer.name if call else "an input" for call in read]
+    if names == [encoder]:
+        return "BertForTokenClassification"
+    if names == ["Pooler-Dense", "Pooler", encoder] and isinstance(
+        read[1].layer, (FirstToken, Lambda)
+    ):
+        return "BertForSequenceClassification"
+    raise _refuse(
+        'a "Classifier" of the hidden states, or of a pooler of the first token; this '
+        f"one reads {' of '.join(names)}"
+    )
 
 
 def _activation(feed_forward) -> str:
-    names = [getattr(f, "__name__", str(f)) for f in feed_forward.activation]
+    names = [_name_of(function) for function in feed_forward.activation]
     if len(names) != 1 or names[0] not in _ACTIVATIONS:
         raise _refuse(
             f"one activation of {', '.join(sorted(set(_ACTIVATIONS)))}; this one has "
             f"{', '.join(names)}"
         )
     return _ACTIVATIONS[names[0]]
+
+
+def _name_of(activation) -> str:
+    return getattr(activation, "__name__", str(activation))
 
 
 def _epsilon(layers) -> float:

@@ -3,10 +3,10 @@
 from bert4keras.layers import LayerNormalization
 from tensorflow import keras
 
-from tiedbert.bert.early_gather import last_attention, last_block_at
+from tiedbert.bert.early_gather import last_block_at
+from tiedbert.bert.encoders import check_encoder
 from tiedbert.bert.kinds import feed_forward_of, initializer_of
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
 from tiedbert.layers import EmbeddingDense, GatherPositions, TiedCrossEntropy
 
 _LOSS_OPTIONS = ("chunk_size", "label_smoothing", "z_loss", "ignore_index")
@@ -78,7 +78,8 @@ def masked_lm(
         ['Input-Token', 'Input-Segment', 'Masked-Positions', 'Masked-Labels', \
 'Masked-Weights']
     """
-    _check_encoder(bert)
+    _check_tokens(bert)
+    check_encoder(bert, "masked_lm")
     _check_options(loss_options, with_loss)
     table = bert.get_layer("Embedding-Token")
     positions = keras.Input((predictions,), dtype="int32", name="Masked-Positions")
@@ -117,8 +118,19 @@ def _transformed(bert, table, hidden):
         kernel_initializer=initializer_of(bert),
         name="MLM-Dense",
     )(hidden)
-    # bert4keras takes this epsilon whatever the blocks have, and so does Google.
-    return LayerNormalization(epsilon=1e-12, name="MLM-Norm")(hidden)
+    return LayerNormalization(epsilon=_epsilon(bert), name="MLM-Norm")(hidden)
+
+
+def _epsilon(bert) -> float:
+    """The epsilon of the norm in the head: that of all norms, if one was said.
+
+    bert4keras has 1e-12 there whatever the blocks have, and so has Google. The kinds
+    without a table of positions have Keras' own in their norms where none was said.
+    """
+    epsilon = bert.get_layer("Embedding-Norm").epsilon
+    has_positions = any(layer.name == "Embedding-Position" for layer in bert.layers)
+    was_said = has_positions or epsilon != keras.backend.epsilon()
+    return epsilon if was_said else 1e-12
 
 
 def _mapped(bert, table, hidden):
@@ -155,19 +167,11 @@ def _check_options(options, with_loss):
         )
 
 
-def _check_encoder(bert):
+def _check_tokens(bert):
+    """A T5, which has no such head, has a token input of another name."""
     names = {layer.name for layer in bert.layers}
-    attention = last_attention(Graph(bert))
-    # The token input of a T5, which has no such head, has another name.
-    if attention is None or not {"Embedding-Token", "Input-Token"} <= names:
+    if not {"Embedding-Token", "Input-Token"} <= names:
         raise InputError(
             "masked_lm expected an encoder of bert4keras' layers with an input "
             f'"Input-Token" and a table "Embedding-Token", received model {bert.name!r}'
-        )
-    expected = (None, None, attention.layer.out_dim)
-    shapes = [tuple(tensor.shape) for tensor in bert.outputs]
-    if len(shapes) != 1 or len(shapes[0]) != 3 or shapes[0][2] != expected[2]:
-        raise InputError(
-            "masked_lm expected an encoder without a head, which gives hidden states "
-            f"{expected}; model {bert.name!r} gives {', '.join(map(str, shapes))}"
         )

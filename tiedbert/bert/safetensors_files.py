@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from tiedbert.errors import InputError, reason
+from tiedbert.errors import InputError, lfs_hint, reason
 
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of a model in several files
 _FLOATS = {"F16", "BF16", "F32", "F64"}
+# What other libraries write.
+_OTHERS = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack", ".onnx")
 
 
 class StoredTensors:
@@ -66,6 +68,12 @@ def _find(path):
 
 
 def _open(path):
+    if path.suffix in _OTHERS:
+        raise InputError(
+            f"{path}: expected a .safetensors file or its folder, found {path.suffix}: "
+            "such files are not read, those of PyTorch above all, pickles that can run "
+            "code (save_pretrained of transformers writes model.safetensors)"
+        )
     try:
         # For each tensor of its own call: the numbers stay on disk until then.
         return safe_open(path, framework="numpy")
@@ -74,6 +82,7 @@ def _open(path):
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{path} is not a safetensors file, or not a whole one: {reason(error)}"
+            f"{lfs_hint(path)}"
         ) from None
 
 

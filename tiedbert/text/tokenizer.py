@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import sentencepiece
 
-from tiedbert.errors import InputError
+from tiedbert.errors import InputError, lfs_hint
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -230,7 +230,8 @@ def _load(model, path):
     except RuntimeError as error:
         raise InputError(
             f"tokenizer {path}: expected a sentencepiece model, found a file of "
-            f"{len(model)} bytes that is none; train one with scripts/prepare_corpus.py"
+            f"{len(model)} bytes that is none{lfs_hint(path)}; train one with "
+            "scripts/prepare_corpus.py"
         ) from error
     expected = list(SPECIAL_TOKENS)
     size = processor.get_piece_size()
