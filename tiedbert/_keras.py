@@ -825,13 +825,14 @@ def is_its_own(kind) -> bool:
 
 @contextlib.contextmanager
 def input_errors_unwrapped():
-    """Context in which autograph does not wrap an InputError in an error of its own."""
+    """Context in which neither autograph nor Keras writes around an InputError."""
     try:
         yield
     except Exception as error:
-        found = error
-        while found is not None and not isinstance(found, InputError):
+        found, first = error, None
+        while found is not None:
+            first = found if isinstance(found, InputError) else first
             found = found.__context__
-        if found is None or found is error:
+        if first is None or first is error:
             raise
-        raise found from None
+        raise first from None

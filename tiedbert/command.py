@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import warnings
 
 from tiedbert.errors import InputError
 
@@ -92,6 +93,7 @@ def quiet_import():
 
 def run(main):
     """Run a script's `main`; a user's mistake ends in one line and exit status 2."""
+    warnings.formatwarning = _one_line
     try:
         main()
         sys.stdout.flush()
@@ -104,6 +106,15 @@ def run(main):
         sys.exit(128 + signal.SIGINT)
     except (InputError, OSError) as error:
         sys.stdout.flush()
-        message = " ".join(str(error).split())
-        print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr)
+        print(_line("error", error), file=sys.stderr)
         sys.exit(2)
+
+
+def _line(what, message) -> str:
+    text = " ".join(str(message).split())
+    return f"{os.path.basename(sys.argv[0])}: {what}: {text}"
+
+
+def _one_line(message, category, filename, lineno, line=None):
+    """A warning as an error ends: where in our code it was found is of no use."""
+    return f"{_line('warning', message)}\n"

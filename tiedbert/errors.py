@@ -12,6 +12,10 @@ class InputError(ValueError):
     was received and how to mend it; scripts print it without a traceback.
     """
 
+    # Where AutoGraph passes an error on, as in `fit`, it keeps the class of those that
+    # have no `__init__` but this one.
+    __init__ = Exception.__init__
+
 
 class NewHeadWarning(UserWarning):
     """Files of an encoder were loaded into a model with a head: the head is new."""

@@ -47,8 +47,8 @@ def save_safetensors(model, folder, vocab=None, lowercase=True):
 
     Raises:
         InputError: a layer that Hugging Face's BERT does not have, an attention mask,
-            an activation, positions or a head that it does not know, or another number of
-            tokens than the table has rows (in `vocab`, or in the folder's old
+            an activation, positions or a head that it does not know, or another number
+            of tokens than the table has rows (in `vocab`, or in the folder's old
             ``vocab.txt``).
         OSError: the files cannot be written.
 
@@ -329,8 +329,8 @@ def _check_kept_vocabulary(folder, vocab_size):
     _vocabulary(kept, vocab_size)
     if kept.read_bytes().startswith(codecs.BOM_UTF8):
         raise InputError(
-            f"{kept} begins with a byte-order mark, which transformers takes for a part "
-            "of the first token: give it as `vocab`, and it is written without"
+            f"{kept} begins with a byte-order mark, which transformers takes for a "
+            "part of the first token: give it as `vocab`, and it is written without"
         )
 
 

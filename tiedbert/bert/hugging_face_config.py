@@ -124,13 +124,12 @@ def check(own, path):
 def _check_classifiers(own, path, stored):
     """A classifier of texts and one of tokens have layers of the same names."""
     found = _CLASSIFIERS & set(stored if isinstance(stored, list) else ())
-    if found and not found & {*own["architectures"], "BertModel"}:
-        if _CLASSIFIERS & set(own["architectures"]):
-            raise InputError(
-                f"{path}: the model and this file do not fit: architectures: expected "
-                f"{own['architectures'][0]}, as the model is, found "
-                f"{', '.join(sorted(found))}"
-            )
+    (expected,) = own["architectures"]
+    if found and expected in _CLASSIFIERS - found:
+        raise InputError(
+            f"{path}: the model and this file do not fit: architectures: expected "
+            f"{expected}, as the model is, found {', '.join(sorted(found))}"
+        )
 
 
 def _count_blocks(layers) -> int:

@@ -39,41 +39,49 @@ class CheckedPositionEmbedding(PositionEmbedding):
 
     A length that is known as the layer is called, eagerly or when `fit` or `predict`
     trace the model, raises InputError. One that only the running graph knows fails an
-    assertion there, `tf.errors.InvalidArgumentError`; XLA leaves it out.
+    assertion there, `tf.errors.InvalidArgumentError`; XLA leaves assertions out.
     """
 
     def call(self, inputs):
         """Check the length, then add the positions."""
         if self.custom_position_ids:
-            self._check_ids(inputs[1])
-        else:
-            self._check_length(inputs)
-        return super().call(inputs)
+            hidden, ids = inputs
+            return super().call([hidden, self._checked_ids(ids)])
+        return super().call(self._checked(inputs))
 
     @property
     def _positions(self):
         """How many there are; a hierarchical table stands for its square."""
         return self.input_dim**2 if self.hierarchical else self.input_dim
 
-    def _check_length(self, inputs):
-        length, positions = inputs.shape[1], self._positions
+    def _checked(self, hidden):
+        length = hidden.shape[1]
+        too_many = (
+            f"tokens, but {self.name!r} has {self._positions} positions: cut the "
+            "texts, or build the model with more (max_position)"
+        )
         if length is None:
-            tf.debugging.assert_less_equal(
-                tf.shape(inputs)[1], positions, self._too_long("more"), summarize=1
-            )
-        elif length > positions:
-            raise InputError(self._too_long(length))
+            length = tf.shape(hidden)[1]
+            fits = length <= self._positions
+            return _asserted(hidden, fits, ["texts of", length, too_many])
+        if length > self._positions:
+            raise InputError(f"texts of {length} {too_many}")
+        return hidden
 
-    def _check_ids(self, ids):
-        tf.debugging.assert_less(
-            tf.cast(ids, tf.int32), self._positions, self._too_long("more"), summarize=1
+    def _checked_ids(self, ids):
+        ids = tf.cast(ids, tf.int32)
+        last = tf.reduce_max(ids)
+        return _asserted(
+            ids,
+            last < self._positions,
+            ["position id", last, f"of {self._positions} positions, from 0 on"],
         )
 
-    def _too_long(self, tokens) -> str:
-        return (
-            f"texts of {tokens} tokens, but {self.name!r} has {self._positions} "
-            "positions: cut the texts, or build the model with more"
-        )
+
+def _asserted(tensor, condition, message):
+    """`tensor`, which nothing reads before a condition was seen to hold."""
+    with tf.control_dependencies([tf.debugging.Assert(condition, message)]):
+        return tf.identity(tensor)
 
 
 @keras.utils.register_keras_serializable("tiedbert")

@@ -39,8 +39,8 @@ def build_bert(
             or ``ignore_invalid_weights`` is among the options.
         model: the kind, a key of :data:`tiedbert.bert.kinds.KINDS`; None for the
             ``model`` of the configuration, or ``"bert"`` where it says none.
-        application: ``"encoder"``, ``"lm"`` or ``"unilm"``; None for the configuration's
-            ``application``, or ``"encoder"``.
+        application: ``"encoder"``, ``"lm"`` or ``"unilm"``; None as for `model`, in the
+            end ``"encoder"``.
         **bert4keras_options: settings over those of the configuration: bert4keras'
             options, ``initializer_range``, ``layer_norm_eps`` (of every norm; not said,
             it is bert4keras' own, for BERT the 1e-12 of Google and Hugging Face) and

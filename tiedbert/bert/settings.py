@@ -251,6 +251,7 @@ def _checked(path, said) -> dict:
     _check_number(path, said, "layer_norm_eps", numbers.Real, lambda x: x > 0)
     _check_number(path, said, "initializer_range", numbers.Real, lambda x: x >= 0)
     _check_heads(path, said)
+    _check_length(path, said)
     said["compound_tokens"] = tokens_checked(
         said.get("keep_tokens"), said.get("compound_tokens")
     )
@@ -278,6 +279,16 @@ def _check_heads(path, said):
         raise InputError(
             f"{path}: hidden_size {width} is not a multiple of num_attention_heads "
             f"{heads}"
+        )
+
+
+def _check_length(path, said):
+    length, positions = said.get("sequence_length"), said.get("max_position", 512)
+    is_longer = length and length > positions
+    if is_longer and not {"hierarchical_position", "custom_position_ids"} & set(said):
+        raise InputError(
+            f"{path}: sequence_length: texts of {length} tokens, but the model has "
+            f"{positions} positions"
         )
 
 

@@ -39,8 +39,8 @@ def check_tied(model):
     MaskedLMHead, a ReversibleEmbedding in reverse, the shared Embedding of a bert4keras
     model ``with_mlm``. A layer that only adds its table to hidden states, as one of
     positions does, is none; a head of the second kind that stands alone is not told
-    from it where its table is square. In models without a graph of calls only the first is known,
-    and a table counts as looked up when it is held.
+    from it where its table is square. In models without a graph of calls only the
+    first is known, and a table counts as looked up when it is held.
 
     Args:
         model: any `keras.Model`; it is only looked at.

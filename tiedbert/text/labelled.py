@@ -2,12 +2,14 @@
 
 import csv
 import itertools
+import warnings
 from pathlib import Path
 
 import numpy as np
 
 from tiedbert.errors import InputError
 from tiedbert.text.documents import read_lines
+from tiedbert.text.tasks import check_columns, check_task
 
 COLUMNS = ("label", "text")
 
@@ -17,6 +19,8 @@ _DIALECTS = {
     ".csv": {"delimiter": ",", "strict": True},
 }
 
+_LONGEST_FIELD = 2**31 - 1  # of csv: what a C long holds everywhere
+
 _BATCHES_A_WINDOW = 50
 _LENGTH_STEP = 16
 
@@ -24,9 +28,13 @@ _LENGTH_STEP = 16
 def read_labelled(path, errors="strict"):
     r"""Read a UTF-8 table with the columns `label` and `text`.
 
-    The first line names the columns; their order is free and others are ignored. The
-    suffix tells the kind: in `.tsv` tabs separate and quotes are ordinary characters,
-    in `.csv` commas separate and double quotes enclose. Blank lines are skipped.
+    The first line names the columns; their order is free. The suffix tells the kind: in
+    `.tsv` tabs separate and quotes are ordinary characters, in `.csv` commas separate
+    and double quotes enclose. Blank lines are skipped.
+
+    A label is the name of one class of a text. Tables of another task are refused: a
+    second text in a row, further labels or weights (by the names of the columns), and
+    labels that are measurements, a tag a token, or several classes at once.
 
     Args:
         path: the file.
@@ -37,6 +45,9 @@ def read_labelled(path, errors="strict"):
 
     Raises:
         InputError: with the file and, where it has one, the line.
+
+    Warns:
+        UserWarning: other columns, by name: they are not read.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -56,6 +67,7 @@ def read_labelled(path, errors="strict"):
         texts.append(text)
     if not texts:
         raise InputError(f"{path}: expected rows of label and text, found none")
+    check_task(path, texts, labels)
     return texts, labels
 
 
@@ -126,7 +138,7 @@ def classification_dataset(
 
     Args:
         texts: a list of `str`.
-        labels: `int [texts]`, as from `label_ids`.
+        labels: `int [texts]`, 0 or more, as from `label_ids`.
         tokenizer: a `Tokenizer`.
         batch_size: texts in a batch; the last may have fewer.
         max_length: token ids of a text at most, `[CLS]` and `[SEP]` included.
@@ -137,6 +149,9 @@ def classification_dataset(
         `({"Input-Token": int32 [B, T], "Input-Segment": int32 [B, T]}, int32 [B])`.
         T is that of the longest text in the batch, rounded up to a multiple of 16
         (so that shapes are few) but at most `max_length`; the rest is 0.
+
+    Raises:
+        InputError: no text, another number of labels, or labels that are no such ids.
     """
     import tensorflow as tf  # here: the readers above do not need it
 
@@ -144,8 +159,8 @@ def classification_dataset(
         raise InputError(
             f"expected texts and as many labels, found {len(texts)} and {len(labels)}"
         )
+    labels = _class_ids(labels)
     rows = _rows_of_ids(texts, tokenizer, max_length)
-    labels = np.asarray(labels, np.int32)
 
     def batch(indices):
         token_ids = _pad(tf.gather(rows, indices).to_tensor(), max_length)
@@ -156,6 +171,16 @@ def classification_dataset(
     batches = order.map(batch, num_parallel_calls=tf.data.AUTOTUNE)
     count = tf.data.experimental.assert_cardinality(-(-len(texts) // batch_size))
     return batches.apply(count).prefetch(tf.data.AUTOTUNE)
+
+
+def _class_ids(labels):
+    ids = np.asarray(labels)
+    if ids.dtype.kind not in "iu" or ids.ndim != 1 or ids.min() < 0:
+        raise InputError(
+            "labels: expected one whole number a text, 0 or more, received "
+            f"{ids.dtype} {list(ids.shape)}, {labels!r:.60}"
+        )
+    return ids.astype(np.int32)
 
 
 def _rows_of_ids(texts, tokenizer, max_length):
@@ -199,14 +224,27 @@ def _rows(path, errors):
         raise InputError(f"{path}: expected a name that ends in .tsv or .csv")
     lines = (line for _, line in read_lines(path, errors))
     reader = csv.reader(lines, **dialect)
+    while True:
+        try:
+            row = _next_row(reader)
+        except csv.Error as error:
+            raise InputError(
+                f"{path}, line {reader.line_num}: expected a row of a table, found "
+                f"{error}"
+            ) from None
+        if row is None:
+            return
+        if any(field.strip() for field in row):
+            yield reader.line_num, row
+
+
+def _next_row(reader):
+    """A row, or None; a text may be longer than `csv` allows, by a limit for all."""
+    limit = csv.field_size_limit(_LONGEST_FIELD)
     try:
-        for row in reader:
-            if any(field.strip() for field in row):
-                yield reader.line_num, row
-    except csv.Error as error:
-        raise InputError(
-            f"{path}, line {reader.line_num}: expected a row of a table, found {error}"
-        ) from None
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _columns(header, place):
@@ -216,6 +254,14 @@ def _columns(header, place):
         raise InputError(
             f"{place}: expected a header with one column label and one column text, "
             f"found {_quoted(names)}"
+        )
+    others = [name for name in names if name and name not in COLUMNS]
+    check_columns(place, others)
+    if others:
+        warnings.warn(
+            f"{place}: columns that are not read: {_quoted(others)}",
+            UserWarning,
+            stacklevel=3,
         )
     return [names.index(column) for column in COLUMNS]
 
