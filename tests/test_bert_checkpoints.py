@@ -18,7 +18,7 @@ from tiedbert.bert import (
     masked_lm,
     save_google_checkpoint,
 )
-from tiedbert.errors import InputError
+from tiedbert.errors import InputError, NewHeadWarning
 
 ATTENTION = "Transformer-0-MultiHeadSelfAttention"
 FEED_FORWARD = "Transformer-0-FeedForward"
@@ -153,6 +153,29 @@ def test_a_refused_checkpoint_changes_no_weight(saved, tmp_path):
 def test_no_checkpoint_is_said_so(config, tmp_path):
     with pytest.raises(InputError, match="no checkpoint at .*nowhere.ckpt: "):
         build_bert(config, tmp_path / "nowhere.ckpt")
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001", ".meta"])
+def test_the_prefix_is_told_when_a_file_of_a_checkpoint_is_given(saved, suffix):
+    _, folder = saved
+    with pytest.raises(InputError, match=rf"ckpt, without \{suffix}$"):
+        build_bert(config_of(folder), f"{checkpoint_of(folder)}{suffix}")
+
+
+def test_the_names_that_are_there_are_told(saved, config, tmp_path):
+    model = build_bert(config, model="electra")
+    save_google_checkpoint(model, tmp_path / "electra.ckpt", "electra")
+    with pytest.raises(InputError, match="found none; the names there begin with elec"):
+        build_bert(config, tmp_path / "electra.ckpt")
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
+def test_a_pointer_of_git_lfs_is_told(saved, config, tmp_path, suffix):
+    save_google_checkpoint(saved[0], tmp_path / "saved.ckpt")
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4\nsize 9\n"
+    (tmp_path / f"saved.ckpt{suffix}").write_text(pointer)
+    with pytest.raises(InputError, match="saved.ckpt.*`git lfs pull` fetches it"):
+        build_bert(config, tmp_path / "saved.ckpt")
 
 
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
@@ -312,6 +335,31 @@ def test_the_classifier_survives_beside_every_name_of_its_encoder(config, tmp_pa
     names = dict(tf.train.list_variables(str(tmp_path / "classifier.ckpt")))
     assert names["output_weights"] == [3, 16]
     assert names["bert/pooler/dense/kernel"] == [16, 16]
+
+
+@pytest.mark.parametrize("with_pool", [True, False])
+def test_a_new_classifier_takes_an_encoder_and_keeps_its_head(
+    config, tmp_path, with_pool
+):
+    source = scramble(build_bert(config, with_pool=with_pool))
+    save_google_checkpoint(source, tmp_path / "bert.ckpt")
+    model = scramble(classifier(build_bert(config), 3), seed=1)
+    head = ["Classifier"] if with_pool else ["Pooler-Dense", "Classifier"]
+    before = {name: model.get_layer(name).get_weights() for name in head}
+    message = f"bert.ckpt has no weights for {' and '.join(head)}, the head"
+    with pytest.warns(NewHeadWarning, match=message):
+        load_google_checkpoint(model, tmp_path / "bert.ckpt")
+    for name, weights in before.items():
+        for found, expected in zip(
+            model.get_layer(name).get_weights(), weights, strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
+    known = [layer for layer in source.layers if layer.weights]
+    for layer in known:
+        for found, expected in zip(
+            model.get_layer(layer.name).get_weights(), layer.get_weights(), strict=True
+        ):
+            np.testing.assert_array_equal(found, expected)
 
 
 # A part of the vocabulary.

@@ -15,7 +15,7 @@ from tiedbert.bert.early_gather import last_attention
 from tiedbert.errors import InputError
 from tiedbert.graph import Graph
 from tiedbert.layers import EmbeddingDense, check_tied
-from tiedbert.surgery import inject, insert
+from tiedbert.surgery import inject, insert, split
 
 # bert4keras can be imported once tiedbert.bert is.
 from bert4keras.layers import FeedForward  # isort: skip
@@ -149,6 +149,55 @@ def test_the_classifier_ignores_padding(bert):
     short = [array[:1, :5] for array in BATCH]
     np.testing.assert_allclose(model(short), model(BATCH)[:1], atol=1e-5)
     assert TOKENS[0, 5:].max() == 0
+
+
+def test_a_pooler_that_an_encoder_has_is_used(tmp_path):
+    bert = scramble(build_bert(write_config(tmp_path), with_pool=True))
+    model = classifier(bert, num_labels=3)
+    pooler = bert.get_layer("Pooler-Dense")
+    assert [x for x in model.layers if "Pooler-Dense" in x.name] == [pooler]
+    kernel, bias = model.get_layer("Classifier").get_weights()
+    np.testing.assert_allclose(model(BATCH), bert(BATCH) @ kernel + bias, atol=1e-6)
+    model.save(tmp_path / "model.keras")  # no code in it: it is read in safe mode
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(BATCH), model(BATCH))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (masked_lm, r"gives \(None, None, 30\) and has MLM-Bias, "),
+        (lambda bert: classifier(bert, 2), r"gives \(None, 2\) and has Classifier"),
+        (
+            lambda bert: split(bert, "Embedding-Norm")[0],
+            "encoder of bert4keras' layers",
+        ),
+    ],
+)
+def test_a_classifier_takes_encoders_alone(bert, build, message):
+    with pytest.raises(InputError, match=f"classifier expected an .*{message}"):
+        classifier(build(bert), 2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"with_nsp": True}, r"\(None, 2\) and has NSP-Proba"),
+        # As wide as the hidden states: the shape does not tell it.
+        ({"with_mlm": True, "vocab_size": 16}, r"\(None, None, 16\) and has MLM-"),
+        ({"model": "gpt"}, r"\(None, None, 30\) and has LM-Activation"),
+    ],
+)
+@pytest.mark.parametrize("head", [masked_lm, lambda bert: classifier(bert, 2)])
+def test_a_head_is_put_on_no_other(tmp_path, options, message, head):
+    with pytest.raises(InputError, match=f"an encoder without a head.*{message}"):
+        head(build_bert(write_config(tmp_path), **options))
+
+
+@pytest.mark.parametrize("number", [0, "2", 2.0, True])
+def test_a_number_of_classes_is_one(bert, number):
+    with pytest.raises(InputError, match="num_labels: expected .* received"):
+        classifier(bert, number)
 
 
 @pytest.mark.parametrize("head", [masked_lm, lambda bert: classifier(bert, 3)])
@@ -336,7 +385,9 @@ def test_the_head_has_the_activation_of_the_configuration(tmp_path):
 )
 def test_what_has_a_head_already_is_refused(tmp_path, options, given):
     model = build_bert(write_config(tmp_path), **options)
-    with pytest.raises(InputError, match=f"without a head.* gives {given}$"):
+    with pytest.raises(
+        InputError, match=f"without a head.* gives {given}( and has |$)"
+    ):
         masked_lm(model)
 
 

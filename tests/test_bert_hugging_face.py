@@ -19,7 +19,7 @@ from tiedbert.bert import (
     masked_lm,
     save_safetensors,
 )
-from tiedbert.errors import InputError
+from tiedbert.errors import InputError, NewHeadWarning
 
 POSITIONS = np.array([[1, 3], [5, 0]], np.int32)
 WORDS = [f"word{i}" for i in range(CONFIG["vocab_size"])]
@@ -171,6 +171,118 @@ def test_a_classifier_comes_back_with_its_number_of_classes(tmp_path):
     stored = json.loads((tmp_path / "config.json").read_text())
     assert stored["architectures"] == ["BertForSequenceClassification"]
     assert stored["id2label"] == {"0": "LABEL_0", "1": "LABEL_1", "2": "LABEL_2"}
+
+
+# A head that an encoder's files do not have.
+
+
+@pytest.mark.parametrize("with_pool", [True, False])
+def test_a_new_classifier_keeps_its_head_and_takes_the_encoder(tmp_path, with_pool):
+    config = write_config(tmp_path)
+    source = scramble(build_bert(config, with_pool=with_pool))
+    save_safetensors(source, tmp_path)
+    model = scramble(classifier(build_bert(config), 3), seed=1)
+    head = ["Classifier"] if with_pool else ["Pooler-Dense", "Classifier"]
+    before = {name: model.get_layer(name).get_weights() for name in head}
+    message = f"no weights for {' and '.join(head)}, the head"
+    with pytest.warns(NewHeadWarning, match=message):
+        load_safetensors(model, tmp_path)
+    for layer in model.layers:
+        known = layer.name not in head
+        theirs = source.get_layer(layer.name) if known and layer.weights else None
+        right = theirs.get_weights() if theirs else before.get(layer.name, [])
+        for found, expected in zip(layer.get_weights(), right, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        "classifier.bias",
+        "bert.pooler.dense.weight",
+        "bert.encoder.layer.0.output.dense",
+    ],
+)
+def test_a_classifier_that_lacks_more_than_its_head_is_refused(tmp_path, missing):
+    config = write_config(tmp_path)
+    model = scramble(classifier(build_bert(config), 3))
+    save_safetensors(model, tmp_path / "hf")
+    tensors = load_file(tmp_path / "hf" / "model.safetensors")
+    for name in [name for name in tensors if name.startswith(missing)]:
+        del tensors[name]
+    assert_refused(model, write(tmp_path / "part", tensors), f"tensor {missing}")
+
+
+def test_a_masked_language_model_is_loaded_whole(tmp_path):
+    config = write_config(tmp_path)
+    save_safetensors(build_bert(config), tmp_path)
+    assert_refused(masked_lm(build_bert(config)), tmp_path, "tensor cls.predictions.tr")
+
+
+def token_classifier(bert, *between):
+    hidden = bert.output
+    for layer in between:
+        hidden = layer(hidden)
+    logits = keras.layers.Dense(3, name="Classifier")(hidden)
+    return scramble(keras.Model(bert.inputs, logits))
+
+
+@pytest.mark.parametrize("between", [[], [keras.layers.Dropout(0.1)]])
+def test_a_classifier_of_tokens_is_one(tmp_path, between):
+    bert = build_bert(write_config(tmp_path))
+    model = token_classifier(bert, *between)
+    save_safetensors(model, tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["architectures"] == ["BertForTokenClassification"]
+    assert len(stored["id2label"]) == 3
+    again = token_classifier(build_bert(tmp_path / "config.json"))
+    load_safetensors(again, tmp_path)
+    np.testing.assert_array_equal(again(BATCH), model(BATCH))
+    texts = classifier(build_bert(tmp_path / "config.json"), 3)
+    message = "expected BertForSequenceClassification, .* found BertForTokenClassifi"
+    assert_refused(texts, tmp_path, message)
+
+
+def dense(**options):
+    return keras.layers.Dense(3, name="Classifier", **options)
+
+
+@pytest.mark.parametrize(
+    ("options", "head", "message"),
+    [
+        ({}, lambda h: dense(activation="softmax")(h), "without an activation"),
+        ({}, lambda h: keras.layers.Softmax()(dense()(h)), "the logits of"),
+        ({}, lambda h: [h, dense()(h)], "the logits of"),
+        ({}, lambda h: dense()(h[:, 0]), "this one reads"),
+        (
+            {},
+            lambda h: dense()(keras.layers.GlobalAveragePooling1D(name="mean")(h)),
+            "this one reads mean",
+        ),
+        ({"with_pool": "linear"}, lambda h: h, 'tanh in "Pooler-Dense"; .* has linear'),
+    ],
+)
+def test_another_head_than_hugging_faces_is_refused(tmp_path, options, head, message):
+    bert = build_bert(write_config(tmp_path), **options)
+    model = keras.Model(bert.inputs, head(bert.output))
+    with pytest.raises(InputError, match=message):
+        save_safetensors(model, tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()
+
+
+def test_another_activation_in_the_transform_is_refused(tmp_path):
+    model = build(tmp_path)
+    model.get_layer("MLM-Dense").activation = keras.activations.relu
+    with pytest.raises(InputError, match='gelu.* in "MLM-Dense"; this one has relu'):
+        save_safetensors(model, tmp_path / "hf")
+
+
+def test_the_dropout_of_a_classifier_is_told(tmp_path):
+    model = classifier(build_bert(write_config(tmp_path)), 3, dropout=0.3)
+    save_safetensors(model, tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text())
+    assert stored["classifier_dropout"] == 0.3
+    assert stored["hidden_dropout_prob"] == 0.0
 
 
 def test_an_encoder_takes_its_part_of_a_larger_file(saved, tmp_path):
@@ -351,6 +463,8 @@ def test_two_names_for_one_tensor_are_refused(other, tmp_path):
         ("model_type", "roberta"),
         ("position_embedding_type", "relative_key"),
         ("is_decoder", True),
+        ("add_cross_attention", True),
+        ("pad_token_id", 1),
     ],
 )
 def test_another_configuration_is_refused(other, saved, tmp_path, setting, found):
@@ -387,6 +501,24 @@ def test_pickles_are_not_read(other, tmp_path):
     folder.mkdir()
     (folder / "pytorch_model.bin").write_bytes(b"cos\nsystem\n")
     assert_refused(other[0], folder, "found pytorch_model.bin .* are not read")
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "x.pt", "tf_model.h5"])
+def test_a_file_of_another_library_is_told_by_its_name(other, tmp_path, name):
+    message = rf"{name}: expected a .safetensors file or its folder, found \.\w+: such"
+    assert_refused(other[0], tmp_path / name, message)
+
+
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:4\nsize 9\n"
+
+
+def test_a_pointer_of_git_lfs_is_told(saved, other, tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_text(POINTER)
+    assert_refused(other[0], path, "not a safetensors file, .*`git lfs pull` fetches")
+    (tmp_path / "vocab.txt").write_text(POINTER)
+    with pytest.raises(InputError, match="30 tokens, found 3; it is a pointer"):
+        save_safetensors(saved[0], tmp_path / "hf", tmp_path / "vocab.txt")
 
 
 @pytest.mark.parametrize(
@@ -461,9 +593,38 @@ def test_a_vocabulary_file_is_copied(saved, tmp_path, end):
     assert config["do_lower_case"] is False
 
 
+def test_a_byte_order_mark_is_no_part_of_a_token(saved, tmp_path):
+    path = tmp_path / "windows.txt"
+    path.write_bytes("\r\n".join(WORDS).encode("utf-8-sig"))
+    save_safetensors(saved[0], tmp_path / "hf", path)
+    assert (tmp_path / "hf" / "vocab.txt").read_text(encoding="utf-8").split() == WORDS
+    (tmp_path / "hf" / "vocab.txt").write_text("\n".join(WORDS), encoding="utf-8-sig")
+    with pytest.raises(InputError, match="vocab.txt begins with a byte-order mark"):
+        save_safetensors(saved[0], tmp_path / "hf")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("\n".join(WORDS).encode("utf-16"), "expected a vocabulary in UTF-8, .*0xff"),
+        ("\n".join(["好", *WORDS[1:]]).encode("gbk"), "expected a vocabulary in UTF-8"),
+        (None, "no vocabulary at .*mine.txt"),
+    ],
+)
+def test_a_vocabulary_file_that_cannot_be_read_is_told(
+    saved, tmp_path, content, message
+):
+    path = tmp_path / "mine.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        save_safetensors(saved[0], tmp_path / "hf", path)
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["\ufeffword0", *WORDS[1:]], 'first token .* encoding="utf-8-sig"'),
         (WORDS[1:], "vocab: expected 30 tokens, found 29"),
         ([*WORDS, "more"], "vocab: expected 30 tokens, found 31"),
         ([*WORDS[1:], "word1"], "expected each token once"),

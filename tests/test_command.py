@@ -102,6 +102,12 @@ def test_a_users_mistake_ends_in_one_line_and_status_2(tmp_path, body, line):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_warning_is_one_line(tmp_path):
+    done = run(tmp_path, "import warnings; warnings.warn('two\\nlines')")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "job.py: warning: two lines\n"
+
+
 @pytest.mark.parametrize("error", ["ValueError", "RuntimeError"])
 def test_a_mistake_of_ours_keeps_its_traceback(tmp_path, error):
     done = run(tmp_path, f"raise {error}('ours')")

@@ -149,6 +149,22 @@ def test_labels_that_do_not_fit_are_refused(finetuned, content, message):
         load_classifier(folder)
 
 
+def test_a_checkpoint_without_its_classifier_is_refused(finetuned):
+    """A new head would give answers, of chance."""
+    _, folder = finetuned
+    bert = build_bert(folder / "model" / "bert_config.json")
+    save_google_checkpoint(bert, folder / "model" / "bert_model.ckpt")
+    message = "expected a classifier: .*no weights for Pooler-Dense and Classifier"
+    with pytest.raises(InputError, match=message):
+        load_classifier(folder)
+
+
+def test_another_padding_than_the_tokenizers_is_refused(pretrained):
+    change_json(pretrained / "model" / "bert_config.json", pad_token_id=1)
+    with pytest.raises(InputError, match="expected 1 as the id of padding, found 0"):
+        open_pretrained(pretrained)
+
+
 def test_a_classifier_without_labels_is_refused(finetuned):
     _, folder = finetuned
     (folder / "model" / "labels.json").unlink()

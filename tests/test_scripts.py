@@ -409,6 +409,8 @@ def desk(tmp_path_factory, data, corpus, pretrained, classifiers, runs):
     write_tsv(desk / "no_label.tsv", [("good", "text"), ("", "text")])
     write_tsv(desk / "one_label.tsv", [("good", "text"), ("good", "words")])
     write_tsv(desk / "other_labels.tsv", [("good", "text"), ("awful", "text")])
+    (desk / "pairs.tsv").write_text("label\ttext\ttext_b\ngood\tone\tanother\n")
+    write_tsv(desk / "scores.tsv", [("0.5", "text"), ("2.25", "text")])
     (desk / "thesis").mkdir()
     (desk / "thesis" / "thesis.txt").write_text("precious")
 
@@ -428,6 +430,9 @@ def desk(tmp_path_factory, data, corpus, pretrained, classifiers, runs):
     model = shutil.copytree(pretrained, desk / "swapped_tokenizer") / "model"
     backwards = [text[::-1] for text in documents()]
     train_tokenizer(backwards, model / "tokenizer.model", config["vocab_size"])
+    model = shutil.copytree(pretrained, desk / "other_model") / "model"
+    config |= {"position_embedding_type": "relative_key"}
+    (model / "bert_config.json").write_text(json.dumps(config))
     cut = shutil.copytree(pretrained, desk / "cut_checkpoint")
     os.truncate(cut / "model" / "bert_model.ckpt.data-00000-of-00001", 5000)
     return desk
@@ -455,6 +460,21 @@ BAD = {
         "finetune",
         {"train": "no_label.tsv"},
         "no_label.tsv, line 3: expected a label, found none",
+    ),
+    "a second text in each row": (
+        "finetune",
+        {"train": "pairs.tsv"},
+        "pairs.tsv, line 1: the column 'text_b' looks like a second text in each row",
+    ),
+    "scores as labels": (
+        "evaluate",
+        {"data": "scores.tsv"},
+        "scores.tsv: expected the name of one class a text, found numbers with a fract",
+    ),
+    "configuration of another model": (
+        "finetune",
+        {"pretrained": "other_model"},
+        "position_embedding_type is 'relative_key': a 'bert' model here has 'absolute'",
     ),
     "other labels in validation": (
         "finetune",

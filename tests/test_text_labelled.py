@@ -1,3 +1,5 @@
+import csv
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -23,16 +25,107 @@ def written(folder, content, name="reviews.tsv"):
     ("name", "content"),
     [
         ("a.tsv", "label\ttext\npos\t好看\nneg\t太差\n"),
-        ("a.tsv", "text\tid\tlabel\r\n好看\t1\tpos\r\n\r\n太差\t2\tneg"),
+        ("a.tsv", "text\tlabel\r\n好看\tpos\r\n\r\n太差\tneg"),
         ("a.TSV", "\ufefflabel \t text\n pos\t 好看 \nneg\t太差\n"),
         ("a.csv", "label,text\npos,好看\nneg,太差\n"),
         ("a.csv", '"text","label"\n"好看","pos"\n\n太差,neg\n'),
-        ("a.csv", "label,text,note\npos,好看\nneg,太差,x\n"),
     ],
 )
 def test_tables(name, content, tmp_path):
     path = written(tmp_path, content, name)
     assert read_labelled(path) == (["好看", "太差"], ["pos", "neg"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "columns"),
+    [
+        ("a.tsv", "text\tid\tlabel\r\n好看\t1\tpos\r\n\r\n太差\t2\tneg", "'id'"),
+        ("a.csv", "label,text,note\npos,好看\nneg,太差,x\n", "'note'"),
+        ("a.csv", ",label,text,note,id\n0,pos,好看,,\n1,neg,太差,x,\n", "'id', 'note'"),
+    ],
+)
+def test_columns_that_are_not_read_are_named(name, content, columns, tmp_path):
+    path = written(tmp_path, content, name)
+    message = f"line 1: columns that are not read: {columns}$"
+    with pytest.warns(UserWarning, match=message):
+        assert read_labelled(path) == (["好看", "太差"], ["pos", "neg"])
+
+
+@pytest.mark.parametrize(
+    ("column", "what"),
+    [
+        ("text_b", "a second text"),
+        ("Text2", "a second text"),
+        ("sentence 2", "a second text"),
+        ("text-pair", "a second text"),
+        ("hypothesis", "a second text"),
+        ("question", "a second text"),
+        ("labels", "further labels"),
+        ("label_2", "further labels"),
+        ("ner_tags", "further labels"),
+        ("weight", "a weight"),
+        ("sample_weight", "a weight"),
+    ],
+)
+def test_columns_of_another_task_are_refused(column, what, tmp_path):
+    path = written(tmp_path, f"label\ttext\t{column}\npos\ta\tb\n")
+    with pytest.raises(InputError, match=f"line 1: the column .* looks like {what}"):
+        read_labelled(path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "what"),
+    [
+        ([("0.5", "a"), ("1.5", "b")], r"numbers with a fraction as labels \('0.5'\)"),
+        ([("3", "a"), ("4.2", "b")], "numbers with a fraction"),
+        ([("-1e-3", "a"), ("2", "b")], "numbers with a fraction"),
+        ([("0,5", "a"), ("1,0", "b")], "numbers with a fraction"),
+        ([("0", "a"), ("nan", "b")], "numbers with a fraction"),
+        ([("[0, 1]", "a b"), ("[1, 1]", "b c")], r"a list as a label \('\[0, 1\]'\)"),
+        ([('["x"]', "a")], "a list as a label"),
+        ([("O B-PER", "to Ann"), ("O", "go")], r"a tag for each token \('O B-PER'\)"),
+        ([("B I O O", "New York is big now")], "a tag for each token"),
+        ([("DT NN VB", "the cat sat"), ("NN", "cat")], "a tag for each token"),
+        ([("r v ns ns", "我爱北京"), ("n", "猫")], "a tag for each token"),
+        ([("DT,NN", "the cat"), ("NN", "cat")], "a tag for each token"),
+        ([("a", "x"), ("b", "y"), ("a, b", "z z z")], "several classes as a label"),
+        ([("a", "x"), ("b", "y"), ("b|a", "z z z")], r"several classes .*'b\|a'"),
+    ],
+)
+def test_labels_of_another_task_are_refused(rows, what, tmp_path):
+    body = "".join(f"{label}\t{text}\n" for label, text in rows)
+    path = written(tmp_path, f"label\ttext\n{body}")
+    with pytest.raises(InputError, match=f"expected the name of one class .*{what}"):
+        read_labelled(path)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["0", "1"],
+        ["1.0", "0.0"],
+        ["-1", "1"],
+        ["very good", "bad"],
+        ["New York, NY", "Boston, MA"],
+        ["0.5 stars", "1"],
+        ["O", "B"],
+    ],
+)
+def test_names_of_classes_may_be_much(labels, tmp_path):
+    texts = ["not one word", "two are not here"]
+    rows = zip(labels, texts, strict=True)
+    path = written(tmp_path, "label\ttext\n" + "".join(f"{x}\t{y}\n" for x, y in rows))
+    assert read_labelled(path) == (texts, labels)
+
+
+@pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
+def test_a_text_may_be_longer_than_csv_allows(name, tmp_path):
+    limit = csv.field_size_limit()
+    long = "x" * (limit + 9)
+    separator = "\t" if name == "a.tsv" else ","
+    path = written(tmp_path, f"label{separator}text\npos{separator}{long}\n", name)
+    assert read_labelled(path) == ([long], ["pos"])
+    assert csv.field_size_limit() == limit
 
 
 def test_quotes_are_ordinary_in_tsv(tmp_path):
@@ -232,3 +325,11 @@ def test_as_many_labels_as_texts():
         classification_dataset(["a", "b"], [0], tokenizer(), 8, 16)
     with pytest.raises(InputError, match="found 0 and 0"):
         classification_dataset([], [], tokenizer(), 8, 16)
+
+
+@pytest.mark.parametrize(
+    "labels", [[0.5, 1.0], ["0", "1"], [[0, 1], [1, 0]], [0, -100], [True, False]]
+)
+def test_labels_are_ids_of_classes(labels):
+    with pytest.raises(InputError, match="labels: expected one whole number a text"):
+        classification_dataset(["a", "b"], labels, tokenizer(), 8, 16)

@@ -165,7 +165,7 @@ def _refuse(message):
 
 def _architecture(model, layers, blocks) -> str:
     masked, next_sentence = "MLM-Bias" in layers, "NSP-Proba" in layers
-    _check_pooler(layers)
+    _check_activations(layers, blocks)
     if "Classifier" in layers:
         return _classifier(model, layers, f"Transformer-{blocks - 1}-FeedForward-Norm")
     if masked:
@@ -173,10 +173,18 @@ def _architecture(model, layers, blocks) -> str:
     return "BertForNextSentencePrediction" if next_sentence else "BertModel"
 
 
-def _check_pooler(layers):
-    pooler = layers.get("Pooler-Dense")
-    if pooler is not None and _name_of(pooler.activation) != "tanh":
-        raise _refuse(f"a pooler with tanh; this one has {_name_of(pooler.activation)}")
+def _check_activations(layers, blocks):
+    """Refuse a pooler or a transform with another activation than Hugging Face's."""
+    blocks_own = layers[f"Transformer-{blocks - 1}-FeedForward"].activation[0]
+    for name, expected in (
+        ("Pooler-Dense", keras.activations.tanh),
+        ("MLM-Dense", blocks_own),
+    ):
+        if name in layers and _name_of(layers[name].activation) != _name_of(expected):
+            raise _refuse(
+                f'{_name_of(expected)} in "{name}"; this one has '
+                f"{_name_of(layers[name].activation)}"
+            )
 
 
 def _classifier(model, layers, encoder) -> str:

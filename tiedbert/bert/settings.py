@@ -62,6 +62,8 @@ _OF_KIND = {
     "gpt2_ml": _OF_GPT2,
 }
 
+_NOT_OF_KIND = {"roformer_v2": {"initializer_range"}}  # it has a rule of its own
+
 # The kinds that Hugging Face has, under its names; T5's halves go with it.
 _MODEL_TYPES = {
     "bert": ("bert", "roberta"),  # bert4keras' roberta is a BERT
@@ -129,7 +131,7 @@ def settings_of(kind, application, path, config, options) -> dict:
         InputError: an option that the kind does not have, or a setting with which it
             would be another model.
     """
-    taken = _OF_ALL | _OF_KIND.get(kind, _OF_T5)
+    taken = (_OF_ALL | _OF_KIND.get(kind, _OF_T5)) - _NOT_OF_KIND.get(kind, set())
     demands = _demands(kind, application)
     _check_options(kind, options, taken | {"model_type", *demands})
     said = {**_of_one_name(path, config), **_of_one_name("the options", options)}
@@ -193,9 +195,10 @@ def _of_one_name(where, given) -> dict:
     for name, value in given.items():
         own = _SYNONYMS.get(name, name)
         if said.get(own, value) not in (value, None) and value is not None:
+            names = [n for n in given if _SYNONYMS.get(n, n) == own]
             raise InputError(
-                f"{where}: {own} is given twice, under {name} too: expected one "
-                f"value, found {said[own]!r} and {value!r}"
+                f"{where}: {' and '.join(names)} are one setting: expected one value, "
+                f"found {said[own]!r} and {value!r}"
             )
         if value is not None or own not in said:
             said[own] = value
@@ -296,7 +299,7 @@ def _activation(path, name, value):
     """Keras' name or function; bert4keras takes a list for a gated layer."""
     if isinstance(value, list):
         return [_activation(path, name, each) for each in value]
-    if not isinstance(value, str):
+    if isinstance(value, bool) or callable(value):
         return value
     known = keras_activation(value)
     try:
