@@ -153,13 +153,12 @@ def build(args, method, pretrained, num_labels):
     """The classifier, and what `fit` is called on."""
     from tensorflow import keras
 
-    from tiedbert.bert import build_bert, classifier
+    from tiedbert.bert import classifier
     from tiedbert.saved_models import check_length
 
     keras.utils.set_random_seed(args.seed)
-    bert = build_bert(
-        pretrained.config,
-        None if args.random_init else pretrained.checkpoint,
+    bert = pretrained.encoder(
+        args.random_init,
         dropout_rate=args.dropout,
         attention_dropout_rate=args.dropout,
     )

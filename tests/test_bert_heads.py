@@ -198,6 +198,8 @@ def test_a_head_is_put_on_no_other(tmp_path, options, message, head):
 def test_a_number_of_classes_is_one(bert, number):
     with pytest.raises(InputError, match="num_labels: expected .* received"):
         classifier(bert, number)
+    with pytest.raises(InputError, match="dropout: expected 0 <= dropout < 1"):
+        classifier(bert, 2, dropout=number or "none")
 
 
 @pytest.mark.parametrize("head", [masked_lm, lambda bert: classifier(bert, 3)])

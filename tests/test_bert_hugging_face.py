@@ -629,6 +629,7 @@ def test_a_vocabulary_file_that_cannot_be_read_is_told(
         ([*WORDS, "more"], "vocab: expected 30 tokens, found 31"),
         ([*WORDS[1:], "word1"], "expected each token once"),
         (list(range(30)), r"vocab: expected a list of str .* received list \[0, 1"),
+        (30, "vocab: expected a list of str .* received int 30"),
         ({word: 0 for word in WORDS}, "vocab: expected a list of str .* received dict"),
         ([*WORDS[1:], "two\nlines"], "expected each token once, and on one line"),
     ],

@@ -159,6 +159,7 @@ def test_options_go_over_the_configuration(config):
         (None, "no BERT configuration at .*bert_config.json"),
         (b"{", "bert_config.json is not a JSON file: "),
         (b"\xff\xfe{", "bert_config.json is not a JSON file: "),
+        (b"version https://git-lfs.github.com/spec/v1\n", "JSON.* `git lfs pull`"),
         (b"[]", "it lacks hidden_act, hidden_size, intermediate_size, num_"),
         (b'{"vocab_size": 3}', "it lacks hidden_act, hidden_size, "),
     ],
@@ -169,6 +170,11 @@ def test_a_bad_configuration_is_refused(tmp_path, content, message):
         path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         build_bert(path)
+
+
+def test_a_folder_is_no_configuration(tmp_path):
+    with pytest.raises(InputError, match="is a folder: expected the file in it, bert_"):
+        build_bert(tmp_path)
 
 
 # A BERT from a cut point on.

@@ -196,6 +196,8 @@ REFUSED = [
     ({"layer_norm_eps": "1e-12"}, "layer_norm_eps: expected a number .*'1e-12'"),
     ({"pad_token_id": -1}, "pad_token_id: expected a whole number"),
     ({"pad_token_id": 30}, "pad_token_id 30 is none of the 30 tokens"),
+    ({"layers": 12}, "json: layers: of no meaning in a file"),
+    ({"sequence_length": "12"}, "sequence_length: expected a whole number"),
     ({"max_position": 9}, "max_position.* one setting: .* found 32 and 9"),
     ({"model": "brt"}, "no model kind 'brt'"),
     ({"model": 3}, "model: expected a name, received 3"),
@@ -295,8 +297,11 @@ def test_what_is_published_is_built_without_a_word(tmp_path, kind):
 
 def test_a_setting_that_nobody_knows_is_named(tmp_path):
     config = write_config(tmp_path, pre_norm=True, my_note="x", _mine=3)
-    with pytest.warns(UserWarning, match="bert_config.json: my_note, pre_norm: not kn"):
+    with pytest.warns(UserWarning, match="json: my_note, pre_norm: no setting of a"):
         build_bert(config)
+    config = write_config(tmp_path, with_pool=True)
+    with pytest.warns(UserWarning, match="with_pool: no setting of a 'electra' model"):
+        build_bert(config, model="electra")
 
 
 def test_the_file_may_say_kind_and_application(tmp_path):
@@ -436,6 +441,11 @@ def test_a_length_that_only_the_running_graph_knows_is_told(short, train):
     run(LONG[:, :32])
     with pytest.raises(tf.errors.InvalidArgumentError, match=r"\[33\] \[tokens, but "):
         run(LONG)
+
+
+def test_a_kind_without_positions_takes_texts_of_any_length(tmp_path):
+    bert = build_bert(write_config(tmp_path), model="roformer", sequence_length=600)
+    assert bert.output_shape == (None, 600, 16)
 
 
 def test_the_last_position_is_there(tmp_path):

@@ -100,6 +100,21 @@ def test_a_classifiers_encoder_can_be_fine_tuned_on(finetuned):
     )
 
 
+def test_an_encoder_has_the_pooler_of_its_checkpoint(pretrained, finetuned):
+    model, folder = finetuned
+    kept = classifier(open_pretrained(folder).encoder(), 5)
+    for name in ("Pooler-Dense", "Transformer-0-FeedForward"):
+        for ours, theirs in zip(
+            kept.get_layer(name).get_weights(),
+            model.get_layer(name).get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ours, theirs)
+    assert open_pretrained(pretrained).encoder().output_shape == (None, None, 16)
+    new = open_pretrained(folder).encoder(random_init=True)
+    assert np.any(new.get_weights()[0] != model.get_weights()[0])
+
+
 def test_a_vocabulary_of_another_size_is_refused(pretrained):
     change_json(pretrained / "model" / "bert_config.json", vocab_size=7)
     with pytest.raises(

@@ -196,6 +196,12 @@ def test_label_ids_follow_the_names():
     assert ids.tolist() == [2, 0]
 
 
+def test_numbers_with_a_fraction_are_no_names():
+    with pytest.raises(InputError, match="names of classes, received 0.5: to predict"):
+        label_names([0.5, 0.5])
+    assert label_names(np.array([1, 0, 1])) == [0, 1]
+
+
 def test_an_unknown_label():
     with pytest.raises(InputError, match="'x', 'y' is not .* one of 'neg', 'pos'"):
         label_ids(["y", "pos", "x"], ["pos", "neg"])

@@ -12,6 +12,7 @@ from tiedbert.bert import (
     save_google_checkpoint,
     save_safetensors,
 )
+from tiedbert.bert.checkpoints import has_pooler
 from tiedbert.bert.models import read_config
 from tiedbert.errors import InputError, NewHeadWarning
 from tiedbert.runs import MODEL, read_run, write_json
@@ -25,6 +26,17 @@ class SavedModel:
     config: Path
     checkpoint: Path
     tokenizer: Tokenizer
+
+    def encoder(self, random_init=False, **options):
+        """Its encoder, for a classifier: with its pooler, where it has one.
+
+        Args:
+            random_init: take the shape of it, not the weights.
+            **options: of :func:`tiedbert.bert.build_bert`.
+        """
+        checkpoint = None if random_init else self.checkpoint
+        with_pool = checkpoint is not None and has_pooler(checkpoint)
+        return build_bert(self.config, checkpoint, with_pool=with_pool, **options)
 
 
 def open_pretrained(run_folder) -> SavedModel:

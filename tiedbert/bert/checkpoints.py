@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from tiedbert.bert.kept_tokens import tokens_checked
 from tiedbert.bert.kinds import feed_forward_of
 from tiedbert.bert.new_head import new_head, warn_of_new_head
-from tiedbert.bert.settings import tokens_checked
 from tiedbert.bert.variable_names import (
     CLASSIFIER,
     named_weights,
@@ -99,7 +99,12 @@ def load_google_checkpoint(
     if autoresize_weights:
         _resize(transformer, layers, checkpoint_path)
     else:
-        _load(transformer, layers, checkpoint_path)
+        warn_of_new_head(checkpoint_path, _load(transformer, layers, checkpoint_path))
+
+
+def has_pooler(checkpoint_path) -> bool:
+    """Whether a checkpoint has BERT's pooler; InputError when there is none there."""
+    return "bert/pooler/dense/kernel" in _stored_shapes(checkpoint_path)
 
 
 def load_transformer(transformer, checkpoint_path):
@@ -163,7 +168,8 @@ def save_google_checkpoint(model, checkpoint_path, model_kind="bert"):
     _write(values, Path(checkpoint_path))
 
 
-def _load(transformer, layers, checkpoint_path):
+def _load(transformer, layers, checkpoint_path) -> list:
+    """Give the layers their values; the names of those that are a new head."""
     shapes = _stored_shapes(checkpoint_path)
     named = named_weights(transformer, layers)
     names = [(layer.name, [name for name, _ in pairs]) for layer, pairs in named]
@@ -176,7 +182,7 @@ def _load(transformer, layers, checkpoint_path):
                 assignments.append((weight, name))
     for weight, value in _values(transformer, checkpoint_path, assignments):
         weight.assign(value)
-    warn_of_new_head(checkpoint_path, new)
+    return new
 
 
 def _check_stored(transformer, checkpoint_path, shapes, layer, name):

@@ -1,6 +1,6 @@
 """A text classifier on a BERT encoder."""
 
-from numbers import Integral
+from numbers import Integral, Real
 
 from tensorflow import keras
 
@@ -28,8 +28,8 @@ def classifier(bert, num_labels, dropout=0.1):
         ``[batch, num_labels]``.
 
     Raises:
-        InputError: `bert` is no encoder (it has another head), or `num_labels` is no
-            such number.
+        InputError: `bert` is no encoder (it has another head), or `num_labels` or
+            `dropout` is no such number.
 
     Example:
         >>> import json, tempfile, os
@@ -44,16 +44,21 @@ def classifier(bert, num_labels, dropout=0.1):
         (None, 3)
     """
     check_encoder(bert, "classifier", pooled=True)
-    if isinstance(num_labels, bool) or not isinstance(num_labels, Integral):
-        raise InputError(f"num_labels: expected a number, received {num_labels!r}")
-    if num_labels < 1:
-        raise InputError(f"num_labels: expected 1 or more, received {num_labels}")
+    _check_numbers(num_labels, dropout)
     pooled = bert.output if has_pooler(bert) else _pooled(bert)
     pooled = keras.layers.Dropout(dropout, name="Classifier-Dropout")(pooled)
     logits = keras.layers.Dense(
         num_labels, kernel_initializer=initializer_of(bert), name="Classifier"
     )(pooled)
     return keras.Model(bert.inputs, logits, name="classifier")
+
+
+def _check_numbers(num_labels, dropout):
+    is_number = isinstance(num_labels, Integral) and not isinstance(num_labels, bool)
+    if not is_number or num_labels < 1:
+        raise InputError(f"num_labels: expected 1 or more, received {num_labels!r}")
+    if not isinstance(dropout, Real) or not 0 <= dropout < 1:
+        raise InputError(f"dropout: expected 0 <= dropout < 1, received {dropout!r}")
 
 
 def _pooled(bert):

@@ -290,7 +290,8 @@ def _vocabulary(vocab, vocab_size) -> str:
         tokens = _read_vocabulary(vocab).removesuffix("\n").split("\n")
     else:
         where, hint = "vocab", ""
-        tokens = [] if isinstance(vocab, dict) else list(vocab)
+        is_list = hasattr(vocab, "__iter__") and not isinstance(vocab, dict)
+        tokens = list(vocab) if is_list else []
         if not tokens or not all(isinstance(token, str) for token in tokens):
             raise InputError(
                 "vocab: expected a list of str in the order of their ids, received "

@@ -8,7 +8,7 @@ from bert4keras.models import build_transformer_model
 from tiedbert.bert.checkpoints import load_transformer
 from tiedbert.bert.kinds import kind, version_of
 from tiedbert.bert.settings import settings_of
-from tiedbert.errors import InputError
+from tiedbert.errors import InputError, lfs_hint
 from tiedbert.surgery import split
 
 # What bert4keras cannot do without.
@@ -134,8 +134,15 @@ def read_config(config_path) -> dict:
         config = json.loads(Path(config_path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise InputError(f"no BERT configuration at {config_path}") from None
+    except IsADirectoryError:
+        raise InputError(
+            f"{config_path} is a folder: expected the file in it, bert_config.json or "
+            "config.json"
+        ) from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise InputError(f"{config_path} is not a JSON file: {error}") from None
+        raise InputError(
+            f"{config_path} is not a JSON file: {error}{lfs_hint(config_path)}"
+        ) from None
     missing = _REQUIRED - set(config if isinstance(config, dict) else ())
     if missing:
         raise InputError(

@@ -29,5 +29,5 @@ def warn_of_new_head(path, layers):
             f"{path} has no weights for {' and '.join(layers)}, the head of the "
             "classifier, which stays as it is: train it",
             NewHeadWarning,
-            stacklevel=4,
+            stacklevel=3,
         )

@@ -6,12 +6,9 @@ computes is obeyed or refused, and one that nobody here knows is warned of.
 """
 
 import difflib
-import numbers
 import warnings
 
-from tensorflow import keras
-
-from tiedbert.bert.hugging_face_config import keras_activation
+from tiedbert.bert.setting_values import check_length, values_checked
 from tiedbert.errors import InputError
 
 # Other names of a setting, and bert4keras' own.
@@ -63,6 +60,10 @@ _OF_KIND = {
 }
 
 _NOT_OF_KIND = {"roformer_v2": {"initializer_range"}}  # it has a rule of its own
+# What no file can hold.
+_OBJECTS = {"layers", "attention_caches", "additional_input_layers", "layer_norm_cond"}
+# What files of kinds that have no use for it have all the same.
+_OF_ANY_FILE = {"max_position", "segment_vocab_size", "initializer_range"}
 
 # The kinds that Hugging Face has, under its names; T5's halves go with it.
 _MODEL_TYPES = {
@@ -102,16 +103,6 @@ _WITHOUT_EFFECT = {
 }
 _PREFIXES_WITHOUT_EFFECT = ("_", "summary_", "pooler_", "tokenizer_")
 
-_COUNTS = {  # and the least that makes sense
-    **dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads"), 1),
-    **dict.fromkeys(("intermediate_size", "embedding_size", "max_position"), 1),
-    **dict.fromkeys(("attention_head_size", "attention_key_size"), 1),
-    **dict.fromkeys(("sequence_length",), 1),
-    **dict.fromkeys(("num_hidden_layers", "segment_vocab_size", "pad_token_id"), 0),
-}
-_RATES = ("dropout_rate", "attention_dropout_rate")
-_ACTIVATIONS = ("hidden_act", "final_activation", "with_discriminator", *_HEADS)
-
 
 def settings_of(kind, application, path, config, options) -> dict:
     """What to build a model with: a configuration's settings, and options over them.
@@ -134,6 +125,11 @@ def settings_of(kind, application, path, config, options) -> dict:
     taken = (_OF_ALL | _OF_KIND.get(kind, _OF_T5)) - _NOT_OF_KIND.get(kind, set())
     demands = _demands(kind, application)
     _check_options(kind, options, taken | {"model_type", *demands})
+    if objects := _OBJECTS & set(config):
+        raise InputError(
+            f"{path}: {', '.join(sorted(objects))}: of no meaning in a file: give it as "
+            "an option"
+        )
     said = {**_of_one_name(path, config), **_of_one_name("the options", options)}
     said = {name: value for name, value in said.items() if value is not None}
     model_type = said.pop("model_type", None)
@@ -145,9 +141,12 @@ def settings_of(kind, application, path, config, options) -> dict:
         )
     for name, allowed in demands.items():
         _check_allowed(kind, path, name, said.pop(name, None), allowed)
-    obeyed = _OF_ALL | _OF_BERT | taken  # BERT's sizes may be in the file of any kind
-    _warn_of_others(path, set(said) - obeyed)
-    return _checked(path, {n: v for n, v in said.items() if n in taken})
+    _warn_of_others(kind, path, set(said) - taken - _OF_ANY_FILE)
+    taken_here = {name: value for name, value in said.items() if name in taken}
+    said = values_checked(path, taken_here)
+    if "max_position" in taken:
+        check_length(path, said)
+    return said
 
 
 def _demands(kind, application) -> dict:
@@ -227,7 +226,7 @@ def _check_allowed(kind, path, name, value, allowed):
     )
 
 
-def _warn_of_others(path, names):
+def _warn_of_others(kind, path, names):
     unknown = [
         name
         for name in sorted(names - _WITHOUT_EFFECT)
@@ -235,158 +234,8 @@ def _warn_of_others(path, names):
     ]
     if unknown:
         warnings.warn(
-            f"{path}: {', '.join(unknown)}: not known here, without effect on the "
-            "model",
+            f"{path}: {', '.join(unknown)}: no setting of a {kind!r} model here, "
+            "without effect on it",
             UserWarning,
             stacklevel=4,
-        )
-
-
-# Values.
-
-
-def _checked(path, said) -> dict:
-    """The settings with what they mean here; InputError for values that mean none."""
-    for name, least in _COUNTS.items():
-        _check_number(path, said, name, numbers.Integral, lambda x, y=least: x >= y)
-    for name in _RATES:
-        _check_number(path, said, name, numbers.Real, lambda x: 0 <= x < 1)
-    _check_number(path, said, "layer_norm_eps", numbers.Real, lambda x: x > 0)
-    _check_number(path, said, "initializer_range", numbers.Real, lambda x: x >= 0)
-    _check_heads(path, said)
-    _check_length(path, said)
-    said["compound_tokens"] = tokens_checked(
-        said.get("keep_tokens"), said.get("compound_tokens")
-    )
-    for name in _ACTIVATIONS:
-        if name in said:
-            said[name] = _activation(path, name, said[name])
-    if "pad_token_id" in said:
-        said["pad_token_id"] = _padding(path, said)
-    return said
-
-
-def _check_number(path, said, name, kind, is_right):
-    value = said.get(name)
-    if value is None:
-        return
-    if isinstance(value, bool) or not isinstance(value, kind) or not is_right(value):
-        what = "a whole number" if kind is numbers.Integral else "a number"
-        raise InputError(f"{path}: {name}: expected {what} in range, found {value!r}")
-
-
-def _check_heads(path, said):
-    """bert4keras would round the width of a head down without a word."""
-    width, heads = said.get("hidden_size"), said.get("num_attention_heads")
-    if width and heads and width % heads and not said.get("attention_head_size"):
-        raise InputError(
-            f"{path}: hidden_size {width} is not a multiple of num_attention_heads "
-            f"{heads}"
-        )
-
-
-def _check_length(path, said):
-    length, positions = said.get("sequence_length"), said.get("max_position", 512)
-    is_longer = length and length > positions
-    if is_longer and not {"hierarchical_position", "custom_position_ids"} & set(said):
-        raise InputError(
-            f"{path}: sequence_length: texts of {length} tokens, but the model has "
-            f"{positions} positions"
-        )
-
-
-def _activation(path, name, value):
-    """Keras' name or function; bert4keras takes a list for a gated layer."""
-    if isinstance(value, list):
-        return [_activation(path, name, each) for each in value]
-    if isinstance(value, bool) or callable(value):
-        return value
-    known = keras_activation(value)
-    try:
-        keras.activations.get(known)
-    except (ValueError, TypeError):
-        raise InputError(
-            f"{path}: {name}: expected an activation such as gelu, gelu_new, relu, "
-            f"silu, tanh or linear, found {value!r}"
-        ) from None
-    return known
-
-
-def _padding(path, said) -> int:
-    """The id that stands for padding, among the tokens that are kept."""
-    pad, kept = said["pad_token_id"], said.get("keep_tokens")
-    tokens = range(said["vocab_size"]) if kept is None else list(kept)
-    if pad not in tokens:
-        raise InputError(
-            f"{path}: pad_token_id {pad} is none of the {len(tokens)} tokens of the "
-            "model: keep it (keep_tokens), or say another"
-        )
-    return tokens.index(pad)
-
-
-def tokens_checked(kept, compound, count=None, where=""):
-    """bert4keras' options for a part of a vocabulary, checked.
-
-    Args:
-        kept: `keep_tokens`, ids of the vocabulary that stay, or None for all.
-        compound: `compound_tokens`, for each further token a list of ids, in the
-            numbering of those that stay, or a tuple of such a list and its weights; or
-            None.
-        count: the number of tokens of the vocabulary; None where it is not known.
-        where: what has this vocabulary, for messages.
-
-    Returns:
-        `compound` as bert4keras reads it: None where there are none.
-
-    Raises:
-        InputError: something else, or an id beyond the vocabulary.
-    """
-    vocabulary = f"the {count} tokens in {where}"
-    if kept is not None:
-        _check_ids("keep_tokens", kept, count, vocabulary)
-        count, vocabulary = len(kept), f"the {len(kept)} tokens that are kept"
-    tokens = _as_list(() if compound is None else compound)
-    if tokens is None:
-        raise InputError(
-            f"compound_tokens: expected a list of lists of ids, received {compound!r}"
-        )
-    for token in tokens:
-        ids, weights = _parted(token)
-        _check_ids("compound_tokens", ids, count, vocabulary)
-        _check_weights(ids, weights)
-    return [t if isinstance(t, tuple) else list(t) for t in tokens] or None
-
-
-def _as_list(values):
-    """A list of what a list, a tuple or an array holds; None of anything else."""
-    is_sequence = hasattr(values, "__len__") and not isinstance(values, (str, dict))
-    return list(values) if is_sequence else None
-
-
-def _parted(token) -> tuple:
-    """A list of ids, and its weights or None."""
-    if isinstance(token, tuple) and len(token) == 2:
-        return token
-    return token, None
-
-
-def _check_ids(name, ids, count, vocabulary):
-    found = _as_list(ids)
-    if not found or not all(isinstance(each, numbers.Integral) for each in found):
-        raise InputError(f"{name}: expected a list of token ids, received {ids!r:.80}")
-    wrong = [each for each in found if each < 0 or (count and each >= count)]
-    if wrong:
-        of = vocabulary if count else "a vocabulary, 0 or more"
-        raise InputError(f"{name}: expected ids of {of}, received {wrong[0]}")
-
-
-def _check_weights(ids, weights):
-    if weights is None:
-        return
-    found = _as_list(weights) or []
-    are_numbers = all(isinstance(each, numbers.Real) for each in found)
-    if len(found) != len(ids) or not are_numbers or not sum(found):
-        raise InputError(
-            f"compound_tokens: expected as many weights as ids, of a sum that is not "
-            f"0, received {weights!r:.60} for {ids!r:.60}"
         )

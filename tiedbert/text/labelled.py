@@ -3,6 +3,7 @@
 import csv
 import itertools
 import warnings
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +77,18 @@ def label_names(labels):
 
     >>> label_names(["pos", "neg", "pos"])
     ['neg', 'pos']
+
+    Raises:
+        InputError: a label is not a `str` or a whole number.
     """
-    return sorted(set(labels))
+    names = set(labels)
+    wrong = [name for name in names if not isinstance(name, (str, Integral))]
+    if wrong:
+        raise InputError(
+            f"labels: expected the names of classes, received {wrong[0]!r}: to predict "
+            "numbers is another task, which is not there"
+        )
+    return sorted(names)
 
 
 def label_ids(labels, names):

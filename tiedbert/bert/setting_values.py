@@ -1,0 +1,110 @@
+"""The values of settings, checked before bert4keras stumbles over them."""
+
+import numbers
+
+from tensorflow import keras
+
+from tiedbert.bert.hugging_face_config import keras_activation
+from tiedbert.bert.kept_tokens import tokens_checked
+from tiedbert.errors import InputError
+
+_COUNTS = {  # and the least that makes sense
+    **dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads"), 1),
+    **dict.fromkeys(("intermediate_size", "embedding_size", "max_position"), 1),
+    **dict.fromkeys(("attention_head_size", "attention_key_size"), 1),
+    "sequence_length": 1,
+    **dict.fromkeys(("num_hidden_layers", "segment_vocab_size", "pad_token_id"), 0),
+}
+_RATES = ("dropout_rate", "attention_dropout_rate")
+_ACTIVATIONS = (
+    "hidden_act",
+    "final_activation",
+    "with_discriminator",
+    "with_pool",
+    "with_nsp",
+    "with_mlm",
+)
+
+
+def values_checked(path, said) -> dict:
+    """The settings with what they mean here; InputError for values that mean none.
+
+    Args:
+        path: where they come from, for messages.
+        said: dict, settings of bert4keras' names.
+    """
+    for name, least in _COUNTS.items():
+        _check_number(path, said, name, numbers.Integral, lambda x, y=least: x >= y)
+    for name in _RATES:
+        _check_number(path, said, name, numbers.Real, lambda x: 0 <= x < 1)
+    _check_number(path, said, "layer_norm_eps", numbers.Real, lambda x: x > 0)
+    _check_number(path, said, "initializer_range", numbers.Real, lambda x: x >= 0)
+    _check_heads(path, said)
+    said["compound_tokens"] = tokens_checked(
+        said.get("keep_tokens"), said.get("compound_tokens")
+    )
+    for name in _ACTIVATIONS:
+        if name in said:
+            said[name] = _activation(path, name, said[name])
+    if "pad_token_id" in said:
+        said["pad_token_id"] = _padding(path, said)
+    return said
+
+
+def _check_number(path, said, name, kind, is_right):
+    value = said.get(name)
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, kind) or not is_right(value):
+        what = "a whole number" if kind is numbers.Integral else "a number"
+        raise InputError(f"{path}: {name}: expected {what} in range, found {value!r}")
+
+
+def _check_heads(path, said):
+    """bert4keras would round the width of a head down without a word."""
+    width, heads = said.get("hidden_size"), said.get("num_attention_heads")
+    if width and heads and width % heads and not said.get("attention_head_size"):
+        raise InputError(
+            f"{path}: hidden_size {width} is not a multiple of num_attention_heads "
+            f"{heads}"
+        )
+
+
+def check_length(path, said):
+    """InputError when a length that is fixed is more than the positions."""
+    length, positions = said.get("sequence_length"), said.get("max_position", 512)
+    is_longer = length and length > positions
+    if is_longer and not {"hierarchical_position", "custom_position_ids"} & set(said):
+        raise InputError(
+            f"{path}: sequence_length: texts of {length} tokens, but the model has "
+            f"{positions} positions"
+        )
+
+
+def _activation(path, name, value):
+    """Keras' name or function; bert4keras takes a list for a gated layer."""
+    if isinstance(value, list):
+        return [_activation(path, name, each) for each in value]
+    if isinstance(value, bool) or callable(value):
+        return value
+    known = keras_activation(value)
+    try:
+        keras.activations.get(known)
+    except (ValueError, TypeError):
+        raise InputError(
+            f"{path}: {name}: expected an activation such as gelu, gelu_new, relu, "
+            f"silu, tanh or linear, found {value!r}"
+        ) from None
+    return known
+
+
+def _padding(path, said) -> int:
+    """The id that stands for padding, among the tokens that are kept."""
+    pad, kept = said["pad_token_id"], said.get("keep_tokens")
+    tokens = range(said["vocab_size"]) if kept is None else list(kept)
+    if pad not in tokens:
+        raise InputError(
+            f"{path}: pad_token_id {pad} is none of the {len(tokens)} tokens of the "
+            "model: keep it (keep_tokens), or say another"
+        )
+    return tokens.index(pad)
