@@ -196,7 +196,7 @@ REFUSED = [
     ({"layer_norm_eps": "1e-12"}, "layer_norm_eps: expected a number .*'1e-12'"),
     ({"pad_token_id": -1}, "pad_token_id: expected a whole number"),
     ({"pad_token_id": 30}, "pad_token_id 30 is none of the 30 tokens"),
-    ({"layers": 12}, "json: layers: of no meaning in a file"),
+    ({"layers": 12}, "json: layers: not read from a file"),
     ({"sequence_length": "12"}, "sequence_length: expected a whole number"),
     ({"max_position": 9}, "max_position.* one setting: .* found 32 and 9"),
     ({"model": "brt"}, "no model kind 'brt'"),

@@ -159,7 +159,8 @@ def _said(path, config, name, given, default) -> str:
         if value is not None and not isinstance(value, str):
             raise InputError(f"{path}: {name}: expected a name, received {value!r}")
     if said is None or given is None:
-        return said or given or default
+        found = given if said is None else said
+        return default if found is None else found
     if said.lower() != given.lower():
         raise InputError(
             f"{path} says {name} {said!r}, the argument {name} is {given!r}: leave one "

@@ -89,7 +89,12 @@ _WITHOUT_EFFECT = {
     *("mask_token_id", "unk_token_id", "decoder_start_token_id", "model_max_length"),
     *("language", "finetuning_task", "task_specific_params", "id2label", "label2id"),
     *("num_labels", "problem_type", "num_choices", "classifier_dropout"),
-    *("classifier_dropout_prob", "attn_implementation", "initializer_factor"),
+    *(
+        "model_type",
+        "classifier_dropout_prob",
+        "attn_implementation",
+        "initializer_factor",
+    ),
     # Of ALBERT, whose code reads none of them.
     *("net_structure_type", "gap_size", "num_memory_blocks", "down_scale_factor"),
     # Of generation, which older files have.
@@ -125,28 +130,27 @@ def settings_of(kind, application, path, config, options) -> dict:
     taken = (_OF_ALL | _OF_KIND.get(kind, _OF_T5)) - _NOT_OF_KIND.get(kind, set())
     demands = _demands(kind, application)
     _check_options(kind, options, taken | {"model_type", *demands})
+    said = _said(path, config, options)
+    _check_type(kind, path, said)
+    for name, allowed in demands.items():
+        _check_allowed(kind, path, name, said.get(name), allowed)
+    _warn_of_others(kind, path, set(said) - taken - set(demands) - _OF_ANY_FILE)
+    obeyed = {name: value for name, value in said.items() if name in taken}
+    checked = values_checked(path, obeyed)
+    if "max_position" in taken:
+        check_length(path, checked)
+    return checked
+
+
+def _said(path, config, options) -> dict:
+    """What a file says and options over it, under one name each; null is not said."""
     if objects := _OBJECTS & set(config):
         raise InputError(
-            f"{path}: {', '.join(sorted(objects))}: of no meaning in a file: give it as "
+            f"{path}: {', '.join(sorted(objects))}: not read from a file: give it as "
             "an option"
         )
     said = {**_of_one_name(path, config), **_of_one_name("the options", options)}
-    said = {name: value for name, value in said.items() if value is not None}
-    model_type = said.pop("model_type", None)
-    _check_type(kind, path, model_type)
-    if model_type is not None and said.get("hidden_act") == "leaky_relu":
-        raise InputError(
-            f"{path}: hidden_act is 'leaky_relu', of another slope in Hugging Face "
-            "(0.01) than in bert4keras (0.2): not read from a file that has model_type"
-        )
-    for name, allowed in demands.items():
-        _check_allowed(kind, path, name, said.pop(name, None), allowed)
-    _warn_of_others(kind, path, set(said) - taken - _OF_ANY_FILE)
-    taken_here = {name: value for name, value in said.items() if name in taken}
-    said = values_checked(path, taken_here)
-    if "max_position" in taken:
-        check_length(path, said)
-    return said
+    return {name: value for name, value in said.items() if value is not None}
 
 
 def _demands(kind, application) -> dict:
@@ -204,16 +208,23 @@ def _of_one_name(where, given) -> dict:
     return said
 
 
-def _check_type(kind, path, model_type):
-    kinds = _MODEL_TYPES.get(model_type, ()) if isinstance(model_type, str) else ()
-    whole = kind.removesuffix("_encoder").removesuffix("_decoder")
-    if model_type is None or whole in kinds:
+def _check_type(kind, path, said):
+    """What Hugging Face says that a file is of."""
+    model_type = said.get("model_type")
+    if model_type is None:
         return
-    mend = f"build it with model={kinds[0]!r}" if kinds else "no kind here is that"
-    raise InputError(
-        f"{path}: model_type is {model_type!r}, and this was to be a {kind!r} model: "
-        f"{mend} (the option model_type overrules the file)"
-    )
+    kinds = _MODEL_TYPES.get(model_type, ()) if isinstance(model_type, str) else ()
+    if kind.removesuffix("_encoder").removesuffix("_decoder") not in kinds:
+        mend = f"build it with model={kinds[0]!r}" if kinds else "no kind here is that"
+        raise InputError(
+            f"{path}: model_type is {model_type!r}, and this was to be a {kind!r} "
+            f"model: {mend} (the option model_type overrules the file)"
+        )
+    if said.get("hidden_act") == "leaky_relu":
+        raise InputError(
+            f"{path}: hidden_act is 'leaky_relu', of another slope in Hugging Face "
+            "(0.01) than in bert4keras (0.2): not read from a file that has model_type"
+        )
 
 
 def _check_allowed(kind, path, name, value, allowed):
