@@ -362,6 +362,20 @@ def test_a_new_classifier_takes_an_encoder_and_keeps_its_head(
             np.testing.assert_array_equal(found, expected)
 
 
+def test_what_bert4keras_cannot_resize_is_told(config, tmp_path):
+    save_google_checkpoint(build_bert(config), tmp_path / "bert.ckpt")
+    with pytest.raises(InputError, match="bert4keras has no classifier: load the enc"):
+        load_google_checkpoint(
+            classifier(build_bert(config), 3),
+            tmp_path / "bert.ckpt",
+            autoresize_weights=True,
+        )
+    with pytest.raises(InputError, match="pooler/dense/kernel not found.*begin with b"):
+        build_bert(
+            config, tmp_path / "bert.ckpt", with_pool=True, autoresize_weights=True
+        )
+
+
 # A part of the vocabulary.
 
 KEPT = [0, 2, 3, 29, 5, 11, 12, 13, 7, 8]

@@ -64,7 +64,8 @@ def load_google_checkpoint(
 
     Raises:
         InputError: no such checkpoint, a variable missing in it or of another shape,
-            a token beyond its vocabulary, a model of another kind.
+            a token beyond its vocabulary, a model of another kind, or a classifier
+            to resize.
 
     Warns:
         NewHeadWarning: the checkpoint has an encoder alone (of `UserWarning`).
@@ -212,6 +213,11 @@ def _names_there(shapes) -> str:
 
 def _resize(transformer, layers, checkpoint_path):
     """Let bert4keras load; it must not take the table of a tied head for its bias."""
+    if "Classifier" in layers:
+        raise InputError(
+            "autoresize_weights: bert4keras has no classifier: load the encoder, and "
+            "give it its head afterwards"
+        )
     named = named_weights(transformer, layers)  # refuses layers of another kind
     transformer.autoresize_weights = True
     transformer.layers = {
@@ -230,8 +236,13 @@ def _load_theirs(transformer, weights, checkpoint_path):
     for name in shapes:
         _check_tokens(transformer, checkpoint_path, name, shapes)
     before = [weight.numpy() for weight in weights]
-    with np.errstate(invalid="ignore"):
-        transformer.load_weights_from_checkpoint(str(checkpoint_path))
+    try:
+        with np.errstate(invalid="ignore"):
+            transformer.load_weights_from_checkpoint(str(checkpoint_path))
+    except (tf.errors.OpError, IndexError) as error:
+        raise InputError(
+            f"{checkpoint_path}: {reason(error)}; {_names_there(shapes)}"
+        ) from None
     lost = [w.name for w in weights if not np.isfinite(w.numpy()).all()]
     if lost:
         for weight, value in zip(weights, before, strict=True):

@@ -123,7 +123,7 @@ def check(own, path):
 
 def _check_classifiers(own, path, stored):
     """A classifier of texts and one of tokens have layers of the same names."""
-    found = _CLASSIFIERS & set(stored if isinstance(stored, list) else ())
+    found = _CLASSIFIERS & set(map(str, stored if isinstance(stored, list) else ()))
     (expected,) = own["architectures"]
     if found and expected in _CLASSIFIERS - found:
         raise InputError(

@@ -185,7 +185,10 @@ def classification_dataset(
 
 
 def _class_ids(labels):
-    ids = np.asarray(labels)
+    try:
+        ids = np.asarray(labels)
+    except ValueError:  # rows of several lengths
+        ids = np.asarray(labels, object)
     if ids.dtype.kind not in "iu" or ids.ndim != 1 or ids.min() < 0:
         raise InputError(
             "labels: expected one whole number a text, 0 or more, received "
@@ -266,7 +269,7 @@ def _columns(header, place):
             f"{place}: expected a header with one column label and one column text, "
             f"found {_quoted(names)}"
         )
-    others = [name for name in names if name and name not in COLUMNS]
+    others = [name for name in names if name not in COLUMNS]
     check_columns(place, others)
     if others:
         warnings.warn(
