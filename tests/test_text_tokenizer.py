@@ -187,11 +187,12 @@ def plain_model():
     ("content", "found"),
     [
         (b"", "a file of 0 bytes that is none"),
-        (b"not a model at all", "a file of 18 bytes that is none"),
+        (b"not a model at all", "a file of 18 bytes that is none; train one"),
+        (b"version https://git-lfs.github.com/spec/v1", "none; it is a pointer of git"),
         (tokenizer()._model[:500], "a file of 500 bytes that is none"),
         (plain_model(), "<unk> <s> </s>"),
     ],
-    ids=["empty", "text", "truncated", "other special tokens"],
+    ids=["empty", "text", "pointer", "truncated", "other special tokens"],
 )
 def test_a_file_that_is_no_tokenizer_of_ours(content, found, tmp_path):
     path = tmp_path / "t.model"
