@@ -303,6 +303,14 @@ def changes_masks(layer) -> bool:
     return not LEGACY and any(isinstance(part, kind) for part in layers_within(layer))
 
 
+def in_training(layer, kwargs) -> dict:
+    """The keyword arguments of a call as a Keras 3 model in training makes it."""
+    if not isinstance(layer, keras.layers.Layer):
+        return kwargs  # an operation
+    takes = "training" in _internal(layer, "_call_context_args")
+    return {**kwargs, "training": True} if takes else kwargs
+
+
 def set_running_mask(tensor, mask):
     """Give a tensor of Keras 3 an implicit mask."""
     _check_notes()

@@ -7,7 +7,7 @@ from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.explicit_mask import AttachMask, DropMask, mask_of, without_mask
 from tiedbert.surgery.edit import alike, describe, unique
-from tiedbert.surgery.mask_order import in_inference_alone
+from tiedbert.surgery.mask_order import depends_on_training
 from tiedbert.surgery.masks_received import masks_received
 from tiedbert.surgery.replay import replay
 
@@ -72,8 +72,8 @@ class Cut:
         masks = {}
         for tensor in [*cut, *context]:
             keys = [(reader, id(tensor)) for reader in readers]
-            if not self._received.in_inference.isdisjoint(keys):
-                raise InputError(in_inference_alone(self._graph, tensor))
+            if not self._received.in_one_mode.isdisjoint(keys):
+                raise InputError(depends_on_training(self._graph, tensor))
             shapes = [self._received[key] for key in keys if key in self._received]
             if shapes or any(tensor is point for point in cut):
                 mask = mask_of(tensor, *shapes[:1])
@@ -145,15 +145,16 @@ class Cut:
             for tensor_id, mask in self._masks.items()
         }
         seen_by = {
-            (reader, tensor_id): masked[tensor_id]
+            (reader, tensor_id): lambda _, seen=masked[tensor_id]: seen
             for reader, tensor_id in self._received
             if tensor_id in masked
         }
         replay(self._calls, new, recorded_masks=True, seen_by=seen_by)
 
         def output(tensor):
-            seen = seen_by.get((None, id(tensor)))
-            return _passed(new[id(tensor)], inputs) if seen is None else seen
+            if (None, id(tensor)) in seen_by:
+                return masked[id(tensor)]
+            return _passed(new[id(tensor)], inputs)
 
         return _keras.map_structure(output, self._graph.outputs), new
 

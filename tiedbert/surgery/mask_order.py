@@ -12,8 +12,13 @@ from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.explicit_mask import AttachMask, CopyMask, DropMask
 from tiedbert.graph import Graph
-from tiedbert.surgery.masks_received import mask_shapes, masks_received, watched
-from tiedbert.surgery.replay import replay
+from tiedbert.surgery.masks_received import (
+    in_one_mode,
+    mask_shapes,
+    masks_received,
+    watched,
+)
+from tiedbert.surgery.replay import outputs_of, replay
 
 
 def settled(graph):
@@ -31,16 +36,12 @@ def settled(graph):
     """
     if _keras.LEGACY or not _may_depend_on_order(graph):
         return graph
-    seen_by = _as_received(graph, watched(graph))
+    new = {}
+    seen_by = _as_received(graph, watched(graph), new)
     if not seen_by:
         return graph
-    new = {}
     replay(graph.calls, new, recorded_masks=True, seen_by=seen_by)
-
-    def output(tensor):
-        return seen_by.get((None, id(tensor)), new.get(id(tensor), tensor))
-
-    outputs = _keras.map_structure(output, graph.outputs)
+    outputs = outputs_of(graph, new, seen_by)
     model = keras.Model(graph.inputs, outputs, name=graph.name)
     _keras.name_outputs(model, graph.output_names)
     return Graph(model, stand_ins=new, kind=graph.kind, entering=graph.entering)
@@ -112,16 +113,16 @@ def _in_order(graph, call, other) -> bool:
     return id(other) in graph.needed_for(call.inputs)
 
 
-def _as_received(graph, run) -> dict:
-    """(reader, id of a tensor) -> the tensor with the mask that the reader received.
+def _as_received(graph, run, new) -> dict:
+    """What gives each reader the mask that it received: `seen_by` of `replay`.
 
-    A reader is the id of a call, or None for the outputs.
+    A reader is the id of a call, or None for the outputs; `new` as in `replay`.
     """
     calls = {id(call): call for call in graph.calls}
     reads = {}  # id of a value -> [(reader, tensor, mask)]
     for read in run.reads:
         reads.setdefault(id(run.values[id(read[1])]), []).append(read)
-    seen_by = {}
+    seen_by, unsure = {}, in_one_mode(graph, run)
     for value, group in reads.items():
         changing = {
             id(call): call for call, t in run.changes if id(run.values[id(t)]) == value
@@ -130,36 +131,35 @@ def _as_received(graph, run) -> dict:
         if all(_in_order(graph, c, r) for c in changing.values() for r in readers):
             continue
         for reader, tensor, mask in group:
-            _check_always(graph, run, tensor, mask)
-            seen = _with_mask(run, tensor, mask, reader in changing)
-            if seen is not tensor:
+            if (reader, id(tensor)) in unsure:
+                raise InputError(depends_on_training(graph, tensor))
+            seen = _with_mask(run, tensor, mask, reader in changing, new)
+            if seen is not None:
                 seen_by[reader, id(tensor)] = seen
     return seen_by
 
 
-def _check_always(graph, run, tensor, mask):
-    if run.changed_through_another(tensor, mask):
-        raise InputError(in_inference_alone(graph, tensor))
-
-
-def in_inference_alone(graph, tensor) -> str:
-    """The message about a tensor whose mask depends on `training`."""
+def depends_on_training(graph, tensor) -> str:
+    """The message about a tensor whose mask arrives in one mode alone."""
     return (
-        f'model {graph.name!r}: "{graph.name_of(tensor)}" and a tensor made from it '
-        "are one in inference (Dropout does nothing there), and a MultiHeadAttention "
-        "takes the padding mask off them: whether a later layer receives the mask "
-        "depends on `training`, which no part of the model could repeat; let all of "
-        "these layers read the same tensor"
+        f'model {graph.name!r}: whether the padding mask of "{graph.name_of(tensor)}" '
+        "arrives at a later layer depends on `training`, which no part of the model "
+        "could repeat: Dropout gives its input itself in inference, and a "
+        "MultiHeadAttention takes the mask off both then; let the layers on both sides "
+        "of the Dropout read the same tensor"
     )
 
 
-def _with_mask(run, tensor, mask, changes_it):
-    """A tensor with the mask that one call received, for that call alone if needed."""
+def _with_mask(run, tensor, mask, changes_it, new):
+    """A function of a tensor: what a call that received this mask is given, or None.
+
+    A call that changes the mask is given a tensor for itself alone.
+    """
     first = run.made_with[id(tensor)]
     if mask is None:
-        return DropMask()(tensor) if changes_it or first is not None else tensor
+        return (lambda t: DropMask()(t)) if changes_it or first is not None else None
     if mask is first:
-        return CopyMask()([tensor, tensor]) if changes_it else tensor
+        return (lambda t: CopyMask()([t, t])) if changes_it else None
     symbols = [t for t in run.tensors if run.values[id(t)] is mask]
     if not symbols:
         raise InputError(
@@ -167,4 +167,5 @@ def _with_mask(run, tensor, mask, changes_it):
             "put on it, and the graph does not tell which: call that model on another "
             "tensor"
         )
-    return AttachMask()([tensor, symbols[0]])
+    (symbol, *_) = symbols
+    return lambda t: AttachMask()([t, new.get(id(symbol), symbol)])

@@ -43,11 +43,7 @@ def masks_received(graph) -> dict:
         for reader, tensor, mask in run.reads
         if mask is not None
     )
-    received.in_inference = {
-        (reader, id(tensor))
-        for reader, tensor, mask in run.reads
-        if run.changed_through_another(tensor, mask)
-    }
+    received.in_one_mode = in_one_mode(graph, run)
     return received
 
 
@@ -55,11 +51,22 @@ class Received(dict):
     """What `masks_received` gives.
 
     Attributes:
-        in_inference: the keys of which this holds in inference alone: there the tensor
-            is one with another, which had its mask changed.
+        in_one_mode: the keys of masks that arrive only in training, or only in
+            inference.
     """
 
-    in_inference = frozenset()
+    in_one_mode = frozenset()
+
+
+def in_one_mode(graph, run) -> set:
+    """(reader, id of a tensor) of the masks that arrive in training or else inference.
+
+    `run` is one in inference. Dropout gives there the very tensor that it was given:
+    a call that takes the mask off one takes it off the other.
+    """
+    if not any(run.changed_through_another(t, mask) for _, t, mask in run.reads):
+        return set()
+    return run.masked_reads() ^ watched(graph, training=True).masked_reads()
 
 
 def has_masks(graph) -> bool:
@@ -118,6 +125,7 @@ class Run:
 
     Attributes:
         tensors: the symbolic tensors.
+        training: whether the model ran in training.
         values: dict, id of a symbolic tensor -> its value. Tensors that have one value
             have one mask: a layer that has nothing to do, as Dropout in inference,
             gives what it is given.
@@ -126,6 +134,7 @@ class Run:
         changes: list of (call, tensor): the call changed the mask of a tensor it read.
     """
 
+    training: bool = False
     tensors: list = field(default_factory=list)
     values: dict = field(default_factory=dict)
     made_with: dict = field(default_factory=dict)
@@ -140,12 +149,18 @@ class Run:
             args, kwargs = _keras.map_structure(
                 self._value, (tuple(call.args), call.kwargs)
             )
+            if self.training:
+                kwargs = _keras.in_training(call.layer, kwargs)
             outputs = call.layer(*args, **kwargs)
             for tensor, mask in zip(call.inputs, before, strict=True):
                 if self._mask(tensor) is not mask:
                     self.changes.append((call, tensor))
             self._learn(call.outputs, _keras.flatten(outputs))
         self._read(None, graph.output_tensors)
+
+    def masked_reads(self) -> set:
+        """(reader, id of a tensor) of each read with a mask."""
+        return {(reader, id(t)) for reader, t, mask in self.reads if mask is not None}
 
     def changed_through_another(self, tensor, mask) -> bool:
         """Whether no call that reads `tensor` itself gave it the mask that it has."""
@@ -171,12 +186,12 @@ class Run:
             self.made_with[id(tensor)] = _keras.running_mask(value)
 
 
-def watched(graph) -> Run:
+def watched(graph, training=False) -> Run:
     """Run a model of Keras 3 once on placeholders; optional inputs are given."""
     errors = []
     for batch, size in SIZES:
         try:
-            return _run_at(graph, batch, size)
+            return _run_at(graph, training, batch, size)
         except InputError:
             raise
         except Exception as error:  # whatever a user's layer raises
@@ -187,11 +202,11 @@ def watched(graph) -> Run:
     ) from errors[0]
 
 
-def _run_at(graph, batch, size) -> Run:
+def _run_at(graph, training, batch, size) -> Run:
     def sizes(shape):
         return [(size if i else batch) if n is None else n for i, n in enumerate(shape)]
 
-    run, tensors = Run(), graph.input_tensors
+    run, tensors = Run(training=training), graph.input_tensors
     specs = [_keras.spec(tensor, sizes(tensor.shape)) for tensor in tensors]
     masks = graph.entering.values()
     specs += [tf.TensorSpec(sizes(shape), tf.bool) for shape in masks]

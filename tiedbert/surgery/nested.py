@@ -15,7 +15,7 @@ from tiedbert.surgery.masks_received import (
     mask_shapes,
     masks_received,
 )
-from tiedbert.surgery.replay import replay
+from tiedbert.surgery.replay import outputs_of, replay
 
 
 def cut_at(model, at):
@@ -43,15 +43,11 @@ def _opened(graph, at):
         halves.append(half or _Halves(call, points, received, names))
     halves += _siblings(graph, halves, received)
     new = {}
-    seen_by = {key: t for half in halves for key, t in half.unmasked(graph, received)}
+    keys = {key for half in halves for key in half.unmasked(graph, received)}
+    seen_by = dict.fromkeys(keys, lambda tensor: DropMask()(tensor))
     instead = {id(half.call): half for half in halves}
     replay(graph.calls, new, recorded_masks=True, seen_by=seen_by, instead=instead)
-
-    def output(tensor):
-        seen = seen_by.get((None, id(tensor)))
-        return new.get(id(tensor), tensor) if seen is None else seen
-
-    outputs = _keras.map_structure(output, graph.outputs)
+    outputs = outputs_of(graph, new, seen_by)
     opened = keras.Model(graph.inputs, outputs, name=graph.name)
     _keras.name_outputs(opened, graph.output_names)
     _keras.repeat_side_effects(opened, graph.side_effects, new)
@@ -143,7 +139,7 @@ class _Halves(Inner):
 
         MultiHeadAttention of Keras 3 takes the mask off its input, in a nested model
         off the tensor outside; the front of that model gets a copy instead. Yields
-        ``(id of a call or None for an output, id of the tensor), tensor``.
+        ``(id of a call or None for an output, id of the tensor)``.
         """
         tensors, _, _ = self._arguments(self.call.args, self.call.kwargs)
         for tensor in [tensors[i] for i in self._shapes]:
@@ -152,10 +148,7 @@ class _Halves(Inner):
                 for reader, read in graph.readers()
                 if reader != id(self.call) and any(t is tensor for t in read)
             ]
-            stripped = [key for key in keys if key not in received]
-            if stripped:
-                bare = DropMask()(tensor)
-                yield from ((key, bare) for key in stripped)
+            yield from (key for key in keys if key not in received)
 
     def __call__(self, *args, **kwargs):
         """The outputs of the nested model."""

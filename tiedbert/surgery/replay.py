@@ -1,5 +1,7 @@
 """The primitive under all surgery: calls of a model made again on other tensors."""
 
+import functools
+
 from tiedbert import _keras
 
 
@@ -15,8 +17,8 @@ def replay(calls, new, *, recorded_masks=False, seen_by=None, instead=None, afte
         new: dict, id of an old tensor -> the tensor in its place.
         recorded_masks: give each call the masks that Keras once filled in for it and
             recorded, and no others; else those of its new arguments.
-        seen_by: dict, (id of a call, id of an old tensor) -> what that call is given
-            rather than what `new` says.
+        seen_by: dict, (id of a call, id of an old tensor) -> function of the tensor in
+            its place that gives what that call is given instead.
         instead: dict, id of a call -> what is called in place of its layer.
         after: dict, id of an old tensor -> function of the new tensor that gives the
             one that takes its place.
@@ -40,14 +42,35 @@ def replay(calls, new, *, recorded_masks=False, seen_by=None, instead=None, afte
                 new[id(old)] = tensor
 
 
+def outputs_of(graph, new, seen_by):
+    """The outputs of a graph after `replay`, in their structure.
+
+    The key of an output in `seen_by` is (None, id of the old tensor).
+    """
+
+    def output(tensor):
+        seen = seen_by.get((None, id(tensor)))
+        tensor = new.get(id(tensor), tensor)
+        return tensor if seen is None else seen(tensor)
+
+    return _keras.map_structure(output, graph.outputs)
+
+
 def _arguments(call, new, seen_by, recorded_masks):
     """The `args` and `kwargs` of `call` with new tensors for old ones."""
+
+    @functools.cache  # one layer where a call reads a tensor twice
+    def seen(tensor_id):
+        return seen_by[id(call), tensor_id](new.get(tensor_id, old[tensor_id]))
+
+    old = {id(tensor): tensor for tensor in call.inputs}
 
     def mapped(value):
         if not _keras.is_symbolic(value):
             return value
-        known = seen_by.get((id(call), id(value)))
-        return new.get(id(value), value) if known is None else known
+        if (id(call), id(value)) in seen_by:
+            return seen(id(value))
+        return new.get(id(value), value)
 
     implicit = {} if recorded_masks else _keras.implicit_masks(call)
     kwargs = {name: call.kwargs[name] for name in call.kwargs if name not in implicit}
