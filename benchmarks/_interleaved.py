@@ -3,7 +3,15 @@
 import platform
 import statistics
 import time
+import warnings
 from pathlib import Path
+
+import tensorflow as tf
+
+# Tables are all that is printed: these scripts trace many functions on purpose, and
+# bert4keras hands one initializer to several weights (`tiedbert.bert` does not).
+tf.get_logger().setLevel("ERROR")
+warnings.filterwarnings("ignore", "The initializer .* is unseeded")
 
 
 def measure(candidates, repetitions):

@@ -314,6 +314,46 @@ def test_a_moved_internal_of_a_call_is_one_clear_line(missing):
         _keras.calls(model)
 
 
+def test_a_model_whose_nodes_have_moved_is_not_taken_for_one_without_a_graph():
+    model = models.chain()
+    vars(model).pop("_nodes_by_depth")
+    assert _keras.has_graph(model)
+    with pytest.raises(RuntimeError, match="has no Functional._nodes_by_depth, which"):
+        Graph(model)
+
+
+@pytest.mark.parametrize("moved", [0, 1], ids=_keras.NOTES)
+def test_moved_notes_on_tensors_are_not_taken_for_none(moved, monkeypatch):
+    notes = list(_keras.NOTES)
+    notes[moved] = "_moved"
+    monkeypatch.setattr(_keras, "NOTES", tuple(notes))
+    _keras._check_notes.cache_clear()
+    tensor = models.chain().outputs[0]
+    with pytest.raises(RuntimeError, match="has no EagerTensor._moved, which"):
+        _keras.symbolic_mask(tensor)
+    with pytest.raises(RuntimeError, match="has no EagerTensor._moved, which"):
+        _keras.notes_on(tf.zeros(3))
+    monkeypatch.undo()
+    _keras._check_notes.cache_clear()
+    assert _keras.symbolic_mask(tensor) is None
+
+
+def test_other_moved_internals_are_one_clear_line():
+    with pytest.raises(RuntimeError, match="has no SimpleNamespace._update_input"):
+        _keras.rewire(BARE, 0, None)
+    dropout, table = layers.Dropout(0.5), layers.Embedding(3, 2)
+    assert _keras.table_of(table) is None
+    dropout(table(tf.zeros([1, 2])))
+    if IS_LEGACY:
+        object.__delattr__(dropout, "_random_generator")
+        with pytest.raises(RuntimeError, match="has no Dropout._random_generator"):
+            _keras.own_variables(dropout)
+    else:
+        object.__delattr__(table, "_embeddings")
+        with pytest.raises(RuntimeError, match="has no Embedding._embeddings"):
+            _keras.table_of(table)
+
+
 def test_the_version_is_that_of_the_running_keras():
     assert _keras.LEGACY == IS_LEGACY
     assert _keras.VERSION.startswith("2." if IS_LEGACY else "3.")
