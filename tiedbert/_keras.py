@@ -90,7 +90,8 @@ def functional(model):
 def has_graph(layer) -> bool:
     """Whether calling `layer` runs a graph of calls that can be followed."""
     if isinstance(layer, keras.Sequential) and not LEGACY:
-        return layer.built and _internal(layer, "_functional") is not None
+        graph = layer.built and _internal(layer, "_functional") is not None
+        return graph and _call_of_its_own(layer) is None
     return (
         isinstance(layer, keras.Model)
         and bool(getattr(layer, "inputs", None))
@@ -113,11 +114,15 @@ def _description(model) -> str:
 def _why_no_graph(model) -> str:
     if not isinstance(model, keras.Model):
         return "only a model has a graph to cut"
-    if isinstance(model, keras.Sequential):
+    own, sequential = _call_of_its_own(model), isinstance(model, keras.Sequential)
+    if own is not None and (sequential or getattr(model, "inputs", None)):
+        return f"{own.__name__}.call runs something else than it"
+    if sequential:
         return "it is not built; call it once, or give it an Input first"
-    if getattr(model, "inputs", None) and _call_of_its_own(model) is not None:
-        return f"{_call_of_its_own(model).__name__}.call runs something else than it"
-    return "a subclassed or unbuilt model has no graph to cut"
+    return (
+        "a subclassed or unbuilt model has no graph to cut: build it with inputs = "
+        "keras.Input(...), its layers called on them, keras.Model(inputs, outputs)"
+    )
 
 
 def kind_of_edited(model):

@@ -104,7 +104,7 @@ def gathered_by(model, tensor):
     A masked language model gathers the masked ones.
     """
     behind = set(map(id, _keras.ancestors(tensor)))
-    for call in _keras.calls(model):
+    for call in _keras.calls(_keras.functional(model)):
         if isinstance(call.layer, GatherPositions) and id(call.layer) in behind:
             return _keras.maker(call.inputs[1]).name
     return None

@@ -91,7 +91,7 @@ class AdversarialTraining(keras.Model):
         self.method = method
         self.built = True  # callbacks ask
         # Losses and metrics by the names of outputs find them.
-        self.output_names = model.output_names
+        self.output_names = _keras.functional(model).output_names
         cut = CutModel(model, at, method.second_cut(), positions)
         average = clone(model) if method.proximal else None
         replays = _replays(method, replay_dropout)
@@ -314,8 +314,9 @@ def _check_arguments(model, method, positions, replay_dropout, slices):
 
 def _check_model(model):
     """InputError for a model of which `fit` would do something else than it says."""
-    taken = {"clean", "adversarial"} & set(model.output_names)
-    if taken and len(model.output_names) > 1:
+    names = _keras.functional(model).output_names  # it tells of what has no graph
+    taken = {"clean", "adversarial"} & set(names)
+    if taken and len(names) > 1:
         name = min(taken)
         raise InputError(
             f"the loss of the output {name!r} would have the name of a log of "
