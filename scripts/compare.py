@@ -9,7 +9,7 @@ them was trained on. A method is `name` or `name:option=value,option=value`; `no
 plain training, and names and options are those of scripts/finetune.py.
 
 Equal compute: --budget is in epochs of plain training. A method whose step costs as
-much as c plain ones (tiedbert/costs.py counts its passes) trains for budget / c
+much as c plain ones (`passes()` of the method counts them) trains for budget / c
 epochs, rounded down, at least one, and its learning rate falls over its own number of
 steps; plain training has all the epochs. Of each training the epoch with the best
 validation accuracy is kept.
@@ -46,7 +46,6 @@ from tiedbert.command import (
     seed,
     share,
 )
-from tiedbert.costs import passes
 from tiedbert.errors import InputError
 from tiedbert.methods import METHODS, method_of, pairs, settings_of
 from tiedbert.plots import check_matplotlib, plot_comparison
@@ -105,7 +104,7 @@ def options():
 
 def plan_of(args, names) -> dict:
     """Method as written -> its options, its cost and its epochs; checks them all."""
-    from tiedbert.adversarial import AdversarialTraining
+    from tiedbert.adversarial import AdversarialTraining, Passes
     from tiedbert.bert import build_bert, classifier
     from tiedbert.saved_models import check_length, open_pretrained
 
@@ -116,9 +115,10 @@ def plan_of(args, names) -> dict:
     plan = {}
     for title in args.methods:
         name, method = read_method(title, args.epsilon)
+        work = Passes(1)
         if method is not None:
             AdversarialTraining(model, method, args.at)
-        work = passes(method, first_block=1 / blocks)
+            work = method.passes(first_block=1 / blocks)
         plan[title] = {
             "name": name,
             "options": {} if method is None else settings_of(method),

@@ -19,7 +19,7 @@ LAYERS = [
     {"surgery"},
     {"bert", "text"},
     {"adversarial", "pretraining"},
-    {"costs", "methods", "robustness"},
+    {"methods", "robustness"},
     {"optimization", "plots", "runs", "significance"},  # what only scripts use
     {"callbacks", "comparison", "saved_models"},
 ]

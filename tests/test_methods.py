@@ -9,8 +9,7 @@ from tensorflow import keras
 from variants import slow
 
 from tiedbert import adversarial
-from tiedbert.adversarial import PGD, YOPO, AdversarialTraining
-from tiedbert.costs import passes
+from tiedbert.adversarial import PGD, YOPO, AdversarialTraining, Method, Passes
 from tiedbert.errors import InputError
 from tiedbert.methods import METHODS, method_of, pairs, settings_of
 
@@ -19,7 +18,7 @@ layers = keras.layers
 
 def test_every_method_has_a_name():
     public = {getattr(adversarial, name) for name in adversarial.__all__}
-    known = {m for m in public if hasattr(m, "train")} - {AdversarialTraining}
+    known = {m for m in public if hasattr(m, "train")} - {AdversarialTraining, Method}
     assert {getattr(adversarial, name) for name in METHODS.values()} == known
 
 
@@ -181,7 +180,8 @@ def test_the_cost_is_the_work_that_was_counted(name, values):
     method = None if name is None else method_of(name, values)
     training = counting(method)
     front, _, rest = units(training.train_on_batch)
-    assert rest == pytest.approx(3 * passes(method).cost)
+    work = Passes(1) if method is None else method.passes()
+    assert rest == pytest.approx(3 * work.cost)
     # FreeAT takes an optimizer step in each replay; SMART's average is a whole model.
     average = name == "smart" and bool(values)
     assert front == 3 * (method.replays if name == "freeat" else 1) + average
@@ -193,5 +193,5 @@ def test_yopo_pays_its_inner_steps_in_the_first_block(values):
     method = method_of("yopo", {**values, "until": "block"})
     front, first, rest = units(counting(method).train_on_batch)
     assert front == 3
-    assert rest == 3 * passes(method, first_block=0.0).cost
-    assert first == pytest.approx(3 * passes(method, first_block=1.0).cost)
+    assert rest == 3 * method.passes(first_block=0.0).cost
+    assert first == pytest.approx(3 * method.passes(first_block=1.0).cost)

@@ -523,6 +523,16 @@ def leaves_out_infinite(optimizer) -> bool:
     return isinstance(optimizer, where.LossScaleOptimizer)
 
 
+def accumulates(optimizer) -> bool:
+    """Whether `optimizer` takes a step in several calls only: Keras 3 alone has it."""
+    # What scales the loss has the optimizer inside.
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    return any(
+        (getattr(each, "gradient_accumulation_steps", None) or 1) > 1
+        for each in (optimizer, inner)
+    )
+
+
 def apply_gradients(optimizer, gradients, variables):
     """Apply the gradients of a loss that :func:`scale_loss` gave."""
     if LEGACY and hasattr(optimizer, "get_unscaled_gradients"):

@@ -6,8 +6,10 @@ from tiedbert.adversarial.cut_model import OneOf
 from tiedbert.adversarial.divergences import KL, SquaredError
 from tiedbert.adversarial.free import FreeAT, FreeLB
 from tiedbert.adversarial.gradient_penalty import GradientPenalty
+from tiedbert.adversarial.method import Method, Passes
 from tiedbert.adversarial.positions import except_tokens
 from tiedbert.adversarial.schedules import WarmUp
+from tiedbert.adversarial.step import Trained
 from tiedbert.adversarial.training import AdversarialTraining
 from tiedbert.adversarial.yopo import YOPO
 
@@ -24,10 +26,13 @@ __all__ = [
     "FreeAT",
     "FreeLB",
     "GradientPenalty",
+    "Method",
     "OneOf",
+    "Passes",
     "RDrop",
     "RandomNoise",
     "SquaredError",
+    "Trained",
     "WarmUp",
     "except_tokens",
 ]

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert.adversarial.ball import Moved, repeat
-from tiedbert.adversarial.method import Method
+from tiedbert.adversarial.checks import (
+    COUNT,
+    NORM,
+    RADIUS,
+    STEP_SIZE,
+    SWITCH,
+    argument,
+)
+from tiedbert.adversarial.method import Method, Passes
 from tiedbert.adversarial.step import Trained
 
 
@@ -42,10 +50,10 @@ class FGM(Method):
         [[6.0, 8.0]]
     """
 
-    epsilon: float | Callable = 1.0
-    clean: bool = True
-    norm: str = "l2"
-    relative: bool = False
+    epsilon: float | Callable = argument(RADIUS, 1.0)
+    clean: bool = argument(SWITCH, True)
+    norm: str = argument(NORM, "l2")
+    relative: bool = argument(SWITCH, False)
 
     def attack(self, gradient, ball) -> Moved:
         """The perturbation within `ball`.
@@ -56,6 +64,10 @@ class FGM(Method):
             ball: :class:`tiedbert.adversarial.ball.Ball`.
         """
         return ball.step(None, gradient(None))
+
+    def passes(self, first_block=1.0) -> Passes:
+        """What a step costs."""
+        return Passes(1 + self.clean, ascending=1 - self.clean)
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -94,13 +106,13 @@ class PGD(Method):
         True
     """
 
-    epsilon: float | Callable = 1.0
-    steps: int = 3
-    step_size: float | None = None
-    random_start: bool = False
-    clean: bool = False
-    norm: str = "l2"
-    relative: bool = False
+    epsilon: float | Callable = argument(RADIUS, 1.0)
+    steps: int = argument(COUNT, 3)
+    step_size: float | None = argument(STEP_SIZE, None)
+    random_start: bool = argument(SWITCH, False)
+    clean: bool = argument(SWITCH, False)
+    norm: str = argument(NORM, "l2")
+    relative: bool = argument(SWITCH, False)
 
     def attack(self, gradient, ball) -> Moved:
         """The perturbation within `ball`; as that of :meth:`FGM.attack`."""
@@ -108,6 +120,12 @@ class PGD(Method):
         return ascend(
             gradient, ball, start, self.steps, step_length(self, ball, self.steps)
         )
+
+    def passes(self, first_block=1.0) -> Passes:
+        """What a step costs."""
+        # The clean pass gives the first gradient of an ascent from zero.
+        free = self.clean and not self.random_start
+        return Passes(1 + self.clean, ascending=self.steps - free)
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -141,14 +159,18 @@ class RandomNoise(Method):
         [2.0, 2.0, 2.0]
     """
 
-    epsilon: float | Callable = 1.0
-    clean: bool = False
-    norm: str = "l2"
-    relative: bool = False
+    epsilon: float | Callable = argument(RADIUS, 1.0)
+    clean: bool = argument(SWITCH, False)
+    norm: str = argument(NORM, "l2")
+    relative: bool = argument(SWITCH, False)
 
     def attack(self, gradient, ball) -> Moved:
         """The perturbation within `ball`; `gradient` is not asked."""
         return ball.step(None, ball.normal(1.0))
+
+    def passes(self, first_block=1.0) -> Passes:
+        """What a step costs."""
+        return Passes(1 + self.clean)
 
     def train(self, step) -> Trained:
         """One training step."""

@@ -7,8 +7,24 @@ import tensorflow as tf
 
 from tiedbert.adversarial.attacks import ascend
 from tiedbert.adversarial.ball import Moved
-from tiedbert.adversarial.method import Method
+from tiedbert.adversarial.checks import (
+    COUNT,
+    DIVERGENCE,
+    LENGTH,
+    NORM,
+    RADIUS,
+    STEP_SIZE,
+    SWITCH,
+    Rule,
+    argument,
+    is_length,
+    one_of,
+)
+from tiedbert.adversarial.method import Method, Passes
 from tiedbert.adversarial.step import Trained
+
+_POSITIVE = Rule("a number > 0", lambda value: is_length(value) and value > 0)
+_SHARE = Rule("a number >= 0 and < 1", lambda value: is_length(value) and value < 1)
 
 
 @dataclass(frozen=True)
@@ -46,13 +62,17 @@ class VAT(Method):
         1
     """
 
-    epsilon: float | Callable = 1.0
-    steps: int = 1
-    xi: float = 0.1
-    weight: float = 1.0
-    divergence: Callable | None = None
-    norm: str = "l2"
-    relative: bool = False
+    epsilon: float | Callable = argument(RADIUS, 1.0)
+    steps: int = argument(COUNT, 1)
+    xi: float = argument(_POSITIVE, 0.1)
+    weight: float = argument(LENGTH, 1.0)
+    divergence: Callable | None = argument(DIVERGENCE, None)
+    norm: str = argument(NORM, "l2")
+    relative: bool = argument(SWITCH, False)
+
+    def passes(self, first_block=1.0) -> Passes:
+        """What a step costs."""
+        return Passes(2, ascending=self.steps)
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -112,15 +132,20 @@ class SMART(Method):
         0.99
     """
 
-    epsilon: float | Callable = 0.01
-    steps: int = 1
-    step_size: float | None = None
-    weight: float = 1.0
-    proximal: float = 0.0
-    momentum: float = 0.99
-    divergence: Callable | None = None
-    norm: str = "linf_scaled"
-    relative: bool = False
+    epsilon: float | Callable = argument(RADIUS, 0.01)
+    steps: int = argument(COUNT, 1)
+    step_size: float | None = argument(STEP_SIZE, None)
+    weight: float = argument(LENGTH, 1.0)
+    proximal: float = argument(LENGTH, 0.0)
+    momentum: float = argument(_SHARE, 0.99)
+    divergence: Callable | None = argument(DIVERGENCE, None)
+    norm: str = argument(NORM, "linf_scaled")
+    relative: bool = argument(SWITCH, False)
+
+    def passes(self, first_block=1.0) -> Passes:
+        """What a step costs."""
+        average = float(self.proximal > 0)
+        return Passes(2, ascending=self.steps, forward=average)
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -163,13 +188,17 @@ class ALUM(Method):
         0.01
     """
 
-    epsilon: float | Callable = 0.01
-    steps: int = 1
-    step_size: float | None = None
-    weight: float = 10.0
-    divergence: Callable | None = None
-    norm: str = "linf_scaled"
-    relative: bool = False
+    epsilon: float | Callable = argument(RADIUS, 0.01)
+    steps: int = argument(COUNT, 1)
+    step_size: float | None = argument(STEP_SIZE, None)
+    weight: float = argument(LENGTH, 10.0)
+    divergence: Callable | None = argument(DIVERGENCE, None)
+    norm: str = argument(NORM, "linf_scaled")
+    relative: bool = argument(SWITCH, False)
+
+    def passes(self, first_block=1.0) -> Passes:
+        """What a step costs."""
+        return Passes(2, ascending=self.steps)
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -202,13 +231,17 @@ class R3F(Method):
         1.0
     """
 
-    epsilon: float | Callable = 0.01
-    noise: str = "uniform"
-    weight: float = 1.0
-    divergence: Callable | None = None
-    relative: bool = False
+    epsilon: float | Callable = argument(RADIUS, 0.01)
+    noise: str = argument(one_of("uniform", "normal"), "uniform")
+    weight: float = argument(LENGTH, 1.0)
+    divergence: Callable | None = argument(DIVERGENCE, None)
+    relative: bool = argument(SWITCH, False)
 
     norm = "linf"
+
+    def passes(self, first_block=1.0) -> Passes:
+        """What a step costs."""
+        return Passes(2)
 
     def train(self, step) -> Trained:
         """One training step."""
@@ -240,10 +273,14 @@ class RDrop(Method):
         0.5
     """
 
-    weight: float = 1.0
-    divergence: Callable | None = None
+    weight: float = argument(LENGTH, 1.0)
+    divergence: Callable | None = argument(DIVERGENCE, None)
 
     replays_dropout = False
+
+    def passes(self, first_block=1.0) -> Passes:
+        """What a step costs."""
+        return Passes(2)
 
     def train(self, step) -> Trained:
         """One training step."""

@@ -6,7 +6,15 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert.adversarial.attacks import step_length
-from tiedbert.adversarial.method import Method
+from tiedbert.adversarial.checks import (
+    COUNT,
+    NORM,
+    RADIUS,
+    STEP_SIZE,
+    SWITCH,
+    argument,
+)
+from tiedbert.adversarial.method import Method, Passes
 from tiedbert.adversarial.step import Trained
 
 
@@ -36,10 +44,14 @@ class FreeAT(Method):
         3
     """
 
-    epsilon: float | Callable = 1.0
-    replays: int = 3
-    norm: str = "l2"
-    relative: bool = False
+    epsilon: float | Callable = argument(RADIUS, 1.0)
+    replays: int = argument(COUNT, 3)
+    norm: str = argument(NORM, "l2")
+    relative: bool = argument(SWITCH, False)
+
+    def passes(self, first_block=1.0) -> Passes:
+        """What a step costs."""
+        return Passes(self.replays)
 
     def train(self, step) -> Trained:
         """One training step per replay."""
@@ -89,15 +101,19 @@ class FreeLB(Method):
         True
     """
 
-    epsilon: float | Callable = 1.0
-    steps: int = 3
-    step_size: float | None = None
-    random_start: bool = True
-    clean: bool = False
-    norm: str = "l2"
-    relative: bool = False
+    epsilon: float | Callable = argument(RADIUS, 1.0)
+    steps: int = argument(COUNT, 3)
+    step_size: float | None = argument(STEP_SIZE, None)
+    random_start: bool = argument(SWITCH, True)
+    clean: bool = argument(SWITCH, False)
+    norm: str = argument(NORM, "l2")
+    relative: bool = argument(SWITCH, False)
 
     replays_dropout = True
+
+    def passes(self, first_block=1.0) -> Passes:
+        """What a step costs."""
+        return Passes(self.steps + self.clean)
 
     def train(self, step) -> Trained:
         """One training step."""

@@ -6,9 +6,10 @@ import tensorflow as tf
 
 from tiedbert import _keras
 from tiedbert.adversarial.ball import checked
+from tiedbert.adversarial.checks import LENGTH, argument
 from tiedbert.adversarial.divergences import check_means
 from tiedbert.adversarial.geometry import mean, restrict
-from tiedbert.adversarial.method import Method
+from tiedbert.adversarial.method import Method, Passes
 from tiedbert.adversarial.step import Trained
 
 
@@ -33,7 +34,11 @@ class GradientPenalty(Method):
         0.5
     """
 
-    weight: float = 1.0
+    weight: float = argument(LENGTH, 1.0)
+
+    def passes(self, first_block=1.0) -> Passes:
+        """What a step costs: a pass whose backward pass is differentiated."""
+        return Passes(3)
 
     def train(self, step) -> Trained:
         """One training step."""

@@ -4,16 +4,18 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tiedbert.adversarial.checks import check, refuse
-from tiedbert.errors import InputError
+from tiedbert.adversarial.checks import COUNT, LENGTH, argument, check
+from tiedbert.errors import InputError, reason
 
 
 @dataclass(frozen=True)
 class WarmUp:
     """A radius that grows linearly from 0 to `epsilon` in the first `steps` steps.
 
-    Any function of the step, an int64 tensor, can take its place as an ``epsilon``:
-    it gives a number, and a negative one counts as 0.
+    Any function of the step, an int64 scalar tensor, can take its place as an
+    ``epsilon``: it gives a number, and a negative one counts as 0. `fit` traces it
+    once, so it is made of TensorFlow operations: ``tf.where`` or ``tf.cond`` in the
+    place of ``if``, ``tf.minimum`` in that of ``min``.
 
     Args:
         epsilon: the radius after the warm-up.
@@ -25,12 +27,10 @@ class WarmUp:
         [0.0, 0.5, 2.0]
     """
 
-    epsilon: float
-    steps: int
+    epsilon: float = argument(LENGTH)
+    steps: int = argument(COUNT)
 
     def __post_init__(self):
-        if callable(self.epsilon):
-            refuse(self, "epsilon", "a number >= 0")
         check(self)
 
     def __call__(self, step):
@@ -43,7 +43,7 @@ def value_at(number_or_schedule, step):
     """A number, or what a function of the step gives, but at least 0, float32."""
     if not callable(number_or_schedule):
         return tf.cast(number_or_schedule, tf.float32)
-    given = number_or_schedule(step)
+    given = _given(number_or_schedule, step)
     try:
         value = tf.convert_to_tensor(given)
     except (TypeError, ValueError):
@@ -53,6 +53,21 @@ def value_at(number_or_schedule, step):
             f"epsilon: expected a function that gives a number, received {given!r}"
         )
     return tf.maximum(tf.cast(value, tf.float32), 0.0)
+
+
+def _given(schedule, step):
+    """What a schedule gives; InputError where it needs the value of a traced step."""
+    try:
+        return schedule(step)
+    except (AttributeError, NotImplementedError, TypeError) as error:
+        if tf.executing_eagerly():
+            raise
+        raise InputError(
+            "epsilon: expected a function of the step made of TensorFlow operations, "
+            "as fit traces it once: tf.where or tf.cond in the place of `if`, "
+            f"tf.minimum in that of min; it raised {type(error).__name__}: "
+            f"{reason(error)}"
+        ) from error
 
 
 def _is_number(dtype) -> bool:

@@ -11,7 +11,7 @@ from tiedbert.adversarial.geometry import mean
 from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.part import Part
 from tiedbert.adversarial.slices import gradients_in_slices
-from tiedbert.adversarial.step import Batch, Step
+from tiedbert.adversarial.step import Batch, Step, Trained
 from tiedbert.errors import InputError
 from tiedbert.surgery import clone
 
@@ -119,6 +119,12 @@ class AdversarialTraining(keras.Model):
     def compile(self, *args, **kwargs):
         """Configure the training: as `keras.Model.compile`."""
         super().compile(*args, **kwargs)
+        if self.method.replays > 1 and _keras.accumulates(self.optimizer):
+            raise InputError(
+                f"{type(self.method).__name__} takes {self.method.replays} optimizer "
+                "steps in a batch, and an optimizer with gradient_accumulation_steps "
+                "takes one in several: leave that out, or take another method"
+            )
         if self._slices > 1:
             check_means(self, f"slices={self._slices}")
         # A trace holds what was trainable, and at what rate, when it was made.
@@ -176,6 +182,11 @@ class AdversarialTraining(keras.Model):
         def gradients_of(batch):
             step = Step(self, batch)
             trained = self.method.train(step)
+            if not isinstance(trained, Trained):
+                raise InputError(
+                    f"{type(self.method).__name__}.train: expected a tiedbert."
+                    f"adversarial.Trained, received {trained!r}"
+                )
             names[:] = self._count(step, trained)
             return step.gradients()
 
@@ -309,7 +320,9 @@ def _check_arguments(model, method, positions, replay_dropout, slices):
             f"{slices!r}"
         )
     if slices > 1 and method.replays > 1:
-        raise InputError("FreeAT steps within a batch, which slices=1 alone allows")
+        raise InputError(
+            f"{type(method).__name__} steps within a batch, which slices=1 alone allows"
+        )
 
 
 def _check_model(model):

@@ -6,11 +6,24 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert.adversarial.attacks import ascend, step_length
-from tiedbert.adversarial.method import Method
+from tiedbert.adversarial.checks import (
+    COUNT,
+    NORM,
+    RADIUS,
+    STEP_SIZE,
+    SWITCH,
+    Rule,
+    argument,
+)
+from tiedbert.adversarial.method import Method, Passes
 from tiedbert.adversarial.step import Trained
 from tiedbert.errors import InputError
 
 FIRST_BLOCK = "Transformer-0-FeedForward-Norm"
+_CUT = Rule(
+    "the name of a cut point or None",
+    lambda value: value is None or isinstance(value, str),
+)
 
 
 @dataclass(frozen=True)
@@ -52,18 +65,23 @@ class YOPO(Method):
         True
     """
 
-    epsilon: float | Callable = 1.0
-    outer: int = 1
-    inner: int = 3
-    step_size: float | None = None
-    random_start: bool = True
-    until: str | None = None
-    norm: str = "l2"
-    relative: bool = False
+    epsilon: float | Callable = argument(RADIUS, 1.0)
+    outer: int = argument(COUNT, 1)
+    inner: int = argument(COUNT, 3)
+    step_size: float | None = argument(STEP_SIZE, None)
+    random_start: bool = argument(SWITCH, True)
+    until: str | None = argument(_CUT, None)
+    norm: str = argument(NORM, "l2")
+    relative: bool = argument(SWITCH, False)
 
     def second_cut(self):
         """The cut point behind the first block."""
         return FIRST_BLOCK if self.until is None else self.until
+
+    def passes(self, first_block=1.0) -> Passes:
+        """What a step costs: the steps of ascent run the first block alone."""
+        block = self.outer * first_block
+        return Passes(self.outer, ascending=block * self.inner, forward=block)
 
     def train(self, step) -> Trained:
         """One training step."""

@@ -8,7 +8,6 @@ from tiedbert.losses.tied_cross_entropy import (
 
 __all__ = [
     "ByPosition",
-    "check_options",
     "tied_cross_entropy",
     "tied_cross_entropy_by_position",
 ]
