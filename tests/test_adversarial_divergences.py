@@ -1,5 +1,7 @@
 """How far outputs are apart: against NumPy, and as Keras weighs its losses."""
 
+from decimal import Decimal, localcontext
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -108,6 +110,94 @@ def test_the_gradient_goes_through_both_sides():
     np.testing.assert_allclose(of_right, q - p, rtol=1e-4, atol=1e-6)
     expected = p * (np.log(p / q) - kl(p, q)[:, None])
     np.testing.assert_allclose(of_left, expected, rtol=1e-4, atol=1e-6)
+
+
+# Certain outputs: float32 holds no probability between 1 and 1 - 6e-8
+
+
+def exact(p, q, symmetric=False):
+    """KL of the softmax of logits ``[classes]``, and its gradients: 60 digits."""
+    with localcontext() as context:
+        context.prec = 60
+        powers = [[Decimal(float(x)).exp() for x in logits] for logits in (p, q)]
+        p, q = ([x / sum(row) for x in row] for row in powers)
+        found = _exact_kl(p, q)
+        if symmetric:
+            value, of_q, of_p = _exact_kl(q, p)
+            found = [found[0] + value, *map(_sums, found[1:], [of_p, of_q])]
+        return [np.array(x, float) for x in found]
+
+
+def _exact_kl(p, q):
+    logs = [(x / y).ln() for x, y in zip(p, q, strict=True)]
+    value = sum(map(Decimal.__mul__, p, logs))
+    of_p = [x * (log - value) for x, log in zip(p, logs, strict=True)]
+    return [value, of_p, [y - x for x, y in zip(p, q, strict=True)]]
+
+
+def _sums(one, other):
+    return [x + y for x, y in zip(one, other, strict=True)]
+
+
+def value_and_gradients(measure, p, q):
+    with tf.GradientTape() as tape:
+        p, q = tf.constant(p), tf.constant(q)
+        tape.watch([p, q])
+        value = measure(p, q)
+    return [value.numpy(), *(x.numpy() for x in tape.gradient(value, [p, q]))]
+
+
+def apart(gap, classes=3):
+    """Logits ``[4, classes]`` of which one is `gap` above the others, and near ones."""
+    p = np.random.default_rng(gap).normal(size=(4, classes)).astype("float32")
+    p[range(4), np.arange(4) % classes] += gap
+    return p, p + np.random.default_rng(1).normal(size=p.shape).astype("float32") / 2
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("gap", [0, 16, 40, 80])
+def test_kl_of_certain_categories_keeps_size_and_direction(gap, symmetric):
+    p, q = apart(gap)
+    found = value_and_gradients(KL(symmetric=symmetric), p, q)
+    for i in range(len(p)):
+        for value, expected in zip(found, exact(p[i], q[i], symmetric), strict=True):
+            scale = abs(expected).max()
+            assert scale > 0
+            np.testing.assert_allclose(value[i] / scale, expected / scale, atol=1e-3)
+
+
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("gap", [0, 16, 40, 80])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_kl_of_certain_events_keeps_size_and_direction(sign, gap, symmetric):
+    """The sigmoid of a logit is the softmax of it and 0."""
+    p, q = (sign * x[:, :1] for x in apart(gap, classes=1))
+    found = value_and_gradients(KL(symmetric=symmetric, binary=True), p, q)
+    for i in range(len(p)):
+        pair = [[x[i, 0], 0.0] for x in (p, q)]
+        expected = [x if x.ndim == 0 else x[:1] for x in exact(*pair, symmetric)]
+        for value, wanted in zip(found, expected, strict=True):
+            np.testing.assert_allclose(value[i], wanted, rtol=1e-3)
+
+
+def test_categories_that_never_are_do_not_count():
+    """A model may give -inf to a class that cannot be."""
+    p, q = (np.concatenate([x, [[-np.inf]] * 4], 1).astype("float32") for x in (P, Q))
+    found = value_and_gradients(KL(symmetric=True), p, q)
+    expected = value_and_gradients(KL(symmetric=True), P, Q)
+    np.testing.assert_allclose(found[0], expected[0], rtol=1e-6)
+    for gradient, wanted in zip(found[1:], expected[1:], strict=True):
+        np.testing.assert_allclose(gradient[:, :3], wanted, rtol=1e-5, atol=1e-7)
+        assert not gradient[:, 3].any()
+
+
+def test_the_largest_class_of_one_output_may_be_the_smallest_of_the_other():
+    p, q = apart(30)
+    q = q[:, ::-1].copy()
+    found = value_and_gradients(KL(symmetric=True), p, q)
+    for i in range(len(p)):
+        for value, expected in zip(found, exact(p[i], q[i], True), strict=True):
+            np.testing.assert_allclose(value[i], expected, rtol=1e-4, atol=1e-6)
 
 
 # Which measure goes with a loss
@@ -255,3 +345,62 @@ def test_a_given_measure_is_taken_for_every_output():
     model = compiled("ba", pack=list, loss=[lambda y, p: y - p, CROSS])
     found = divergence_between(model, [P, P], [Q, Q], given=SquaredError())
     assert float(found) == pytest.approx(2 * SECOND, rel=1e-5)
+
+
+# What has no label
+
+IGNORING = keras.losses.SparseCategoricalCrossentropy(True, ignore_class=-100)
+
+
+@pytest.mark.parametrize("column", [False, True])
+@pytest.mark.parametrize("weights", [None, (2, 1), (2, 3)], ids=str)
+def test_what_has_no_label_does_not_count(weights, column):
+    """The mean is over what has one, as in the loss of Keras."""
+    labels = np.array([[0, 2, -100], [-100, 4, -100]])
+    p, q = DRAW.normal(size=(2, 2, 3, 5)).astype("float32")
+    left = labels != -100
+    expected = kl(softmax(p), softmax(q))
+    q[~left] = 1e6 * np.arange(5)
+    if weights is not None:
+        weights = DRAW.uniform(0.5, 2.0, weights).astype("float32")
+        expected = expected * weights
+    found = divergence_between(
+        compiled("a", loss=IGNORING),
+        tf.constant(p),
+        tf.constant(q),
+        weights,
+        symmetric=False,
+        labels=tf.constant(labels[..., None] if column else labels),
+    )
+    assert float(found) == pytest.approx(expected[left].mean(), rel=1e-5)
+
+
+def test_the_mask_and_the_labels_both_leave_out():
+    labels = tf.constant([[0, -100, 1]])
+    p, q = DRAW.normal(size=(2, 1, 3, 5)).astype("float32")
+    found = divergence_between(
+        compiled("a", loss=IGNORING),
+        tf.constant(p),
+        masked(q, [[True, True, False]]),
+        symmetric=False,
+        labels=labels,
+    )
+    assert float(found) == pytest.approx(kl(softmax(p), softmax(q))[0, 0], rel=1e-5)
+
+
+@pytest.mark.parametrize("pack", [list, dict])
+def test_each_output_has_labels_of_its_own(pack):
+    model = compiled("ba", pack=pack, loss={"b": IGNORING, "a": "mse"})
+    y = {"b": tf.constant([0, -100, -100, -100]), "a": tf.zeros([4, 3])}
+    pairs = [{"b": P, "a": P}, {"b": Q, "a": Q}]
+    if pack is list:
+        y, pairs = [y["b"], y["a"]], [[P, P], [Q, Q]]
+    found = divergence_between(model, *pairs, symmetric=False, labels=y)
+    expected = kl(softmax(P), softmax(Q))[0] + SECOND
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_batch_without_a_label_is_not_apart():
+    labels = tf.fill([4], -100)
+    found = divergence_between(compiled("a", loss=IGNORING), P, Q, labels=labels)
+    assert float(found) == 0.0

@@ -727,20 +727,40 @@ def statistics(model) -> list:
     return list(found.values())
 
 
-NOTES = "_keras_mask", "_keras_logits"
+_LOGITS = {"Softmax": "_tiedbert_softmax_of", "Sigmoid": "_tiedbert_sigmoid_of"}
+NOTES = "_keras_mask", "_keras_logits", *_LOGITS.values()
 
 
 def notes_on(tensor) -> list:
-    """What Keras says of a tensor beside its values, None where it does not.
+    """What is known of a tensor beside its values, None where it is not.
 
-    Its implicit mask, and the logits of a softmax or a sigmoid, which Keras' losses
-    take instead.
+    Its implicit mask, the logits that Keras' losses take instead of it, and those of
+    which it is the softmax or the sigmoid.
     """
-    return [_note_on(tensor, name) for name in NOTES]
+    known = [_note_on(tensor, name) for name in NOTES[:2]]
+    return known + [_made_of(tensor, kind) for kind in _LOGITS]
+
+
+def logits_behind(tensor, kind):
+    """The logits of which a tensor is the ``"Softmax"`` or ``"Sigmoid"``, or None.
+
+    Where nothing tells which of the two, those that Keras' losses would take.
+    """
+    made = {each: _made_of(tensor, each) for each in _LOGITS}
+    if any(logits is not None for logits in made.values()):
+        return made[kind]
+    return _note_on(tensor, "_keras_logits")
+
+
+def _made_of(tensor, kind):
+    noted = getattr(tensor, _LOGITS[kind], None)
+    if noted is None and tf.is_symbolic_tensor(tensor) and tensor.op.type == kind:
+        return tensor.op.inputs[0]
+    return noted
 
 
 def with_notes(tensor, notes):
-    """`tensor`, of which Keras says the same from now on."""
+    """`tensor`, of which the same is known from now on."""
     for name, value in zip(NOTES, notes, strict=True):
         if value is not None:
             setattr(tensor, name, value)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
+from tiedbert import _keras
 from tiedbert.adversarial.attacks import ascend
 from tiedbert.adversarial.ball import Moved
 from tiedbert.adversarial.checks import (
@@ -36,8 +37,9 @@ class VAT(Method):
     `steps` power iterations from a random direction.
 
     Every example counts in the divergence, whatever its sample weight: a text without
-    a label has any label and the sample weight 0. (Weights within an example, as those
-    of the tokens of a masked language model, count.)
+    a label has any label and the sample weight 0. So does every token, also one whose
+    label is the `ignore_class` of the loss. (Weights within an example, as those of the
+    tokens of a masked language model, count: 0 leaves a token out.)
 
     Args:
         epsilon: radius per example, in units of the hidden state: a number, or a
@@ -298,6 +300,12 @@ class RDrop(Method):
         return Trained(step.learn(loss).loss, told[0])
 
 
+def _constant(output):
+    """An output without a gradient; what Keras says of it stays said."""
+    notes = [x if x is None else tf.stop_gradient(x) for x in _keras.notes_on(output)]
+    return _keras.with_notes(tf.stop_gradient(output), notes)
+
+
 def _climb(method):
     """The ascent of SMART and ALUM."""
 
@@ -336,7 +344,7 @@ def _train(
 
     def loss():
         clean = step.run()
-        target = tf.nest.map_structure(tf.stop_gradient, clean.outputs)
+        target = tf.nest.map_structure(_constant, clean.outputs)
         with step.pause():
             ball = step.ball(method)
             moved = attack(

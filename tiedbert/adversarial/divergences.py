@@ -1,5 +1,7 @@
 """How far two outputs of a model are apart, as its loss would see it."""
 
+import functools
+import math
 from dataclasses import dataclass
 
 import tensorflow as tf
@@ -16,7 +18,13 @@ _TINY = 1e-7  # what Keras clips probabilities to
 class KL:
     """Kullback-Leibler divergence of two categorical outputs, in nats.
 
-    ``KL(p || q)``, summed over the last axis; in float32.
+    ``KL(p || q)``, summed over the last axis; in float32, exact to its rounding also
+    where the outputs are certain and the logits far apart.
+
+    Where an output of a model is the softmax of logits (`binary`: the sigmoid), those
+    are compared instead, as Keras' losses do it. Other probabilities (a mean of two
+    softmaxes, say) are clipped at 1e-7, as Keras' losses clip them: beyond that the
+    divergence does not grow and has no gradient.
 
     Args:
         from_logits: whether the outputs are logits, else probabilities.
@@ -37,26 +45,92 @@ class KL:
 
     def __call__(self, p, q):
         """``[..., classes]`` twice -> ``[...]``."""
-        log_p, log_q = self._logarithms(p), self._logarithms(q)
-        shares = tf.exp(log_p)
+        p, q = self._logits(p), self._logits(q)
+        if not self.binary:
+            return _between_categories(p, q, self.symmetric)
+        apart = _between_events(p, q)
         if self.symmetric:
-            shares -= tf.exp(log_q)
-        terms = shares * (log_p - log_q)
-        if self.binary:
-            return tf.reduce_mean(tf.reduce_sum(terms, axis=-1), axis=-1)
-        return tf.reduce_sum(terms, axis=-1)
+            apart += _between_events(q, p)
+        return tf.reduce_mean(apart, axis=-1)
 
-    def _logarithms(self, outputs):
-        outputs = tf.cast(outputs, tf.float32)
-        if not self.from_logits:
-            outputs = tf.clip_by_value(outputs, _TINY, 1.0 - _TINY)
-        if self.binary and self.from_logits:
-            return tf.stack(
-                [tf.math.log_sigmoid(outputs), tf.math.log_sigmoid(-outputs)], axis=-1
-            )
-        if self.binary:
-            return tf.math.log(tf.stack([outputs, 1.0 - outputs], axis=-1))
-        return tf.nn.log_softmax(outputs) if self.from_logits else tf.math.log(outputs)
+    def _logits(self, outputs):
+        kind = "Sigmoid" if self.binary else "Softmax"
+        logits = _keras.logits_behind(outputs, kind)
+        if logits is not None or self.from_logits:
+            return tf.cast(outputs if logits is None else logits, tf.float32)
+        outputs = tf.clip_by_value(tf.cast(outputs, tf.float32), _TINY, 1.0 - _TINY)
+        logs = tf.math.log(outputs)
+        return logs - tf.math.log(1.0 - outputs) if self.binary else logs
+
+
+# A probability near 1 has lost to rounding what it leaves to the other classes, and so
+# has its logarithm: the gradient of a saturated softmax would point elsewhere. So what
+# belongs to the likeliest class is computed from the others, which lose nothing.
+
+
+def _between_events(p, q):
+    """``KL(p || q)`` of the sigmoids of logits ``[...]``, each by itself."""
+    sign = tf.where(p > 0.0, -1.0, 1.0)  # the unlikelier of the two cases
+    p, q = sign * p, sign * q
+    return tf.sigmoid(p) * (p - q) + tf.nn.softplus(q) - tf.nn.softplus(p)
+
+
+def _between_categories(p, q, symmetric):
+    """``KL(p || q)`` of the softmax of logits ``[..., classes]``; + ``KL(q || p)``."""
+    flat = [tf.reshape(x, [-1, tf.shape(x)[-1]]) for x in (p, q)]
+    return tf.reshape(_between_rows(symmetric)(*flat), tf.shape(p)[:-1])
+
+
+def _between_rows(symmetric):
+    """A function of two ``[rows, classes]``, with its gradients in closed form."""
+
+    @tf.custom_gradient
+    def apart(p, q):
+        likeliest = tf.argmax(p, axis=-1, output_type=tf.int32)
+        place = tf.stack([tf.range(tf.size(likeliest)), likeliest], axis=-1)
+        log_p, log_q = tf.nn.log_softmax(p), tf.nn.log_softmax(q)
+        # From here on those of the other classes, and 0 in the place of the likeliest.
+        p, q = (_with(tf.exp(x), place, 0.0) for x in (log_p, log_q))
+        itself_p, itself_q = _likeliest(log_p, p, place), _likeliest(log_q, q, place)
+        ratio, itself = log_p - log_q, itself_p - itself_q
+        # What never is counts for nothing, though infinities have no difference.
+        terms_p, terms_q = (tf.math.multiply_no_nan(ratio, x) for x in (p, q))
+        to_q = tf.reduce_sum(terms_p, axis=-1) + tf.exp(itself_p) * itself
+        to_p = -tf.reduce_sum(terms_q, axis=-1) - tf.exp(itself_q) * itself
+
+        def gradient(dy):
+            of_p = terms_p - to_q[:, None] * p
+            of_q = q - p
+            if symmetric:
+                of_p += p - q
+                of_q -= terms_q + to_p[:, None] * q
+            return tuple(_balanced(x, dy[:, None], place) for x in (of_p, of_q))
+
+        return (to_q + to_p if symmetric else to_q), gradient
+
+    return apart
+
+
+def _likeliest(logs, others, place):
+    """The logarithm of the probability that `others` leave to a class."""
+    rest = tf.reduce_sum(others, axis=-1)
+    return tf.where(
+        rest < 0.5,
+        tf.math.log1p(-tf.minimum(rest, 0.5)),
+        tf.gather_nd(logs, place),
+    )
+
+
+def _balanced(gradient, dy, place):
+    """A gradient of logits, which adds up to 0 in each row; 0 where `dy` is."""
+    gradient = tf.math.multiply_no_nan(gradient, dy)
+    return _with(gradient, place, -tf.reduce_sum(gradient, axis=-1))
+
+
+def _with(rows, place, values):
+    """`rows` with `values` in one place of each; TensorFlow does it in place."""
+    values = tf.broadcast_to(values, tf.shape(place)[:1])
+    return tf.tensor_scatter_nd_update(rows, place, values)
 
 
 @dataclass(frozen=True)
@@ -69,13 +143,15 @@ class SquaredError:
         return tf.reduce_mean(tf.square(difference), axis=-1)
 
 
-def divergence_between(training, p, q, weights=None, given=None, symmetric=True):
+def divergence_between(
+    training, p, q, weights=None, given=None, symmetric=True, labels=None
+):
     """The mean divergence of two outputs of a model: a scalar, float32.
 
     Of several outputs the divergences are added, with the weights of their losses; an
     output without a loss does not count. In `tf.distribute` it is the share of a
     replica, as Keras' own losses are. As there, what the Keras mask of an output hides
-    does not count.
+    does not count, nor what has no label (the `ignore_class` of a loss).
 
     Args:
         training: the compiled model, whose losses tell what its outputs are.
@@ -85,6 +161,7 @@ def divergence_between(training, p, q, weights=None, given=None, symmetric=True)
         given: function of two outputs to use for every output; None: by the loss, KL
             for a cross-entropy and the squared difference else.
         symmetric: whether the KL is.
+        labels: those of `fit`; None: what has no label counts as well.
     """
     names = getattr(training, "output_names", None)
     losses, factors = _keras.given_losses(training)
@@ -96,16 +173,39 @@ def divergence_between(training, p, q, weights=None, given=None, symmetric=True)
         _for_outputs(losses, p, names),
         _for_outputs(factors, p, names),
         _for_outputs(weights, p, names),
+        _for_outputs(labels, p, names),
         strict=True,
     )
-    for one, other, loss, factor, weight in rows:
+    for one, other, loss, factor, weight, label in rows:
         if given is None and loss is None and losses is not None:
             continue
         measure = given or measure_for(loss, symmetric)
         apart = measure(_with_units(one), _with_units(other))
-        value = _mean(apart, weight, _mask_of(one, other))
+        masks = [_mask_of(one, other), labelled(loss, label)]
+        value = _mean(apart, weight, masks)
         total += value if factor is None else factor * value
     return total / tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def rows_counted(training, outputs, labels):
+    """Which rows count in the loss: float32 ``[batch]``, 1.0 or 0.0; None: all.
+
+    Those of which the masks of Keras or a lack of labels leave nothing do not.
+    """
+    names = getattr(training, "output_names", None)
+    losses, _ = _keras.given_losses(training)
+    flat, counted = tf.nest.flatten(outputs), []
+    given = _for_outputs(losses, outputs, names), _for_outputs(labels, outputs, names)
+    for output, loss, label in zip(flat, *given, strict=True):
+        if loss is None:
+            continue
+        rank = max(output.shape.rank - 1, 1)
+        masks = [_keras.running_mask(output), labelled(loss, label)]
+        masks = [_as_values(mask, rank) for mask in masks if mask is not None]
+        if not masks:
+            return None
+        counted.append(tf.reduce_max(math.prod(masks), axis=list(range(1, rank))))
+    return functools.reduce(tf.maximum, counted) if counted else None
 
 
 def measure_for(loss, symmetric):
@@ -160,9 +260,21 @@ def _for_outputs(values, outputs, names) -> list:
     return [values] * count
 
 
+def labelled(loss, labels):
+    """Where there is a label, bool; None: everywhere, or the loss does not tell."""
+    config = loss.get_config() if hasattr(loss, "get_config") else {}
+    ignored = config.get("ignore_class")
+    if ignored is None or labels is None:
+        return None
+    return tf.not_equal(labels, tf.cast(ignored, labels.dtype))
+
+
 def _with_units(output):
     """An output ``[batch]`` has one unit: its last axis is not that of its units."""
-    return output[:, None] if len(output.shape) == 1 else output
+    if len(output.shape) != 1:
+        return output
+    notes = [x if x is None else x[:, None] for x in _keras.notes_on(output)]
+    return _keras.with_notes(output[:, None], notes)
 
 
 def _mask_of(p, q):
@@ -171,24 +283,27 @@ def _mask_of(p, q):
     return _keras.running_mask(p) if mask is None else mask
 
 
-def _mean(values, weights, mask):
+def _mean(values, weights, masks):
     """As Keras reduces a loss: the weighted sum over the number of values.
 
-    Where there is a mask, over the number of those that it leaves.
+    Where there are masks, over the number of those that all of them leave.
     """
     if weights is not None:
-        values *= _as_values(weights, values)
-    if mask is None:
+        values *= _as_values(weights, values.shape.rank)
+    masks = [_as_values(mask, values.shape.rank) for mask in masks if mask is not None]
+    if not masks:
         return mean(values)
-    left = tf.broadcast_to(_as_values(mask, values), tf.shape(values))
-    return tf.math.divide_no_nan(tf.reduce_sum(values * left), tf.reduce_sum(left))
+    left = tf.broadcast_to(math.prod(masks), tf.shape(values))
+    # Not a product: what is no number there would count.
+    kept = tf.where(left > 0.0, values, tf.zeros_like(values))
+    return tf.math.divide_no_nan(tf.reduce_sum(kept), tf.reduce_sum(left))
 
 
-def _as_values(weights, values):
-    """Weights or a mask as float32 that broadcasts against `values`."""
-    weights = tf.cast(weights, tf.float32)
-    while weights.shape.rank > values.shape.rank:
-        weights = tf.squeeze(weights, axis=-1)
-    while weights.shape.rank < values.shape.rank:
-        weights = weights[..., None]
-    return weights
+def _as_values(weights, rank):
+    """Weights or a mask as float32 of a rank, to broadcast against values.
+
+    The rank of what `fit` is given may not be known: axes are added, or left out, last.
+    """
+    shape = tf.concat([tf.shape(weights), tf.ones([rank], tf.int32)], axis=0)[:rank]
+    values = tf.reshape(tf.cast(weights, tf.float32), shape)
+    return tf.ensure_shape(values, [None] * rank)

@@ -7,8 +7,8 @@ import tensorflow as tf
 from tiedbert import _keras
 from tiedbert.adversarial.ball import checked
 from tiedbert.adversarial.checks import LENGTH, argument
-from tiedbert.adversarial.divergences import check_means
-from tiedbert.adversarial.geometry import mean, restrict
+from tiedbert.adversarial.divergences import check_means, rows_counted
+from tiedbert.adversarial.geometry import restrict
 from tiedbert.adversarial.method import Method, Passes
 from tiedbert.adversarial.step import Trained
 
@@ -19,7 +19,9 @@ class GradientPenalty(Method):
 
     ``loss + weight / 2 * mean(||g_i||^2)``, where ``g_i`` is the gradient of the loss
     of example i with respect to its hidden state. Its own gradient is exact, through
-    second derivatives of what is after the cut point.
+    second derivatives of what is after the cut point. The mean is over the examples
+    that count in the loss: not those without a label (the `ignore_class` of the loss),
+    or hidden by the Keras mask of the output.
 
     Args:
         weight: of the penalty.
@@ -52,21 +54,24 @@ class GradientPenalty(Method):
                 value = step.loss(done)
                 scaled = _keras.scale_loss(step.training.optimizer, value)
             step.clean = value
-            told.append(self._penalty(step, tape.gradient(scaled, done.points)))
+            told.append(self._penalty(step, done, tape.gradient(scaled, done.points)))
             return value + tf.cast(self.weight / 2.0 * told[0], value.dtype)
 
         return Trained(step.learn(loss).loss, told[0])
 
-    def _penalty(self, step, gradients):
+    def _penalty(self, step, done, gradients):
+        counted = rows_counted(step.training, done.outputs, step.batch.y)
         scale = _keras.scale_loss(step.training.optimizer, tf.constant(1.0))
         total = 0.0
         chosen = step.chosen or [1.0] * len(gradients)
         places = zip(gradients, step.positions, chosen, strict=True)
         for gradient, positions, share in places:
             gradient = restrict(tf.cast(checked(gradient), tf.float32), positions)
+            here = tf.ones(tf.shape(gradient)[:1]) if counted is None else counted
             # The loss is a mean: an example has only a share of its own gradient.
-            rows = tf.cast(tf.shape(gradient)[0], tf.float32) * step.replicas
+            rows = tf.reduce_sum(here) * step.replicas
             axes = list(range(1, gradient.shape.rank))
             squares = tf.reduce_sum(tf.square(rows / scale * gradient), axes)
-            total += share * mean(squares)
+            mean = tf.math.divide_no_nan(tf.reduce_sum(squares * here), rows)
+            total += share * step.replicas * mean
         return total / step.replicas

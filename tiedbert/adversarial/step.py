@@ -184,11 +184,22 @@ class Step:
             )
 
     def divergence(self, p, q, weighted=True, given=None, symmetric=True):
-        """How far two outputs are apart, a scalar: see :mod:`.divergences`."""
-        weights = self.batch.sample_weight
+        """How far two outputs are apart, a scalar: see :mod:`.divergences`.
+
+        Args:
+            p: outputs of a pass.
+            q: the same of another.
+            weighted: whether the sample weights of rows count, and that a token has no
+                label.
+            given: the measure; None: by the loss.
+            symmetric: whether a KL is.
+        """
+        weights, labels = self.batch.sample_weight, self.batch.y
         if not weighted:
-            weights = tf.nest.map_structure(_unless_of_rows, weights)
-        return divergence_between(self.training, p, q, weights, given, symmetric)
+            weights, labels = tf.nest.map_structure(_unless_of_rows, weights), None
+        return divergence_between(
+            self.training, p, q, weights, given, symmetric, labels
+        )
 
     def average_outputs(self):
         """The outputs of the model with the moving average of its weights."""
