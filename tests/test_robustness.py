@@ -152,6 +152,103 @@ def test_an_unknown_cut_point_is_refused():
         curve(linear(), batches(*examples()), "hiden", FGM(), [0.0])
 
 
+def slices(*parts):
+    return tf.data.Dataset.from_tensor_slices(parts)
+
+
+X, Y = examples()
+REFUSED_DATA = {
+    "arrays": ((X, Y), r"expected a tf\.data\.Dataset .*from_tensor_slices"),
+    "an iterator": (iter([(X, Y)]), r"expected a tf\.data\.Dataset"),
+    "unbatched": (slices(X, Y), r"without a batch axis.*\.batch\(32\)"),
+    "unbatched, in a column": (slices(X, Y[:, None]), r"\.batch\(32\)"),
+    "x alone": (slices(X).batch(4), "without labels"),
+    "x alone, no tuple": (
+        tf.data.Dataset.from_tensor_slices(X).batch(4),
+        "without labels",
+    ),
+    "a label too large": (slices(X, Y + 1).batch(9), "int labels from 0 to 1.*to 2"),
+    "no label": (slices(X, Y - 100).batch(9), "int labels .*leave out what has no"),
+    "half a label": (slices(X, Y / 2).batch(9), "int labels from 0 to 1"),
+    "weights of tokens": (slices(X, Y, X).batch(9), r"weights \[batch\]"),
+    "negative weights": (slices(X, Y, -np.ones(40)).batch(9), "weights .*>= 0"),
+    "weights that are no numbers": (
+        slices(X, Y, np.full(40, np.nan)).batch(9),
+        "weights .*finite",
+    ),
+    "no weight": (slices(X, Y, np.zeros(40)).batch(9), "weights that are not all 0"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_DATA)
+def test_other_data_is_refused_in_words(name):
+    data, message = REFUSED_DATA[name]
+    with pytest.raises(InputError, match=message) as error:
+        curve(linear(), data, "hidden", FGM(), [0.0])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "epsilons",
+    [
+        [-0.1],
+        [0.0, np.nan],
+        [np.inf],
+        [],
+        ["0.5"],
+        "12",
+        0.5,
+        None,
+        [None],
+        [[0.0, 1.0]],
+        [True],
+        [1j],
+    ],
+    ids=repr,
+)
+def test_radii_that_are_none_are_refused(epsilons):
+    for function in curve, correct:
+        with pytest.raises(InputError, match="expected epsilons: "):
+            function(linear(), batches(X, Y), "hidden", FGM(), epsilons)
+
+
+@pytest.mark.parametrize("kind", [tuple, np.array, iter, np.float32])
+def test_radii_are_any_numbers(kind):
+    expected = curve(linear(), batches(X, Y), "hidden", FGM(), [0.0, 0.5])
+    assert curve(linear(), batches(X, Y), "hidden", FGM(), kind([0, 0.5])) == expected
+
+
+def test_a_model_compiled_without_a_loss_is_refused():
+    model = keras.models.clone_model(linear())
+    model.compile()
+    for method in FGM(), RandomNoise():
+        with pytest.raises(InputError, match=r"model\.compile\(loss="):
+            curve(model, batches(X, Y), "hidden", method, [0.0])
+
+
+def test_the_accuracy_of_weighted_examples_is_their_weighted_mean():
+    weights = np.random.default_rng(1).uniform(0.0, 2.0, len(X))
+    weights[:3] = 0.0
+    model = linear()
+    model.compile(loss=FROM_LOGITS, weighted_metrics=["accuracy"])
+    for given in weights, weights[:, None].astype("float32"):
+        data = batches(X, Y)
+        weighted = tf.data.Dataset.zip((data, batches(given, Y))).map(
+            lambda pair, other: (*pair, other[0])
+        )
+        found = curve(model, weighted, "hidden", FGM(), EPSILONS)
+        for epsilon, accuracy in found:
+            right = distances(model, X, Y) > epsilon
+            wanted = np.average(right, weights=weights)
+            assert accuracy == pytest.approx(wanted, rel=1e-6)
+        clean = model.evaluate(weighted, verbose=0, return_dict=True)["accuracy"]
+        assert found[0][1] == pytest.approx(clean, rel=1e-5)
+        right = correct(model, weighted, "hidden", FGM(), EPSILONS)
+        np.testing.assert_array_equal(
+            right, correct(model, data, "hidden", FGM(), EPSILONS)
+        )
+
+
 def test_one_hot_labels_are_refused():
     data = batches(np.zeros((2, 3), np.float32), np.eye(2))
     model = linear()
@@ -273,3 +370,67 @@ def test_what_is_no_attack_is_refused():
         curve(model, data, "hidden", VAT(), [1.0])
     with pytest.raises(InputError, match="expected restarts >= 1, not 0"):
         curve(model, data, "hidden", FGM(), [1.0], restarts=0)
+
+
+# An attack that cannot move
+
+
+def saturated(scale, pooled=True):
+    """A mean of softmaxes: no logits of it are known, and it saturates."""
+    x = keras.Input((2,))
+    h = layers.Activation("linear", name="hidden")(x)
+    out = layers.Dense(2, use_bias=False, activation="softmax", name="softmax")(h)
+    model = keras.Model(x, layers.Average()([out, out]) if pooled else out)
+    kernel = np.array([[1.0, -1.0], [-1.0, 1.0]])
+    model.get_layer("softmax").set_weights([scale * kernel])
+    model.compile(loss="sparse_categorical_crossentropy")
+    return model
+
+
+POINTS = np.random.default_rng(0).normal(size=(64, 2)).astype("float32")
+SIDES = np.argmax(POINTS, 1)
+DISTANCE = np.abs(POINTS[:, 0] - POINTS[:, 1]) / np.sqrt(2)
+
+
+@pytest.mark.parametrize("attack", [FGM(), PGD(steps=3), PGD(2, random_start=True)])
+@pytest.mark.parametrize("function", [curve, correct])
+def test_what_no_attack_could_move_is_counted_and_told(function, attack):
+    data = batches(POINTS, SIDES, 10)
+    with pytest.warns(UserWarning, match="gradient was exactly 0") as told:
+        found = function(saturated(40.0), data, "hidden", attack, [0.0, 0.8])
+    assert len(told) == 1
+    assert told[0].filename == __file__
+    right = found[1] if function is correct else found[1][1]
+    truth = np.mean(DISTANCE > 0.8)
+    assert np.mean(right) > truth + 0.3
+    if attack == FGM():
+        # The loss is clipped at 1e-7: with 16 between the logits.
+        count = np.sum(80 * np.sqrt(2) * DISTANCE > -np.log(1e-7))
+        assert f" of {count} of 64 examples" in str(told[0].message)
+
+
+@pytest.mark.parametrize(
+    ("model", "method"),
+    [
+        (lambda: saturated(1.0), FGM()),
+        (lambda: saturated(10.0, pooled=False), FGM()),
+        (lambda: saturated(40.0), RandomNoise()),
+    ],
+    ids=["not saturated", "of logits that are known", "without a gradient"],
+)
+def test_nothing_is_told_of_attacks_that_move(model, method):
+    model = model()
+    found = correct(model, batches(POINTS, SIDES, 10), "hidden", method, [0.8])
+    if method == FGM():
+        np.testing.assert_array_equal(found[0], DISTANCE > 0.8)
+
+
+def test_examples_with_a_gradient_that_is_no_number_are_told_too():
+    x = keras.Input((2,))
+    h = layers.Activation("linear", name="hidden")(x)
+    model = keras.Model(x, layers.Lambda(tf.sqrt)(h))
+    model.compile(loss=FROM_LOGITS)
+    data = batches(np.array([[4.0, 0.0], [4.0, 1.0]], "float32"), np.zeros(2, int))
+    with pytest.warns(UserWarning, match="of 1 of 2 examples"):
+        found = curve(model, data, "hidden", FGM(), [0.5])
+    assert found == [(0.5, 1.0)]

@@ -87,6 +87,30 @@ class CutModel:
         for cut in perturbed:
             _check_floats(cut, points)
 
+    def shaped(self, inputs):
+        """Inputs of unknown rank with the shapes that the model declares for them.
+
+        A data set may know none, as behind `tf.py_function`.
+        """
+        ranks = [tensor.shape.rank for tensor in tf.nest.flatten(inputs)]
+        if None not in ranks:
+            return inputs
+        if isinstance(inputs, dict):
+            return {
+                name: tf.ensure_shape(value, self._declared(name).shape)
+                for name, value in inputs.items()
+            }
+        pairs = zip(tf.nest.flatten(inputs), self._model.inputs, strict=True)
+        flat = [tf.ensure_shape(value, declared.shape) for value, declared in pairs]
+        return tf.nest.pack_sequence_as(inputs, flat)
+
+    def _declared(self, name):
+        """The symbolic input of this name, or key of the model's dict of inputs."""
+        structure, _ = _keras.structures(_keras.functional(self._model))
+        if isinstance(structure, dict):
+            return structure[name]
+        return input_named(name, self._model, self._model.inputs)
+
     def run(self, inputs, crossing, delta, call) -> tuple:
         """What is behind the first point, perturbed.
 

@@ -76,7 +76,8 @@ class Step:
         clean: loss of the unperturbed batch, once a pass has found it; or None.
         outputs: those of the first pass.
         failed: float32 ``[batch]``, 1.0 for an example because of which a pass of
-            learning was left out; 0.0 before any.
+            learning, or the step, was left out; 0.0 before any. Where it cannot be
+            told which example it was, 1.0 for all.
         chosen: for each point float scalar, 1.0 where it is perturbed in this step and
             0.0 where it is not; None: all are.
     """
@@ -102,7 +103,7 @@ class Step:
         floats = [tensor for tensor in self.crossing if tensor.dtype.is_floating]
         self._passed = floats + self._front_losses
         self._passed_gradients = self._weight_gradients = None
-        self._shares = []
+        self._learned, self._judged = [], None
         self._points = self.positions = self._tape = None
         self._called, self._statistics, self._again = set(), [], False
 
@@ -173,7 +174,7 @@ class Step:
 
     def loss(self, done):
         """The supervised loss of a pass, with the penalties of `add_loss`."""
-        batch = self.batch
+        batch, self._judged = self.batch, done.outputs
         first = self.outputs is None
         if first:
             self.outputs = done.outputs
@@ -257,6 +258,7 @@ class Step:
 
     def learn_scaled(self, function, points=list, watch=()) -> list:
         """The same for a loss that has its share and its scale; the gradients."""
+        self._judged = None
         with tf.GradientTape() as tape:
             tape.watch([*self._passed, *watch])
             self._tape = tape
@@ -264,10 +266,10 @@ class Step:
         sources = self._passed, self.weights, points()
         passed, weights, at_points = tape.gradient(loss, sources)
         # Of what crosses to a part, the rest may have no rows.
-        share = self._share_of_a_pass(passed, at_points[:1] if watch else at_points)
-        if share is not None:
-            self._shares.append(share)
-        passed, weights = _times(passed, share), _times(weights, share)
+        at_rows = at_points[:1] if watch else at_points
+        learned = self._is_learned(loss, passed, at_rows)
+        self._learned.append(learned)
+        passed, weights = _if(learned, passed), _if(learned, weights)
         self._passed_gradients = _sum(self._passed_gradients, passed)
         self._weight_gradients = _sum(self._weight_gradients, weights)
         return at_points
@@ -284,35 +286,68 @@ class Step:
             self._front_tape, self._passed, self._passed_gradients, self.weights
         )
         # Where no pass is learned from, zero times what is no number may be left.
-        share = tf.reduce_max(self._shares) if self._shares else None
-        through_front = _times(through_front, share)
+        if self._learned and not self._skipped_by_optimizer:
+            through_front = _if(tf.reduce_any(self._learned), through_front)
         if self._again:
             for variable, value in self._statistics:
                 variable.assign(value)
-        return _sum(self._weight_gradients, through_front)
+        return self._finite(_sum(self._weight_gradients, through_front))
 
     def update(self):
         """Apply the gradients that were gathered, and begin anew with those weights."""
         self.training.apply(self.gradients())
         self.begin()
 
-    def _share_of_a_pass(self, passed, at_points):
-        """1.0, or 0.0 for a pass with a gradient that is infinite or no number.
+    @property
+    def _skipped_by_optimizer(self) -> bool:
+        """Whether the optimizer leaves out a step that is not finite by itself."""
+        return _keras.leaves_out_infinite(self.training.optimizer)
 
-        Within a batch what such an example does to the weights cannot be told apart.
+    def _is_learned(self, loss, passed, at_points):
+        """Whether the weights learn from a pass, bool scalar: all of it is finite.
+
+        Within a batch what one example does to the weights cannot be told apart.
         """
-        # An optimizer that scales the loss leaves the whole step out by itself.
-        if _keras.leaves_out_infinite(self.training.optimizer):
-            return None
         width = self.cut.widths[0]
         checks = [finite(g) for g in passed[:width] + at_points if g is not None]
         checks += [_all_finite(g) for g in passed[width:] if g is not None]
-        if not checks:
-            return None
-        ok = functools.reduce(tf.logical_and, checks)
+        ok = functools.reduce(tf.logical_and, checks, tf.fill([self._rows], True))
+        told = tf.reduce_all(tf.math.is_finite(loss)) | ~tf.reduce_all(ok)
+        ok = tf.cond(told, lambda: ok, self._judged_finite)
         self.failed = tf.maximum(self.failed, tf.cast(~ok, tf.float32))
         # A replica may have no rows: nothing is wrong with them.
-        return tf.cast(tf.reduce_all(ok), tf.float32)
+        return tf.constant(True) if self._skipped_by_optimizer else tf.reduce_all(ok)
+
+    def _finite(self, gradients) -> list:
+        """The gradients of a step, or zeros of all where one of them is not finite.
+
+        As where a weight, or the part before the cut, has no derivative.
+        """
+        given = [g for g in gradients if g is not None]
+        if self._skipped_by_optimizer or not given:
+            return gradients
+        ok = tf.reduce_all([_all_finite(g) for g in given])
+        failed = tf.fill([self._rows], tf.cast(~ok, tf.float32))
+        self.failed = tf.maximum(self.failed, failed)
+        return _if(ok, gradients)
+
+    @property
+    def _rows(self):
+        return tf.shape(self.crossing[0])[0]
+
+    def _judged_finite(self):
+        """Which examples of a pass with a loss that is not finite have finite outputs.
+
+        Bool ``[batch]``: none where all have, and it cannot be told.
+        """
+        judged = [x for x in tf.nest.flatten(self._judged) if x is not None]
+        ok = tf.fill([self._rows], True)
+        for output in judged:
+            here = finite(output) if output.shape.rank else tf.fill([1], False)
+            # An output may have other rows than the batch.
+            fits = tf.equal(tf.size(here), self._rows)
+            ok &= tf.cond(fits, lambda: here, lambda: tf.fill([self._rows], True))  # noqa: B023
+        return ok & ~tf.reduce_all(ok)
 
     def _clean_loss(self, delta, done):
         loss = self.loss(done)
@@ -339,10 +374,14 @@ class Step:
 
 
 def _unless_of_rows(weights):
-    """Sample weights; None where there is one for each example."""
-    if weights is None or tf.convert_to_tensor(weights).shape[1:].num_elements() == 1:
+    """Sample weights; none, or ones, where there is one for each example."""
+    if weights is None:
         return None
-    return weights
+    weights = tf.convert_to_tensor(weights)
+    if weights.shape.rank is None:
+        of_rows = tf.equal(tf.size(weights), tf.shape(weights)[0])
+        return tf.where(of_rows, tf.ones_like(weights), weights)
+    return None if weights.shape[1:].num_elements() == 1 else weights
 
 
 def _draw_seed():
@@ -361,21 +400,24 @@ def _pull_back(front_tape, passed, gradients, weights):
 def _all_finite(gradient):
     """Whether it holds only finite numbers, bool ``[1]``."""
     values = gradient.values if isinstance(gradient, tf.IndexedSlices) else gradient
-    return tf.reduce_all(tf.math.is_finite(values))[None]
+    if values.dtype.size < 4:
+        values = tf.cast(values, tf.float32)
+    # One pass over it: a sum with what is not finite is not finite.
+    return tf.math.is_finite(tf.reduce_sum(values))[None]
 
 
-def _times(gradients, share) -> list:
-    """Gradients times a number, or nothing of what is infinite; None: as they are."""
+def _if(ok, gradients) -> list:
+    """Gradients where `ok`, bool scalar, else zeros in their places."""
+    given = [g for g in gradients if g is not None]
+    left = iter(tf.cond(ok, lambda: given, lambda: [_zeros(g) for g in given]))
+    return [None if g is None else next(left) for g in gradients]
 
-    def scaled(gradient):
-        if gradient is None or share is None:
-            return gradient
-        if isinstance(gradient, tf.IndexedSlices):
-            values = scaled(gradient.values)
-            return tf.IndexedSlices(values, gradient.indices, gradient.dense_shape)
-        return tf.math.multiply_no_nan(gradient, tf.cast(share, gradient.dtype))
 
-    return [scaled(gradient) for gradient in gradients]
+def _zeros(gradient):
+    if isinstance(gradient, tf.IndexedSlices):
+        zeros = tf.zeros_like(gradient.values)
+        return tf.IndexedSlices(zeros, gradient.indices, gradient.dense_shape)
+    return tf.zeros_like(gradient)
 
 
 def _sum(left, right) -> list:

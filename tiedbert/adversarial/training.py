@@ -50,8 +50,9 @@ class AdversarialTraining(keras.Model):
     (the loss, or the divergence, at the perturbation), ``delta_norm`` (mean norm of
     the perturbation of an example, in the method's norm and unit; 0 also where the loss
     does not depend on the point) and
-    ``nonfinite_gradients`` (how many examples had a gradient that was infinite or no
-    number: they are left unperturbed, and no weight learns from a pass with one).
+    ``nonfinite_gradients`` (how many examples had a gradient, or a loss, that was
+    infinite or no number: they are left unperturbed, and neither a weight nor a moving
+    average learns from a pass with one; all of a batch where it cannot be told which).
 
     Raises:
         InputError: no such cut point, or not one of float activations; a model with a
@@ -130,6 +131,10 @@ class AdversarialTraining(keras.Model):
         # A trace holds what was trainable, and at what rate, when it was made.
         parts = [Part(part, self._seeded) for part in self.cut.behind]
         object.__setattr__(self, "behind", parts)
+        moved = [
+            v for v in _keras.statistics(self.model) if "float" in _keras.dtype_name(v)
+        ]
+        object.__setattr__(self, "statistics", moved)
         # Once a step it needs no seed, and not traced a table's gradient stays sparse.
         again = self.replays_dropout and self.method.replays > 1
         front = Part(self.cut.front, self._seeded) if again else None
@@ -172,12 +177,14 @@ class AdversarialTraining(keras.Model):
     @tf.autograph.experimental.do_not_convert
     def train_step(self, data):
         """One step on the method's loss."""
-        batch = Batch(*keras.utils.unpack_x_y_sample_weight(data))
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        batch = Batch(self.cut.shaped(x), y, sample_weight)
         if batch.y is None and _keras.given_losses(self)[0] is not None:
             raise InputError(
                 "fit: the model was compiled with a loss, and there is no y"
             )
         names = []
+        statistics = [(v, tf.convert_to_tensor(v)) for v in self.statistics]
 
         def gradients_of(batch):
             step = Step(self, batch)
@@ -187,14 +194,19 @@ class AdversarialTraining(keras.Model):
                     f"{type(self.method).__name__}.train: expected a tiedbert."
                     f"adversarial.Trained, received {trained!r}"
                 )
+            gradients = step.gradients()
             names[:] = self._count(step, trained)
-            return step.gradients()
+            return gradients
 
         if self._slices == 1:
             self.apply(gradients_of(batch))
         else:
             weights = self.trainable_variables
             self.apply(gradients_in_slices(gradients_of, batch, self._slices, weights))
+        for variable, before in statistics:
+            now = tf.convert_to_tensor(variable)
+            ok = tf.reduce_all(tf.math.is_finite(now))
+            variable.assign(tf.where(ok, now, before))
         return self._results(names)
 
     def test_step(self, data):
