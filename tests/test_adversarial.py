@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from adversarial_problems import FROM_LOGITS, TOKEN_IDS, Spy, bert_like, trained
+from generation import IS_LEGACY
 from models import assert_same
 from tensorflow import keras
 
@@ -353,3 +354,18 @@ def test_the_gradient_penalty_does_not_underflow_in_half_precision():
     # The errors are 2e-4, the gradients 2 * 2e-4 * 1e-4 three times.
     assert half == pytest.approx(3 * (2 * 2e-4 * 1e-4) ** 2, rel=0.01)
     assert half == pytest.approx(penalty("float32"), rel=0.01)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_a_keras_that_asks_for_logs_by_another_name_is_refused(known, monkeypatch):
+    """Else the logs of several replicas would be those of one, without a word."""
+    name = "_get_metrics_result_or_logs"
+    name = "_validate_and_get_metrics_result" if IS_LEGACY else name
+    owner = next(kind for kind in keras.Model.__mro__ if name in vars(kind))
+    training = AdversarialTraining(problems.network(), FGM(), "hidden")
+    if not known:
+        monkeypatch.delattr(owner, name)
+        with pytest.raises(RuntimeError, match=f"Keras .* has no .*{name}"):
+            training.compile("sgd", "mse")
+        return
+    training.compile("sgd", "mse")

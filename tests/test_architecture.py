@@ -1,12 +1,13 @@
 """Imports point downwards, and importing tiedbert changes nothing for a user."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from generation import IS_LEGACY
+from generation import IS_LEGACY, importable
 
 ROOT = Path(__file__).parents[1]
 
@@ -112,6 +113,24 @@ def test_library_imports_nothing_from_the_scripts(path):
 @pytest.mark.parametrize("path", CODE, ids=relative)
 def test_no_star_imports(path):
     assert "*" not in {name for _, name in imports(path)}
+
+
+MODULES = [
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    for path in LIBRARY
+    if not path.stem.startswith("__main__")
+]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if importable(name)])
+def test_what_a_module_says_it_has_it_has(name):
+    """So `from module import *` works, and gives each name once."""
+    module = importlib.import_module(name)
+    names = getattr(module, "__all__", [])
+    assert [each for each in names if not hasattr(module, each)] == []
+    assert sorted(set(names)) == sorted(names)
+    exec(f"from {name} import *", given := {})
+    assert {each for each in names if each in given} == set(names)
 
 
 def run(code):

@@ -829,6 +829,12 @@ def result_of_sum(metric):
     return metric.result() * replicas
 
 
+def check_logs_method(model):
+    """RuntimeError where Keras has another name for the logs of an epoch."""
+    old, new = "_validate_and_get_metrics_result", "_get_metrics_result_or_logs"
+    _internal(model, old if LEGACY else new)
+
+
 @contextlib.contextmanager
 def optimizer_lent(wrapper, model):
     """Context in which Keras 3 saves and loads a wrapper's optimizer with `model`.

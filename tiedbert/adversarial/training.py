@@ -120,6 +120,8 @@ class AdversarialTraining(keras.Model):
     def compile(self, *args, **kwargs):
         """Configure the training: as `keras.Model.compile`."""
         super().compile(*args, **kwargs)
+        # Overridden below: had it another name, the logs of replicas would be wrong.
+        _keras.check_logs_method(self.model)
         if self.method.replays > 1 and _keras.accumulates(self.optimizer):
             raise InputError(
                 f"{type(self.method).__name__} takes {self.method.replays} optimizer "
