@@ -92,8 +92,9 @@ class CutModel:
 
         A data set may know none, as behind `tf.py_function`.
         """
-        ranks = [tensor.shape.rank for tensor in tf.nest.flatten(inputs)]
-        if None not in ranks:
+        # Run eagerly they may be arrays of NumPy.
+        shapes = [tf.TensorShape(value.shape) for value in tf.nest.flatten(inputs)]
+        if all(shape.rank is not None for shape in shapes):
             return inputs
         if isinstance(inputs, dict):
             return {
