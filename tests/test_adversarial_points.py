@@ -55,6 +55,16 @@ def repeated():
     return keras.Model(x, layers.Dense(2)(h))
 
 
+def cells():
+    """A layer of several outputs, called twice."""
+    x = keras.Input((3,), name="x")
+    rnn = layers.SimpleRNN(3, return_sequences=True, return_state=True, name="rnn")
+    sequence, first = rnn(layers.RepeatVector(2, name="repeat")(x))
+    _, second = rnn(sequence)
+    h = layers.Add(name="sum")([first, second])
+    return keras.Model(x, layers.Dense(2, name="last")(h))
+
+
 CASES = [
     (models.chain, ["middle"]),
     (models.chain, ["first", "middle"]),
@@ -71,6 +81,8 @@ CASES = [
     (repeated, ["block:2", "block:0"]),
     (models.shared, ["dense:0", "dense:1", "dense:2"]),
     (models.shared, ["dense:2", "sum"]),
+    (cells, ["rnn:1#1", "rnn:0#1"]),
+    (cells, ["last#0", "rnn:1#1", "sum:0"]),
 ]
 
 

@@ -322,7 +322,7 @@ def test_a_model_whose_nodes_have_moved_is_not_taken_for_one_without_a_graph():
         Graph(model)
 
 
-@pytest.mark.parametrize("moved", [0, 1], ids=_keras.NOTES)
+@pytest.mark.parametrize("moved", [0, 1], ids=_keras.NOTES[:2])
 def test_moved_notes_on_tensors_are_not_taken_for_none(moved, monkeypatch):
     notes = list(_keras.NOTES)
     notes[moved] = "_moved"

@@ -241,8 +241,8 @@ def _gathers(model, point) -> list:
 
 
 def _plain(point) -> str:
-    """A point without the ``:0`` of layers that may be called once only."""
-    return re.sub(r":0(?=/|$)", "", point)
+    """A point without the ``:0`` and ``#0`` that a name may have and need not."""
+    return re.sub(r":0(?=[/#]|$)|#0(?=/|$)", "", point)
 
 
 def _independent(model, points) -> bool:
@@ -263,9 +263,9 @@ def _in_rest(point, done, cut):
     others = [other.split("/") for other in done if isinstance(other, str)]
     opened = max((_common(path, other) for other in others), default=0)
     if not opened:
-        name, colon, index = path[0].rpartition(":")
-        if colon and index.isdecimal():
-            path[0] = f"{name}:{cut.call_in_rest(name, int(index))}"
+        if of_a_call := re.fullmatch(r"(.*):(\d+)(#\d+)?", path[0]):
+            name, index, output = of_a_call.groups(default="")
+            path[0] = f"{name}:{cut.call_in_rest(name, int(index))}{output}"
         return "/".join(path)
     if ":" in point:
         raise InputError(
