@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 from generation import IS_LEGACY
 from hypothesis import strategies as st
-from models import Aware, Plain, Scaled, ShowMask
+from models import Plain, Scaled, ShowMask
 from tensorflow import keras
 
 layers = keras.layers
@@ -101,6 +101,7 @@ STEPS = {
     )(t.tokens),
     "rnn": lambda t, name, x, y: rnn(name)(x),
     "gru": lambda t, name, x, y: layers.GRU(WIDTH, return_sequences=True, name=name)(x),
+    # In Keras 3 `training=True` would reach the models that run after it.
     "lstm": lambda t, name, x, y: layers.LSTM(WIDTH, return_sequences=True, name=name)(
         x, training=False
     ),
@@ -130,6 +131,9 @@ STEPS = {
     ),
     "attention_beside": lambda t, name, x, y: layers.Add(name=f"{name}_sum")(
         [layers.Attention(name=name)([x, x]), heads(f"{name}_heads")(x, y)]
+    ),
+    "additive_beside": lambda t, name, x, y: layers.Add(name=f"{name}_sum")(
+        [layers.AdditiveAttention(name=name)([x, y]), heads(f"{name}_heads")(x, x)]
     ),
     "attention": lambda t, name, x, y: layers.Attention(name=name)([x, y]),
     "additive": lambda t, name, x, y: layers.AdditiveAttention(name=name)([x, y]),
@@ -265,8 +269,6 @@ class Tensors:
         given = [self.sequence(step.x + call + k) for k in range(step.inputs)]
         options = {}
         if step.mask:
-            # Keras hangs the mask on the tensor itself, for all that read it later.
-            given = [Aware(name=self.name("masked"))(tensor) for tensor in given]
             masks = [self.mask()] * step.inputs
             options["mask"] = masks if step.inputs > 1 else masks[0]
         if step.dicts:

@@ -13,6 +13,8 @@ from tensorflow import keras
 from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.graph import Graph
+from tiedbert.surgery import split
+from tiedbert.surgery.points import cut_points
 
 layers = keras.layers
 
@@ -191,13 +193,58 @@ def test_a_layers_own_name_with_a_sign_wins(name):
         assert makers(Graph(model).resolve(point)) == [name]
 
 
+@pytest.mark.skipif(IS_LEGACY, reason="Keras 2 has no such names")
+def test_a_name_that_another_layer_has_is_not_offered():
+    x = keras.Input((4, 3), name="x")
+    _, state = layers.SimpleRNN(
+        3, return_state=True, return_sequences=True, name="rnn"
+    )(x)
+    model = keras.Model(x, layers.Activation("tanh", name="rnn#1")(state))
+    assert makers(Graph(model).resolve("rnn#1")) == ["rnn#1"]
+    points = [point for point in cut_points(model) if point.at == "rnn#1"]
+    assert [point.crossing for point in points] == [None, 1]
+    assert "another layer has this very name" in points[0].why_not
+
+
+def test_a_number_of_an_output_is_kept_where_the_calls_are_listed():
+    x = keras.Input((4, 3), name="x")
+    rnn = layers.SimpleRNN(3, return_sequences=True, return_state=True, name="rnn")
+    model = keras.Model(x, rnn(rnn(x)[0])[1])
+    assert 'say which of "rnn:0#1" (?, 3), "rnn:1#1" (?, 3)' in refused(model, "rnn#1")
+
+
+def test_messages_about_cuts_in_nested_models_name_the_points_given():
+    model = called_twice()
+    with pytest.raises(InputError, match='"encoder:0/sum" lies downstream'):
+        split(model, ["encoder:0/states#0", "encoder:0/sum"])
+    x = keras.Input((4, 3), name="x")
+    _, state = layers.SimpleRNN(
+        3, return_state=True, return_sequences=True, name="rnn"
+    )(x)
+    inner = keras.Model(x, layers.Dense(2)(state), name="inner")
+    y = keras.Input((4, 3), name="y")
+    model = keras.Model(y, inner(y))
+    with pytest.raises(InputError, match='cut point "inner/rnn#0"'):
+        split(model, "inner/rnn#0")
+
+
+@pytest.mark.parametrize(("name", "path"), [("insid", "inner/inside"), ("lst", "last")])
+def test_closest_names_are_found_in_nested_models_too(name, path):
+    x = keras.Input((3,), name="x")
+    inner = keras.Model(x, layers.Dense(3, name="inside")(x), name="inner")
+    y = keras.Input((3,), name="y")
+    model = keras.Model(y, layers.Dense(2, name="last")(inner(y)))
+    assert f'did you mean "{path}"' in refused(model, name)
+
+
 def test_what_is_inside_a_wrapper_is_told():
     x = keras.Input((4, 3), name="x")
     inner = models.chain_of(3, "word")
     model = keras.Model(x, layers.TimeDistributed(inner, name="each")(x))
     name = inner.layers[1].name
     assert f'no layer "{name}"' in refused(model, name)
-    assert 'it is inside "each" (TimeDistributed)' in refused(model, name)
+    for asked in (name, f"{name}s"):
+        assert 'it is inside "each" (TimeDistributed)' in refused(model, asked)
 
 
 def test_a_tensor_of_another_model_is_refused():

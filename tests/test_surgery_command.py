@@ -123,6 +123,20 @@ def test_parts_that_are_not_the_model_are_not_written(saved, tmp_path, monkeypat
     assert list((tmp_path / "parts").iterdir()) == []
 
 
+def test_parts_of_a_model_that_draws_are_written_and_a_note_says_so(
+    saved, tmp_path, capsys
+):
+    x = keras.Input((4,), name="x")
+    h = layers.Dense(3, name="h")(x)
+    h = layers.GaussianNoise(0.5, name="noise")(h, training=True)
+    path = saved(keras.Model(x, layers.Dense(2, name="last")(h)))
+    main([path, "--cut", "h", "--output", str(tmp_path / "parts")])
+    assert "not compared with the model: it gives something else each" in (
+        capsys.readouterr().err
+    )
+    assert len(list((tmp_path / "parts").iterdir())) == 2
+
+
 def test_parts_that_fail_are_not_written(saved, tmp_path, monkeypatch):
     monkeypatch.setattr(archive, "_loaded", lambda *_: models.residual())
     message = refused(

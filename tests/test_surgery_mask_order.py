@@ -81,7 +81,25 @@ def in_a_nested_model():
     return keras.Model(ids, layers.Add(name="sum")([inner(e), e]))
 
 
-PARALLEL = [side_by_side, beside_additive, through_projections, in_a_nested_model]
+PARALLEL = [
+    "side_by_side",
+    "beside_additive",
+    "through_projections",
+    "in_a_nested_model",
+    "with_a_mask_by_keyword",
+]
+
+
+def with_a_mask_by_keyword():
+    """Keras puts that mask on the very tensor, for all that read it later."""
+    ids, e = embedded()
+    x = keras.Input((5, 6), name="x")
+    inner = keras.Model(x, layers.SimpleRNN(6, name="rnn")(x), name="inner")
+    h = layers.Dense(6, name="dense")(layers.Masking(7.0, name="no_mask")(e))
+    h = Plain(name="unmasked")(h)
+    mask = tf.equal(ids, 3) if IS_LEGACY else keras.ops.equal(ids, 3)
+    outputs = [inner(h, mask=mask), layers.SimpleRNN(2, name="late")(h)]
+    return keras.Model(ids, [*outputs, layers.GRU(2, name="gru")(h)])
 
 
 def batch():
@@ -101,9 +119,9 @@ def point_names(model):
     return [p.at for p in cut_points(model) if p.crossing and "float" in p.tensor]
 
 
-@pytest.mark.parametrize("build", PARALLEL, ids=lambda build: build.__name__)
-def test_every_cut_and_edit_of_parallel_readers_is_exact(build):
-    model = build()
+@pytest.mark.parametrize("name", others_slow([PARALLEL[0], *PARALLEL[3:]], PARALLEL))
+def test_every_cut_and_edit_of_parallel_readers_is_exact(name):
+    model = globals()[name]()
     expected = model(batch())
     for at in point_names(model):
         front, rest = split(model, at)
@@ -121,9 +139,9 @@ def test_every_cut_and_edit_of_parallel_readers_is_exact(build):
     assert_same(clone(model)(batch()), expected)
 
 
-@pytest.mark.parametrize("build", PARALLEL[:2], ids=lambda build: build.__name__)
-def test_points_are_counted_as_they_are_cut(build):
-    model = build()
+@pytest.mark.parametrize("name", others_slow(PARALLEL[-1:], PARALLEL))
+def test_points_are_counted_as_they_are_cut(name):
+    model = globals()[name]()
     for point in cut_points(model):
         if point.crossing is not None:
             front, _ = split(model, point.at)
@@ -165,6 +183,48 @@ def test_no_layer_is_put_in_where_the_order_is_given():
     edited = insert(model, "sum", layers.Activation("linear", name="linear"))
     kinds = [type(layer).__name__ for layer in edited.layers]
     assert not [kind for kind in kinds if kind.endswith("Mask")]
+
+
+@keras_3
+def test_a_model_without_masks_is_not_run():
+    x = keras.Input((49, 4), name="x")
+    h = layers.Add(name="sum")([heads("a")(x, x), Fails(name="fails")(x)])
+    front, rest = split(keras.Model(x, layers.Dense(2)(h)), "sum")
+    assert len(front.outputs) == len(rest.inputs) == 1
+
+
+@keras_3
+def test_points_where_masks_depend_on_training_are_listed_with_the_reason():
+    ids, e = embedded()
+    d = layers.Dropout(0.5, name="drop")(e)
+    h = layers.Add(name="sum")([heads("a")(d, d), e])
+    model = keras.Model(ids, layers.SimpleRNN(2, name="last")(h))
+    points = {point.at: point for point in cut_points(model)}
+    assert points["ids"].crossing == points["last"].crossing == 1
+    for at in ("table", "drop", "a", "sum"):
+        assert "depends on `training`" in points[at].why_not
+        with pytest.raises(InputError, match="depends on `training`"):
+            split(model, at)
+
+
+@keras_3
+def test_a_nested_model_whose_masks_depend_on_training_can_be_cut_around():
+    x, mask = keras.Input((5, 6), name="x"), keras.Input((5,), dtype="bool")
+    i = keras.Input((5, 6), name="i")
+    h = layers.Add(name="sum")([heads("a")(i, i), i])
+    block = keras.Model(i, layers.SimpleRNN(6, return_sequences=True)(h), name="block")
+    i = keras.Input((5, 6), name="i")
+    h = layers.Add(name="add")([block(layers.Dropout(0.2)(i)), i])
+    inner = keras.Model(i, [h, layers.SimpleRNN(2, name="rnn")(i)], name="inner")
+    model = keras.Model([x, mask], inner(x, mask=mask))
+    points = {point.at: point for point in cut_points(model)}
+    assert points["x"].crossing == 2
+    for at in ("inner/add", "inner/rnn", "inner/block/sum"):
+        assert points[at].crossing is None
+        assert 'padding mask of "inner/i"' in points[at].why_not
+    front, rest = split(model, "x")
+    given = [tf.ones([2, 5, 6]), tf.constant([[True] * 3 + [False] * 2] * 2)]
+    assert_same(rest(front(given)), model(given))
 
 
 @keras_3

@@ -356,6 +356,11 @@ def test_of_random_models(holds, description, numbers):
     try:
         holds(model, batch(model), numbers)
     except InputError as error:
-        if "depends on `training`" not in str(error):
+        if "depends on `training`" not in str(error) or not may_depend(description):
             raise
         hypothesis.reject()  # No part can repeat such a model.
+
+
+def may_depend(description):
+    """Whether a mask may be taken off in inference alone: Dropout and attention."""
+    return "dropout" in repr(description) and "heads" in repr(description)

@@ -36,18 +36,22 @@ class Graph:
             messages.
         stand_ins: dict, id of a tensor of another model -> the tensor of this one that
             is meant where a cut point is that tensor.
+        points: dict, id of a tensor -> the cut point by which a user gave it.
         kind: the class of a model that has this graph in another form; by default that
             of `model` where inputs and outputs make one.
         entering: dict, index of an input -> shape of the mask with which a nested model
             is called, where that is known.
     """
 
-    def __init__(self, model, path="", stand_ins=None, kind=None, entering=None):
+    def __init__(
+        self, model, path="", stand_ins=None, points=None, kind=None, entering=None
+    ):
         # What has the graph inside of a Sequential has another name in Keras 3.
         graph = _keras.functional(model)
         self.name = model.name
-        self._path = path
+        self.path = path
         self._stand_ins = stand_ins or {}
+        self._points = points or {}
         self.entering = entering or {}
         self.kind = kind or _keras.kind_of_edited(model)
         self.inputs, self.outputs = _keras.structures(graph)
@@ -89,6 +93,16 @@ class Graph:
         for call in sorted(self.calls, key=lambda call: call.index):
             table.setdefault(call.layer.name, []).append(call.outputs)
         return table
+
+    def in_another_form(self, model, stand_ins):
+        """The graph of a model that does the same; `stand_ins` as in the class."""
+        return Graph(
+            model, self.path, stand_ins, kind=self.kind, entering=self.entering
+        )
+
+    def shown(self, tensor) -> str:
+        """A tensor as the user of the whole model would name it, for messages."""
+        return self._points.get(id(tensor)) or self.path + self.name_of(tensor)
 
     def name_of(self, tensor) -> str:
         """The name by which a user can pick a tensor of this graph."""
@@ -154,13 +168,13 @@ class Graph:
         """The calls of the layer `name`, or the one call that ``"name:k"`` says."""
         if _split_name(name, self._by_name)[2] is not None:
             raise InputError(
-                f'"{self._path}{name}" is one tensor of a layer: expected the name of '
+                f'"{self.path}{name}" is one tensor of a layer: expected the name of '
                 "a whole layer"
             )
         calls = [self.producers.get(id(outputs[0])) for outputs in self._named(name)]
         if None in calls:
             raise InputError(
-                f'"{self._path}{name}" is an input of model {self.name!r}, no layer'
+                f'"{self.path}{name}" is an input of model {self.name!r}, no layer'
             )
         return calls
 
@@ -191,15 +205,15 @@ class Graph:
         if not _keras.has_graph(calls[0].layer):
             name = calls[0].layer.name
             raise InputError(
-                f'"{self._path}{point}" reaches into layer "{name}" '
+                f'"{self.path}{point}" reaches into layer "{name}" '
                 f"({type(calls[0].layer).__name__}), which has no graph inside: the "
-                f'closest point is "{self._path}{outer}" itself'
+                f'closest point is "{self.path}{outer}" itself'
             )
         return calls, inner
 
     def _check_inside(self, call, point):
         """InputError, with the whole path, unless `point` is one of a nested model."""
-        path = f"{self._path}{self.call_name(call)}/"
+        path = f"{self.path}{self.call_name(call)}/"
         Graph(call.layer, path).placed(point)
 
     def _parted(self, point) -> tuple:
@@ -232,7 +246,10 @@ class Graph:
         calls = self._named(point)
         if len(calls) > 1 and not every_call:
             end = "" if which is None else f"#{which}"
-            named = {f"{name}:{k}{end}": outputs for k, outputs in enumerate(calls)}
+            named = {
+                f"{name}:{k}{end}": outputs if which is None else outputs[which:][:1]
+                for k, outputs in enumerate(calls)
+            }
             self._refuse_several(name, named)
         return [self._only_output(point, which, outputs) for outputs in calls]
 
@@ -240,7 +257,7 @@ class Graph:
         """The tensor of a call that a name with ``"#which"`` or without it picks."""
         if which is None and len(outputs) == 1:
             return outputs[0]
-        point = f"{self._path}{point}"
+        point = f"{self.path}{point}"
         if which is None:
             named = zip(_numbered_outputs(point, outputs), outputs, strict=True)
             listed = ", ".join(f'"{name}" {_shapes([t])}' for name, t in named)
@@ -257,11 +274,11 @@ class Graph:
     def _refuse_several(self, name, named):
         """InputError that lists names and the tensors of each."""
         listed = ", ".join(
-            f'"{self._path}{point}" {_shapes(outputs)}'.rstrip()
+            f'"{self.path}{point}" {_shapes(outputs)}'.rstrip()
             for point, outputs in named.items()
         )
         raise InputError(
-            f'layer "{self._path}{name}" is called {len(named)} times in model '
+            f'layer "{self.path}{name}" is called {len(named)} times in model '
             f"{self.name!r}: say which of {listed}"
         )
 
@@ -275,44 +292,47 @@ class Graph:
             return calls
         if which >= len(calls):
             raise InputError(
-                f'"{self._path}{point}" asks for call {which} of layer "{name}", which '
+                f'"{self.path}{point}" asks for call {which} of layer "{name}", which '
                 f"is called {len(calls)} time(s) in model {self.name!r}, counted from 0"
             )
         return [calls[which]]
 
     def _no_such_layer(self, name) -> str:
-        names = list(self._by_name)
         if wrapper := self._wrapper_of(name):
             return (
                 f'no layer "{name}" in model {self.name!r}: it is inside '
                 f'"{wrapper.name}" ({type(wrapper).__name__}), which runs it in a way '
-                f'that cannot be cut; the closest point is "{self._path}{wrapper.name}"'
+                f'that cannot be cut; the closest point is "{self.path}{wrapper.name}"'
             )
-        nested = [f"{outer}/{name}" for outer in self._nested_with(name)]
-        close = difflib.get_close_matches(name, names, n=3, cutoff=0.6) or names[:3]
-        return (
-            f'no layer "{name}" in model {self.name!r}: did you mean '
-            + ", ".join(f'"{self._path}{n}"' for n in nested or close)
-            + "?"
+        own = list(self._by_name)
+        paths = {}  # name of a layer -> its paths, those of this model first
+        for path in [*own, *self._nested_paths()]:
+            paths.setdefault(path.rpartition("/")[2], []).append(path)
+        close = difflib.get_close_matches(name, list(paths), n=3, cutoff=0.6)
+        suggested = [path for match in close for path in paths[match]] or own
+        return f'no layer "{name}" in model {self.name!r}: did you mean ' + (
+            ", ".join(f'"{self.path}{path}"' for path in suggested[:3]) + "?"
         )
 
     def _wrapper_of(self, name):
-        """The layer without a graph that holds a layer of this name, or None."""
-        wrappers = (c.layer for c in self.calls if not _keras.has_graph(c.layer))
-        for wrapper in wrappers:
-            inside = [part for part in _keras.layers_within(wrapper)[1:]]
-            if any(part.name == name for part in inside):
-                return wrapper
-        return None
+        """The layer without a graph that holds a layer of about this name, or None."""
+        held = {}
+        for call in self.calls:
+            if not _keras.has_graph(call.layer):
+                for part in _keras.layers_within(call.layer)[1:]:
+                    held.setdefault(part.name, call.layer)
+        known = [*held, *self._by_name]
+        close = [name] if name in held else difflib.get_close_matches(name, known, n=1)
+        return held.get(close[0]) if close else None
 
-    def _nested_with(self, name) -> list:
-        """The paths of the nested models that have a layer `name`."""
+    def _nested_paths(self) -> list:
+        """The paths of the layers of nested models."""
         paths = []
         for layer in {id(call.layer): call.layer for call in self.calls}.values():
             if _keras.has_graph(layer):
                 graph = Graph(layer)
-                paths += [layer.name] if name in graph._by_name else []
-                paths += [f"{layer.name}/{path}" for path in graph._nested_with(name)]
+                names = [*graph._by_name, *graph._nested_paths()]
+                paths += [f"{layer.name}/{name}" for name in names]
         return paths
 
     def downstream(self, cut) -> list:
@@ -328,7 +348,8 @@ class Graph:
             makes_cut = any(id(t) in made for t in call.outputs)
             depends = any(id(t) in made for t in call.inputs)
             if makes_cut and depends:
-                raise InputError(_dependent_cut(self.names_of(call)[0]))
+                cut_tensor = next(t for t in call.outputs if id(t) in made)
+                raise InputError(_dependent_cut(self.shown(cut_tensor)))
             if depends and id(call) in needed:
                 calls.append(call)
             if depends:
@@ -390,38 +411,42 @@ def _places(raw_calls) -> list:
     is no order in which they can run: Keras 2 counts the calls of a model between
     tensors of another one backwards.
     """
-    makers = {id(t): i for i, raw in enumerate(raw_calls) for t in raw.outputs}
-    missing, readers = [], [[] for _ in raw_calls]
-    for i, raw in enumerate(raw_calls):
-        needed = {makers[id(t)] for t in raw.inputs if id(t) in makers}
-        missing.append(len(needed))
-        for j in needed:
-            readers[j].append(i)
-    turns = {}  # id of a layer -> its calls that wait for their turn, the next one last
+    needed, readers = _dependencies(raw_calls)
+    turns = {}  # id of a layer -> its calls that are to come, the next one last
     for i in sorted(range(len(raw_calls)), key=lambda i: -raw_calls[i].order):
         turns.setdefault(id(raw_calls[i].layer), []).append(i)
 
-    def in_turn(i):
-        return turns[id(raw_calls[i].layer)][-1] == i
+    def turn(i):
+        return turns[id(raw_calls[i].layer)]
 
-    ready = [i for i, count in enumerate(missing) if not count]
-    now, later = [i for i in ready if in_turn(i)], {i for i in ready if not in_turn(i)}
+    ready = {i for i, others in enumerate(needed) if not others}
+    now = [i for i in sorted(ready) if turn(i)[-1] == i]
     places = [None] * len(raw_calls)
     for place in range(len(raw_calls)):
-        i = heapq.heappop(now) if now else min(later)
-        later.discard(i)
+        i = heapq.heappop(now) if now else min(ready)
         places[i] = place
-        waiting = turns[id(raw_calls[i].layer)]
-        waiting.remove(i)
+        ready.discard(i)
+        turn(i).remove(i)
         for j in readers[i]:
-            missing[j] -= 1
-            if not missing[j]:
-                later.add(j)
-        for j in [*readers[i], *waiting[-1:]]:
-            if j in later and in_turn(j):
-                later.discard(j)
+            needed[j].discard(i)
+        ready.update(j for j in readers[i] if not needed[j])
+        for j in {*readers[i], *turn(i)[-1:]} & ready:
+            if turn(j)[-1] == j:
                 heapq.heappush(now, j)
     return places
+
+
+def _dependencies(raw_calls) -> tuple:
+    """For each call the indices of those that it needs, and of those that need it."""
+    makers = {id(t): i for i, raw in enumerate(raw_calls) for t in raw.outputs}
+    needed = [
+        {makers[id(t)] for t in raw.inputs if id(t) in makers} for raw in raw_calls
+    ]
+    readers = [set() for _ in raw_calls]
+    for i, others in enumerate(needed):
+        for j in others:
+            readers[j].add(i)
+    return needed, readers
 
 
 def model_arguments(graph, args, kwargs) -> tuple:

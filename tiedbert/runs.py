@@ -181,6 +181,10 @@ def _lock(folder):
             f"--output_dir {folder} is in use by another process: wait for it, or "
             "choose another"
         ) from None
+    except PermissionError as error:
+        raise InputError(
+            f"--output_dir {folder}: cannot write {LOCK} in it: {error.strerror}"
+        ) from error
     except (OSError, NotImplementedError) as error:
         raise InputError(
             f"--output_dir {folder} cannot be locked against other processes: {error}; "

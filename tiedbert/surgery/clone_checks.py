@@ -44,8 +44,8 @@ def _how_to_make(source) -> str:
     if mode is None:
         return "its config must make them"
     return (
-        f"it is quantized ({mode}), and the config of the layer that holds it does not "
-        "say so; clone the model first, then quantize the copy"
+        f"it is quantized ({mode}), and no config tells how its variables are made; "
+        "clone the model first, then quantize the copy"
     )
 
 

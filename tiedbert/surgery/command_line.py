@@ -5,10 +5,11 @@
     python -m tiedbert.surgery model.keras --cut encoder/norm --draw cut.svg
 
 --list tells for each point how many tensors would cross a cut there. --cut writes
-front.keras and rest.keras, once they give what the model gives for some made-up inputs;
-import tiedbert.surgery before you load them. A weight that both use is in both. The
-Keras that saved the file must load it (for Keras 2 set TF_USE_LEGACY_KERAS=1
-TF_KERAS=1); code in the file does not run without --trust.
+front.keras and rest.keras, once they give what the model gives for some made-up inputs
+(a note tells where that cannot be compared); import tiedbert.surgery before you load
+them. A weight that both use is in both. The Keras that saved the file must load it (for
+Keras 2 set TF_USE_LEGACY_KERAS=1 TF_KERAS=1); code in the file does not run without
+--trust.
 """
 
 import sys
@@ -101,11 +102,7 @@ def _cut(model, args):
 def _check(model, front, rest):
     """Run the parts that were written once; InputError if they are not the model."""
     if why := check_composes(model, front, rest):
-        print(
-            f"the parts were not compared with the model, which does not run on "
-            f"made-up inputs: {why}",
-            file=sys.stderr,
-        )
+        print(f"the parts were not compared with the model: {why}", file=sys.stderr)
 
 
 def print_table(head, rows):

@@ -14,19 +14,22 @@ def check_composes(model, front, rest) -> str:
 
     Returns:
         ``""``, or why they could not be compared: the model itself does not run on the
-        inputs that were made up.
+        inputs that were made up, or gives something else each time.
 
     Raises:
         InputError: the parts fail, or give something else.
     """
     graph, why = Graph(model), ""
     for batch, size in SIZES[1:]:
-        inputs = _made_up(graph, batch, size)
         try:
-            expected = _keras.flatten(model(inputs))
+            expected, again = (
+                _keras.flatten(model(_made_up(graph, batch, size))) for _ in range(2)
+            )
         except Exception as error:  # whatever a user's layer raises
-            why = why or reason(error)
+            why = why or f"it does not run on made-up inputs: {reason(error)}"
             continue
+        if not all(map(_same, expected, again)):
+            return "it gives something else each time that it runs"
         try:
             found = _keras.flatten(rest(front(_made_up(graph, batch, size))))
         except Exception as error:
@@ -38,7 +41,8 @@ def check_composes(model, front, rest) -> str:
             if not _same(a, b):
                 raise InputError(
                     f"the parts of model {graph.name!r} give another {name!r} than the "
-                    "model at this cut; please report it"
+                    "model at this cut, so nothing is written: cut elsewhere, and "
+                    "please report it"
                 )
         return ""
     return why

@@ -7,7 +7,7 @@ from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.explicit_mask import AttachMask, DropMask, mask_of, without_mask
 from tiedbert.surgery.edit import alike, describe, unique
-from tiedbert.surgery.mask_order import depends_on_training
+from tiedbert.surgery.mask_order import check_in_both_modes
 from tiedbert.surgery.masks_received import masks_received
 from tiedbert.surgery.replay import replay
 
@@ -72,8 +72,7 @@ class Cut:
         masks = {}
         for tensor in [*cut, *context]:
             keys = [(reader, id(tensor)) for reader in readers]
-            if not self._received.in_one_mode.isdisjoint(keys):
-                raise InputError(depends_on_training(self._graph, tensor))
+            check_in_both_modes(self._graph, self._received, tensor, keys)
             shapes = [self._received[key] for key in keys if key in self._received]
             if shapes or any(tensor is point for point in cut):
                 mask = mask_of(tensor, *shapes[:1])
@@ -182,7 +181,7 @@ def _check_leads_to_an_output(graph, cut, calls):
         if id(tensor) not in used:
             raise InputError(
                 f"no output of model {graph.name!r} depends on cut point "
-                f'"{graph.name_of(tensor)}": there is nothing behind this cut'
+                f'"{graph.shown(tensor)}": there is nothing behind this cut'
             )
 
 

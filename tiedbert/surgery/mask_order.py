@@ -1,9 +1,9 @@
 """Models in which the order of the calls does not decide who receives a mask.
 
-MultiHeadAttention of Keras 3 takes the mask off its inputs while it runs, and a nested
-model that is called with a mask puts that on its input. What reads the same tensor
-receives another mask before such a call than after it. A part of the model, or an
-edited one, may run its calls in another order.
+MultiHeadAttention of Keras 3 takes the mask off its inputs while it runs. In both
+Kerases a nested model that is called with ``mask=`` puts that mask on its input. What
+reads the same tensor receives another mask before such a call than after it. A part of
+the model, or an edited one, may run its calls in another order.
 """
 
 from tensorflow import keras
@@ -13,9 +13,11 @@ from tiedbert.errors import InputError
 from tiedbert.explicit_mask import AttachMask, CopyMask, DropMask
 from tiedbert.graph import Graph
 from tiedbert.surgery.masks_received import (
+    given_masks,
     in_one_mode,
     mask_shapes,
     masks_received,
+    may_have_masks,
     watched,
 )
 from tiedbert.surgery.replay import outputs_of, replay
@@ -24,17 +26,17 @@ from tiedbert.surgery.replay import outputs_of, replay
 def settled(graph):
     """The same graph, each reader with the mask that the order of the calls gave it.
 
-    A call that changes the mask of a tensor gets a copy of it, and what received no
-    mask gets one without. Only where the order of two calls is open, and only in
-    Keras 3; elsewhere it is `graph` itself.
+    A call that changes the mask of a tensor gets a copy of it, and what received
+    another mask than the tensor has by itself gets one with that mask. Only where the
+    order of two calls is open; elsewhere it is `graph` itself.
 
     Returns:
         A :class:`Graph` that takes the tensors of the old one for cut points too.
 
     Raises:
-        InputError: whether two tensors share a mask depends on `training`.
+        InputError: which masks arrive depends on `training`.
     """
-    if _keras.LEGACY or not _may_depend_on_order(graph):
+    if not may_have_masks(graph) or not _may_depend_on_order(graph):
         return graph
     new = {}
     seen_by = _as_received(graph, watched(graph), new)
@@ -44,20 +46,22 @@ def settled(graph):
     outputs = outputs_of(graph, new, seen_by)
     model = keras.Model(graph.inputs, outputs, name=graph.name)
     _keras.name_outputs(model, graph.output_names)
-    return Graph(model, stand_ins=new, kind=graph.kind, entering=graph.entering)
+    _keras.repeat_side_effects(model, graph.side_effects, new)
+    return graph.in_another_form(model, new)
 
 
 def settled_inside(graph, layer):
     """The settled graph of a nested model, which calls of `graph` call."""
-    inner = Graph(layer)
+    path = f"{graph.path}{layer.name}/"
+    inner = Graph(layer, path)
     if _keras.LEGACY or not _depends_at_any_depth(inner):
-        return inner
+        return settled(inner)
     received = masks_received(graph)
     entering = {}
     for call in graph.calls:
         if call.layer is layer:
             entering.update(mask_shapes(inner, call, received))
-    return settled(Graph(layer, entering=entering))
+    return settled(Graph(layer, path, entering=entering))
 
 
 def _depends_at_any_depth(graph) -> bool:
@@ -77,7 +81,7 @@ def _may_depend_on_order(graph) -> bool:
         for tensor in call.inputs:
             readers.setdefault(source.get(id(tensor), id(tensor)), {})[id(call)] = call
     return any(
-        not _in_order(graph, call, other)
+        call is not other and (_puts_another(call) or not _in_order(graph, call, other))
         for group in readers.values()
         if len(group) > 1
         for call in group.values()
@@ -101,9 +105,12 @@ def _sources(graph) -> dict:
 
 
 def _changes_masks(call) -> bool:
-    given = call.kwargs.get("mask") if _keras.has_graph(call.layer) else None
-    hangs = any(mask is not None for mask in _keras.flatten(given))
-    return hangs or _keras.changes_masks(call.layer)
+    return bool(given_masks(call)) or _keras.changes_masks(call.layer)
+
+
+def _puts_another(call) -> bool:
+    """Whether a call puts a mask on a tensor that is not its own."""
+    return any(mask is not _keras.symbolic_mask(t) for t, mask in given_masks(call))
 
 
 def _in_order(graph, call, other) -> bool:
@@ -124,30 +131,51 @@ def _as_received(graph, run, new) -> dict:
         reads.setdefault(id(run.values[id(read[1])]), []).append(read)
     seen_by, unsure = {}, in_one_mode(graph, run)
     for value, group in reads.items():
-        changing = {
-            id(call): call for call, t in run.changes if id(run.values[id(t)]) == value
-        }
+        changes = [c for c in run.changes if id(run.values[id(c[1])]) == value]
+        changing = {id(call) for call, _, _ in changes}
         readers = [calls[reader] for reader, _, _ in group if reader is not None]
-        if all(_in_order(graph, c, r) for c in changing.values() for r in readers):
+        # What is put on a tensor must cross as such, in whatever order.
+        if all(
+            (mask is None or mask is run.first_mask[id(tensor)])
+            and _in_order(graph, call, reader)
+            for call, tensor, mask in changes
+            for reader in readers
+        ):
             continue
         for reader, tensor, mask in group:
             if (reader, id(tensor)) in unsure:
-                raise InputError(depends_on_training(graph, tensor))
+                raise InputError(_depends_on_training(graph, tensor))
             seen = _with_mask(run, tensor, mask, reader in changing, new)
             if seen is not None:
                 seen_by[reader, id(tensor)] = seen
     return seen_by
 
 
-def depends_on_training(graph, tensor) -> str:
+def check_in_both_modes(graph, received, tensor, keys):
+    """InputError if a mask of `tensor`, by its keys in `received`, depends on the mode.
+
+    The mode is training or inference.
+    """
+    if not received.in_one_mode.isdisjoint(keys):
+        raise InputError(_depends_on_training(graph, tensor))
+
+
+def _depends_on_training(graph, tensor) -> str:
     """The message about a tensor whose mask arrives in one mode alone."""
     return (
-        f'model {graph.name!r}: whether the padding mask of "{graph.name_of(tensor)}" '
-        "arrives at a later layer depends on `training`, which no part of the model "
-        "could repeat: Dropout gives its input itself in inference, and a "
-        "MultiHeadAttention takes the mask off both then; let the layers on both sides "
-        "of the Dropout read the same tensor"
+        f'whether the padding mask of "{_own_name(graph, tensor)}" arrives at a later '
+        "layer depends on `training`, which no part of the model could repeat: Dropout "
+        "gives its input itself in inference, and a MultiHeadAttention takes the mask "
+        "off both then; let the layers on both sides of the Dropout read one tensor"
     )
+
+
+def _own_name(graph, tensor) -> str:
+    """The name of a tensor, or of that of the user's which it is with another mask."""
+    put_in = AttachMask | CopyMask | DropMask
+    while isinstance(_keras.maker(tensor), put_in) and id(tensor) in graph.producers:
+        tensor = graph.producers[id(tensor)].inputs[0]
+    return graph.shown(tensor)
 
 
 def _with_mask(run, tensor, mask, changes_it, new):
@@ -155,7 +183,7 @@ def _with_mask(run, tensor, mask, changes_it, new):
 
     A call that changes the mask is given a tensor for itself alone.
     """
-    first = run.made_with[id(tensor)]
+    first = run.first_mask[id(tensor)]
     if mask is None:
         return (lambda t: DropMask()(t)) if changes_it or first is not None else None
     if mask is first:

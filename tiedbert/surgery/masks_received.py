@@ -1,9 +1,10 @@
 """Which calls of a model receive an implicit mask with which tensor.
 
-In Keras 2 a symbolic tensor tells. In Keras 3 what it tells is not what happens: a
-nested model passes masks on that its symbolic output does not show, and
-MultiHeadAttention takes the mask off its own input, so that what runs later receives
-none. There the model runs once, on placeholders, and is watched.
+In Keras 2 a symbolic tensor tells, but for a mask that a nested model is given by
+keyword. In Keras 3 what it tells is not what happens: a nested model passes masks on
+that its symbolic output does not show, and MultiHeadAttention takes the mask off its
+own input, so that what runs later receives none. There the model runs once, on
+placeholders, and is watched.
 """
 
 from dataclasses import dataclass, field
@@ -33,18 +34,21 @@ def masks_received(graph) -> dict:
     Raises:
         InputError: Keras 3: the model fails when it runs.
     """
-    if _keras.LEGACY:
-        return _told(graph)
-    if not (graph.entering or has_masks(graph)):
+    if not may_have_masks(graph):
         return Received()
     run = watched(graph)
     received = Received(
-        ((reader, id(tensor)), _opened(mask.shape, tensor))
+        ((reader, id(tensor)), _with_open_sizes(mask.shape, tensor))
         for reader, tensor, mask in run.reads
         if mask is not None
     )
     received.in_one_mode = in_one_mode(graph, run)
     return received
+
+
+def may_have_masks(graph) -> bool:
+    """Whether it is worth a look which masks arrive in a model."""
+    return _keras.LEGACY or bool(graph.entering) or has_masks(graph)
 
 
 class Received(dict):
@@ -78,17 +82,7 @@ def has_masks(graph) -> bool:
     )
 
 
-def _told(graph):
-    received = Received()
-    for reader, tensors in graph.readers():
-        for tensor in tensors:
-            mask = _keras.symbolic_mask(tensor)
-            if mask is not None:
-                received[reader, id(tensor)] = _opened(mask.shape, tensor)
-    return received
-
-
-def _opened(mask_shape, tensor) -> tuple:
+def _with_open_sizes(mask_shape, tensor) -> tuple:
     """The shape of a mask; a size that the tensor leaves open, it leaves open too."""
     sizes = zip(mask_shape, tensor.shape, strict=False)
     return tuple(None if wanted is None else size for size, wanted in sizes)
@@ -105,7 +99,7 @@ def mask_shapes(inner, call, received) -> dict:
         shape = received.get((id(call), id(tensor)))
         mask_shape = shape if given[i] is None else given[i].shape
         if mask_shape is not None:
-            shapes[i] = _opened(mask_shape, inner.input_tensors[i])
+            shapes[i] = _with_open_sizes(mask_shape, inner.input_tensors[i])
     return shapes
 
 
@@ -121,42 +115,52 @@ def flat_arguments(inner, args, kwargs) -> tuple:
 
 @dataclass
 class Run:
-    """What happened when a model ran once on placeholders.
+    """What happened when a model ran once.
 
     Attributes:
-        tensors: the symbolic tensors.
         training: whether the model ran in training.
+        tensors: the symbolic tensors.
         values: dict, id of a symbolic tensor -> its value. Tensors that have one value
             have one mask: a layer that has nothing to do, as Dropout in inference,
             gives what it is given.
-        made_with: dict, id of a symbolic tensor -> the mask that its value had first.
+        first_mask: dict, id of a symbolic tensor -> the mask that its value had first.
         reads: list of (id of a call or None for an output, tensor, mask or None).
-        changes: list of (call, tensor): the call changed the mask of a tensor it read.
+        changes: list of (call, tensor, mask): the call changed the mask of a tensor
+            that it read, to this one.
     """
 
     training: bool = False
     tensors: list = field(default_factory=list)
     values: dict = field(default_factory=dict)
-    made_with: dict = field(default_factory=dict)
+    first_mask: dict = field(default_factory=dict)
     reads: list = field(default_factory=list)
     changes: list = field(default_factory=list)
 
-    def of(self, graph, inputs):
+    def record(self, graph, inputs):
         """Let the calls of `graph` run one after another, as its model runs them."""
-        self._learn(graph.input_tensors, inputs)
+        self.keep(graph.input_tensors, inputs, map(_keras.running_mask, inputs))
         for call in graph.calls:
-            before = self._read(id(call), call.inputs)
-            args, kwargs = _keras.map_structure(
-                self._value, (tuple(call.args), call.kwargs)
-            )
-            if self.training:
-                kwargs = _keras.in_training(call.layer, kwargs)
-            outputs = call.layer(*args, **kwargs)
+            before = self.read(id(call), call.inputs, self._mask)
+            outputs = _keras.flatten(self._call(call))
             for tensor, mask in zip(call.inputs, before, strict=True):
                 if self._mask(tensor) is not mask:
-                    self.changes.append((call, tensor))
-            self._learn(call.outputs, _keras.flatten(outputs))
-        self._read(None, graph.output_tensors)
+                    self.changes.append((call, tensor, self._mask(tensor)))
+            self.keep(call.outputs, outputs, map(_keras.running_mask, outputs))
+        self.read(None, graph.output_tensors, self._mask)
+
+    def keep(self, tensors, values, masks):
+        """Remember the values of some tensors, and the masks that these have now."""
+        self.tensors += tensors
+        for tensor, value, mask in zip(tensors, values, masks, strict=True):
+            self.values[id(tensor)] = value
+            self.first_mask[id(tensor)] = mask
+
+    def read(self, reader, tensors, mask_of) -> list:
+        """Remember that somebody reads some tensors; their masks."""
+        masks = [mask_of(tensor) for tensor in tensors]
+        pairs = zip(tensors, masks, strict=True)
+        self.reads += [(reader, tensor, mask) for tensor, mask in pairs]
+        return masks
 
     def masked_reads(self) -> set:
         """(reader, id of a tensor) of each read with a mask."""
@@ -164,30 +168,26 @@ class Run:
 
     def changed_through_another(self, tensor, mask) -> bool:
         """Whether no call that reads `tensor` itself gave it the mask that it has."""
-        by_itself = any(changed is tensor for _, changed in self.changes)
-        return mask is not self.made_with[id(tensor)] and not by_itself
-
-    def _value(self, leaf):
-        return self.values[id(leaf)] if _keras.is_symbolic(leaf) else leaf
+        by_itself = any(changed is tensor for _, changed, _ in self.changes)
+        return mask is not self.first_mask[id(tensor)] and not by_itself
 
     def _mask(self, tensor):
         return _keras.running_mask(self.values[id(tensor)])
 
-    def _read(self, reader, tensors) -> list:
-        masks = [self._mask(tensor) for tensor in tensors]
-        pairs = zip(tensors, masks, strict=True)
-        self.reads += [(reader, tensor, mask) for tensor, mask in pairs]
-        return masks
+    def _call(self, call):
+        def value(leaf):
+            return self.values[id(leaf)] if _keras.is_symbolic(leaf) else leaf
 
-    def _learn(self, tensors, values):
-        self.tensors += tensors
-        for tensor, value in zip(tensors, values, strict=True):
-            self.values[id(tensor)] = value
-            self.made_with[id(tensor)] = _keras.running_mask(value)
+        args, kwargs = _keras.map_structure(value, (tuple(call.args), call.kwargs))
+        if self.training:
+            kwargs = _keras.in_training(call.layer, kwargs)
+        return call.layer(*args, **kwargs)
 
 
 def watched(graph, training=False) -> Run:
-    """Run a model of Keras 3 once on placeholders; optional inputs are given."""
+    """What happens when a model runs; in Keras 3 on placeholders, all inputs given."""
+    if _keras.LEGACY:
+        return _followed(graph)
     errors = []
     for batch, size in SIZES:
         try:
@@ -200,6 +200,40 @@ def watched(graph, training=False) -> Run:
         f"model {graph.name!r} was run on placeholders, to see which padding masks "
         f"arrive where, and failed at every size tried: {reason(errors[0])}"
     ) from errors[0]
+
+
+def _followed(graph) -> Run:
+    """The same for Keras 2, where symbolic tensors tell all but one thing.
+
+    A nested model puts the mask that it is called with on its inputs.
+    """
+    run = Run()
+    masks = {}  # id of a tensor -> the mask that it has by now
+
+    def mask_of(tensor):
+        return masks.get(id(tensor), _keras.symbolic_mask(tensor))
+
+    for made in (graph.input_tensors, *(call.outputs for call in graph.calls)):
+        run.keep(made, made, map(_keras.symbolic_mask, made))
+    for call in graph.calls:
+        run.read(id(call), call.inputs, mask_of)
+        for tensor, mask in given_masks(call):
+            masks[id(tensor)] = mask
+            run.changes.append((call, tensor, mask))
+    run.read(None, graph.output_tensors, mask_of)
+    return run
+
+
+def given_masks(call) -> list:
+    """(input of a nested model, the mask by keyword with which it is called), if any.
+
+    Keras puts that mask on the very tensor, for all that read it later.
+    """
+    if not _keras.has_graph(call.layer):
+        return []
+    tensors, masks, _ = flat_arguments(Graph(call.layer), call.args, call.kwargs)
+    pairs = zip(tensors, masks, strict=True)
+    return [(t, m) for t, m in pairs if _keras.is_symbolic(m) and _keras.is_symbolic(t)]
 
 
 def _run_at(graph, training, batch, size) -> Run:
@@ -215,7 +249,7 @@ def _run_at(graph, training, batch, size) -> Run:
         inputs, masks = values[: len(tensors)], values[len(tensors) :]
         for i, mask in zip(graph.entering, masks, strict=True):
             _keras.set_running_mask(inputs[i], mask)
-        run.of(graph, inputs)
+        run.record(graph, inputs)
 
     _keras.trace(function, specs)
     return run

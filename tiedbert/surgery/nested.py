@@ -6,7 +6,7 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.explicit_mask import DropMask, mask_of
-from tiedbert.graph import Graph, model_arguments
+from tiedbert.graph import Graph, model_arguments, points_of
 from tiedbert.surgery.cut import Cut, attach
 from tiedbert.surgery.edit import unique
 from tiedbert.surgery.mask_order import settled
@@ -18,9 +18,12 @@ from tiedbert.surgery.masks_received import (
 from tiedbert.surgery.replay import outputs_of, replay
 
 
-def cut_at(model, at):
-    """The :class:`Cut` of a functional model at cut points as `split` takes them."""
-    return Cut(*_opened(settled(Graph(model)), at))
+def cut_at(model, at, path=""):
+    """The :class:`Cut` of a functional model at cut points as `split` takes them.
+
+    `path`: where the model lies in the one of the user, for messages.
+    """
+    return Cut(*_opened(settled(Graph(model, path)), at))
 
 
 def _opened(graph, at):
@@ -40,7 +43,7 @@ def _opened(graph, at):
     for call, points in inside:
         same = [h for h in halves if h.fits(call, received) and h.has(points)]
         half = same[0].again(call, points) if same else None
-        halves.append(half or _Halves(call, points, received, names))
+        halves.append(half or _Halves(graph, call, points, received, names))
     halves += _siblings(graph, halves, received)
     new = {}
     keys = {key for half in halves for key in half.unmasked(graph, received)}
@@ -55,7 +58,9 @@ def _opened(graph, at):
     for half in halves[: len(inside)]:
         points.update(half.crossing)
     cut, masks = zip(*(points[i] for i in sorted(points)), strict=True)
-    return Graph(opened), list(cut), list(masks)
+    given = zip(cut, points_of(at), strict=True)
+    shown = {id(t): graph.path + p for t, p in given if isinstance(p, str)}
+    return Graph(opened, graph.path, points=shown), list(cut), list(masks)
 
 
 class Inner:
@@ -81,9 +86,6 @@ class Inner:
         """A point of the nested model in `model`, whose tensors may be others."""
         return self._new.get(id(point), point)
 
-    def _arguments(self, args, kwargs) -> tuple:
-        return flat_arguments(self._model, args, kwargs)
-
 
 def _siblings(graph, halves, received) -> list:
     """The other calls of nested models that are split in one call, split alike.
@@ -106,11 +108,12 @@ class _Halves(Inner):
         crossing: once called: index of a cut point -> (its tensor, its mask or None).
     """
 
-    def __init__(self, call, points, received, names):
+    def __init__(self, graph, call, points, received, names):
         super().__init__(call, received)
         self.crossing = {}
         self._points = points
-        self._cut = cut_at(self.model, [self.point(p) for p in points.values()])
+        path = f"{graph.path}{graph.call_name(call)}/"
+        self._cut = cut_at(self.model, [self.point(p) for p in points.values()], path)
         name = call.layer.name
         self._front = self._cut.front(unique(f"{name}_front", names))
         self._rest = self._cut.rest(unique(f"{name}_rest", names))
@@ -141,7 +144,7 @@ class _Halves(Inner):
         off the tensor outside; the front of that model gets a copy instead. Yields
         ``(id of a call or None for an output, id of the tensor)``.
         """
-        tensors, _, _ = self._arguments(self.call.args, self.call.kwargs)
+        tensors, _, _ = flat_arguments(self._model, self.call.args, self.call.kwargs)
         for tensor in [tensors[i] for i in self._shapes]:
             keys = [
                 (reader, id(tensor))
@@ -152,7 +155,7 @@ class _Halves(Inner):
 
     def __call__(self, *args, **kwargs):
         """The outputs of the nested model."""
-        inputs, given, options = self._arguments(args, kwargs)
+        inputs, given, options = flat_arguments(self._model, args, kwargs)
         if self._shapes:
             masks = [
                 mask_of(inputs[i], shape) if given[i] is None else given[i]

@@ -3,10 +3,11 @@
 from typing import NamedTuple
 
 from tiedbert import _keras
+from tiedbert.errors import InputError
 from tiedbert.graph import Graph
 from tiedbert.surgery.edit import describe
-from tiedbert.surgery.mask_order import settled
-from tiedbert.surgery.masks_received import masks_received
+from tiedbert.surgery.mask_order import check_in_both_modes, settled
+from tiedbert.surgery.masks_received import Received, masks_received
 from tiedbert.surgery.nested import Inner
 
 
@@ -56,48 +57,68 @@ def cut_points(model) -> list:
         hidden Dense (?, 4) float32 2
         sum Add (?, 4) float32 1
     """
-    graph = settled(Graph(model))
-    received = masks_received(graph)
-    inputs = [
-        _point(graph, received, _keras.maker(tensor).name, "Input", tensor)
-        for tensor in graph.input_tensors
-    ]
     own = {id(call.layer) for call in Graph(model).calls}
-    return inputs + list(_points_of_calls(graph, received, own))
+    inputs = Graph(model).input_tensors
+    return list(_points(model, own, inputs))
 
 
-def _points_of_calls(graph, received, own, path="", beside=0):
+def _points(model, own, inputs=(), path="", beside=0):
     """The points of a model at `path`; `beside` tensors cross around it.
 
-    `own`: the ids of the layers of the model itself, not put in by the way it is read.
+    Args:
+        model: a functional model.
+        own: the ids of the layers that the user's model has, not put in by the way it
+            is read.
+        inputs: those of its inputs that are points.
+        path: where it lies.
+        beside: how many tensors cross around it; InputError: why none can.
     """
-    calls = [
-        call
-        for call in graph.calls
-        if id(call.layer) in own and not _keras.side_effect(call.layer)
-    ]
-    for call in calls:
-        kind = type(call.layer).__name__
-        for name, tensor in zip(graph.names_of(call), call.outputs, strict=True):
-            yield _point(graph, received, path + name, kind, tensor, beside)
-        if _keras.has_graph(call.layer):
-            around = beside + len(_context(graph, received, call.outputs))
-            inner = settled(Graph(Inner(call, received).model))
-            its_own = {id(c.layer) for c in Graph(call.layer).calls}
-            yield from _points_of_calls(
-                inner,
-                masks_received(inner),
-                its_own,
-                f"{path}{graph.call_name(call)}/",
-                around,
-            )
+    try:
+        graph = settled(Graph(model, path))
+        received = masks_received(graph)
+    except InputError as error:  # masks that depend on `training`
+        graph, received, beside = Graph(model, path), Received(), error
+    for tensor in inputs:
+        name = _keras.maker(tensor).name
+        yield _point(graph, received, name, "Input", tensor, beside)
+    for call in graph.calls:
+        if id(call.layer) in own and not _keras.side_effect(call.layer):
+            yield from _points_of_call(graph, received, call, beside)
 
 
-def _point(graph, received, at, kind, tensor, beside=0) -> Point:
-    described = describe(tensor)
+def _points_of_call(graph, received, call, beside):
+    kind = type(call.layer).__name__
+    for name, tensor in zip(graph.names_of(call), call.outputs, strict=True):
+        yield _point(graph, received, name, kind, tensor, beside)
+    if not _keras.has_graph(call.layer):
+        return
+    try:
+        around = _added(beside, len(_context(graph, received, call.outputs)))
+    except InputError as error:
+        around = error
+    inside = Inner(call, received).model
+    own = {id(c.layer) for c in Graph(call.layer).calls}
+    path = f"{graph.path}{graph.call_name(call)}/"
+    yield from _points(inside, own, path=path, beside=around)
+
+
+def _point(graph, received, name, kind, tensor, beside) -> Point:
+    at, described = graph.path + name, describe(tensor)
     if not _is_used(graph, tensor):
         return Point(at, kind, described, None, "no output depends on it")
-    return Point(at, kind, described, beside + _crossing(graph, received, tensor))
+    try:
+        if graph.tensors_at(name)[0] is not tensor:
+            raise InputError("another layer has this very name")
+        crossing = _added(beside, _crossing(graph, received, tensor))
+    except InputError as error:
+        return Point(at, kind, described, None, str(error))
+    return Point(at, kind, described, crossing)
+
+
+def _added(beside, crossing) -> int:
+    if isinstance(beside, InputError):
+        raise beside
+    return beside + crossing
 
 
 def _is_used(graph, tensor) -> bool:
@@ -108,14 +129,14 @@ def _is_used(graph, tensor) -> bool:
 def _crossing(graph, received, tensor) -> int:
     """How many tensors cross a cut at `tensor`: those of `Cut`, but only counted."""
     behind = _receivers(graph, [tensor])
-    masks = _masks(received, behind, [tensor], always=True)
+    masks = _masks(graph, received, behind, [tensor], always=True)
     return len({id(tensor)} | masks | _context(graph, received, [tensor]))
 
 
 def _context(graph, received, cut) -> set:
     """What stands for the tensors that cross beside those of `cut`, masks included."""
     context = graph.context(cut)
-    masks = _masks(received, _receivers(graph, cut), context)
+    masks = _masks(graph, received, _receivers(graph, cut), context)
     return {id(tensor) for tensor in context} | masks
 
 
@@ -124,14 +145,16 @@ def _receivers(graph, cut) -> list:
     return [*(id(call) for call in graph.downstream(cut)), None]
 
 
-def _masks(received, receivers, tensors, always=False) -> set:
+def _masks(graph, received, receivers, tensors, always=False) -> set:
     """What stands for the masks of `tensors` that one of `receivers` receives.
 
     A mask is a tensor of the graph in Keras 3, unless only a running model shows it.
     """
     masks = set()
     for tensor in tensors:
-        arrives = any((reader, id(tensor)) in received for reader in receivers)
+        keys = {(reader, id(tensor)) for reader in receivers}
+        check_in_both_modes(graph, received, tensor, keys)
+        arrives = any(key in received for key in keys)
         mask = _keras.symbolic_mask(tensor)
         if arrives or (always and mask is not None):
             known = _keras.is_symbolic(mask)
