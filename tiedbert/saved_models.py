@@ -12,7 +12,7 @@ from tiedbert.bert import (
     save_google_checkpoint,
     save_safetensors,
 )
-from tiedbert.bert.checkpoints import has_pooler
+from tiedbert.bert.checkpoints import stores_pooler
 from tiedbert.bert.models import read_config
 from tiedbert.errors import InputError, NewHeadWarning
 from tiedbert.runs import MODEL, read_run, write_json
@@ -35,7 +35,7 @@ class SavedModel:
             **options: of :func:`tiedbert.bert.build_bert`.
         """
         checkpoint = None if random_init else self.checkpoint
-        with_pool = checkpoint is not None and has_pooler(checkpoint)
+        with_pool = checkpoint is not None and stores_pooler(checkpoint)
         return build_bert(self.config, checkpoint, with_pool=with_pool, **options)
 
 

@@ -103,7 +103,7 @@ def load_google_checkpoint(
         warn_of_new_head(checkpoint_path, _load(transformer, layers, checkpoint_path))
 
 
-def has_pooler(checkpoint_path) -> bool:
+def stores_pooler(checkpoint_path) -> bool:
     """Whether a checkpoint has BERT's pooler; InputError when there is none there."""
     return "bert/pooler/dense/kernel" in _stored_shapes(checkpoint_path)
 
