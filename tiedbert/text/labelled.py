@@ -35,7 +35,7 @@ def read_labelled(path, errors="strict"):
 
     A label is the name of one class of a text. Tables of another task are refused: a
     second text in a row, further labels or weights (by the names of the columns), and
-    labels that are measurements, a tag a token, or several classes at once.
+    labels that are measurements, one tag for each token, or several classes at once.
 
     Args:
         path: the file.
@@ -48,7 +48,8 @@ def read_labelled(path, errors="strict"):
         InputError: with the file and, where it has one, the line.
 
     Warns:
-        UserWarning: other columns, by name: they are not read.
+        UserWarning: other columns, by name: they are not read; and labels that share a
+            part between commas or the like, which may be several classes each.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -58,6 +59,19 @@ def read_labelled(path, errors="strict"):
     (['said "go"'], ['good'])
     """
     path = Path(path)
+    limit = csv.field_size_limit(_LONGEST_FIELD)  # of the whole process
+    try:
+        texts, labels = _read(path, errors)
+    finally:
+        csv.field_size_limit(limit)
+    if not texts:
+        raise InputError(f"{path}: expected rows of label and text, found none")
+    check_task(path, texts, labels)
+    return texts, labels
+
+
+def _read(path, errors) -> tuple:
+    """The texts and the labels of a table."""
     rows = _rows(path, errors)
     number, header = next(rows, (1, []))
     where = _columns(header, f"{path}, line {number}")
@@ -66,9 +80,6 @@ def read_labelled(path, errors="strict"):
         label, text = _fields(row, where, len(header), f"{path}, line {number}")
         labels.append(label)
         texts.append(text)
-    if not texts:
-        raise InputError(f"{path}: expected rows of label and text, found none")
-    check_task(path, texts, labels)
     return texts, labels
 
 
@@ -86,7 +97,7 @@ def label_names(labels):
     if wrong:
         raise InputError(
             f"labels: expected the names of classes, received {wrong[0]!r}: to predict "
-            "numbers is another task, which is not there"
+            "numbers is another task, which tiedbert does not do"
         )
     return sorted(names)
 
@@ -112,8 +123,8 @@ def check_same_labels(labels_of):
     """Check that files for one task have one set of labels.
 
     Args:
-        labels_of: a dict from the name of a file to its labels; the first is the
-            measure of the others.
+        labels_of: a dict from the name of a file to its labels; the others are
+            compared with the first.
 
     Raises:
         InputError: with two files and the labels that only one of them has.
@@ -240,7 +251,7 @@ def _rows(path, errors):
     reader = csv.reader(lines, **dialect)
     while True:
         try:
-            row = _next_row(reader)
+            row = next(reader, None)
         except csv.Error as error:
             raise InputError(
                 f"{path}, line {reader.line_num}: expected a row of a table, found "
@@ -250,15 +261,6 @@ def _rows(path, errors):
             return
         if any(field.strip() for field in row):
             yield reader.line_num, row
-
-
-def _next_row(reader):
-    """A row, or None; a text may be longer than `csv` allows, by a limit for all."""
-    limit = csv.field_size_limit(_LONGEST_FIELD)
-    try:
-        return next(reader, None)
-    finally:
-        csv.field_size_limit(limit)
 
 
 def _columns(header, place):
@@ -275,7 +277,7 @@ def _columns(header, place):
         warnings.warn(
             f"{place}: columns that are not read: {_quoted(others)}",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     return [names.index(column) for column in COLUMNS]
 
