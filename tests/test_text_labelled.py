@@ -65,6 +65,16 @@ def test_columns_that_are_not_read_are_named(name, content, columns, tmp_path):
         ("ner_tags", "further labels"),
         ("weight", "a weight"),
         ("sample_weight", "a weight"),
+        ("class_weight", "a weight"),
+        ("tags", "further labels"),
+        ("soft_label", "further labels"),
+        ("label_1", "further labels"),
+        ("label_a", "further labels"),
+        ("choice1", "a second text"),
+        ("ending0", "a second text"),
+        ("hypo", "a second text"),
+        ("text_a", "a second text"),
+        ("options", "a second text"),
     ],
 )
 def test_columns_of_another_task_are_refused(column, what, tmp_path):
@@ -80,7 +90,8 @@ def test_columns_of_another_task_are_refused(column, what, tmp_path):
         ([("3", "a"), ("4.2", "b")], "numbers with a fraction"),
         ([("-1e-3", "a"), ("2", "b")], "numbers with a fraction"),
         ([("0,5", "a"), ("1,0", "b")], "numbers with a fraction"),
-        ([("0", "a"), ("nan", "b")], "numbers with a fraction"),
+        ([("0.5", "a"), ("N/A", "b")], r"numbers with a fraction as labels \('0.5'\)"),
+        ([("0.5", "a"), ("nan", "b")], r"numbers with a fraction as labels \('0.5'\)"),
         ([("[0, 1]", "a b"), ("[1, 1]", "b c")], r"a list as a label \('\[0, 1\]'\)"),
         ([('["x"]', "a")], "a list as a label"),
         ([("O B-PER", "to Ann"), ("O", "go")], r"a tag for each token \('O B-PER'\)"),
@@ -90,6 +101,11 @@ def test_columns_of_another_task_are_refused(column, what, tmp_path):
         ([("DT,NN", "the cat"), ("NN", "cat")], "a tag for each token"),
         ([("a", "x"), ("b", "y"), ("a, b", "z z z")], "several classes as a label"),
         ([("a", "x"), ("b", "y"), ("b|a", "z z z")], r"several classes .*'b\|a'"),
+        (
+            [("a,b", "x"), ("b,c", "y"), ("a,c", "z")],
+            "several classes as a label .'a,b'",
+        ),
+        ([("甲、乙", "x"), ("乙", "y"), ("甲", "z")], "several classes as a label"),
     ],
 )
 def test_labels_of_another_task_are_refused(rows, what, tmp_path):
@@ -109,13 +125,24 @@ def test_labels_of_another_task_are_refused(rows, what, tmp_path):
         ["New York, NY", "Boston, MA"],
         ["0.5 stars", "1"],
         ["O", "B"],
+        ["nan", "0"],
+        ["inf", "-1"],
+        ["food, drink", "travel"],
     ],
 )
-def test_names_of_classes_may_be_much(labels, tmp_path):
+def test_names_of_classes_may_be_numbers_and_phrases(labels, tmp_path):
     texts = ["not one word", "two are not here"]
     rows = zip(labels, texts, strict=True)
     path = written(tmp_path, "label\ttext\n" + "".join(f"{x}\t{y}\n" for x, y in rows))
     assert read_labelled(path) == (texts, labels)
+
+
+def test_labels_that_share_a_part_are_read_with_a_warning(tmp_path):
+    rows = "Los Angeles, CA\tx\nSan Diego, CA\ty\n"
+    path = written(tmp_path, f"label\ttext\n{rows}")
+    with pytest.warns(UserWarning, match="'Los A.*' and 'San D.*' share 'CA': each"):
+        labels = read_labelled(path)[1]
+    assert labels == ["Los Angeles, CA", "San Diego, CA"]
 
 
 @pytest.mark.parametrize("name", ["a.tsv", "a.csv"])
@@ -125,6 +152,11 @@ def test_a_text_may_be_longer_than_csv_allows(name, tmp_path):
     separator = "\t" if name == "a.tsv" else ","
     path = written(tmp_path, f"label{separator}text\npos{separator}{long}\n", name)
     assert read_labelled(path) == ([long], ["pos"])
+    assert csv.field_size_limit() == limit
+    with path.open("a") as file:
+        file.write("a row without a text")
+    with pytest.raises(InputError, match="expected a text, found none"):
+        read_labelled(path)
     assert csv.field_size_limit() == limit
 
 

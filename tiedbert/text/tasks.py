@@ -1,18 +1,27 @@
 """Whether a labelled table is of texts with one class each, or of another task."""
 
+import math
 import re
+import warnings
+from collections import defaultdict
 
 from tiedbert.errors import InputError
 
 # Columns that say that a row has more than one text and one class.
+_ONE_OF_SEVERAL = r"[ _-]?([a-h]|\d+|one|two|first|second|pair)"
 _SECOND_TEXT = re.compile(
-    r"(text|sentence|sent|question|query|passage|document|doc|sequence|seq)"
-    r"[ _-]?(b|2|two|pair|second)|"
-    r"(second|other)[ _-]?(text|sentence)|"
-    r"hypothesis|premise|pair|question|query|passage|context|answer|response|reference"
+    r"(text|sentence|sent|question|query|passage|document|doc|sequence|seq|choice|"
+    rf"ending|option|answer|response|candidate){_ONE_OF_SEVERAL}|"
+    r"(first|second|other)[ _-]?(text|sentence)|"
+    r"hypo(thesis)?|premise|pair|question|query|passage|context|response|"
+    r"reference|(choice|ending|option|candidate|answer)s?"
 )
-_MORE_LABELS = re.compile(r"labels|label[ _-]?(b|2|two|second)|(ner|pos)[ _-]?tags?")
-_WEIGHT = re.compile(r"((sample|example)[ _-]?)?weights?")
+_MORE_LABELS = re.compile(
+    rf"labels|tags|(label|class|target|tag){_ONE_OF_SEVERAL}|"
+    r"(soft|hard|gold|silver|coarse|fine|other|second|multi|token)[ _-]?labels?|"
+    r"(ner|pos|bio|chunk|slot|token)[ _-]?tags?"
+)
+_WEIGHT = re.compile(r"((sample|example|instance|class|label|row|loss)[ _-]?)?weights?")
 _OTHER_TASKS = {
     "a second text": _SECOND_TEXT,
     "further labels": _MORE_LABELS,
@@ -22,7 +31,7 @@ _OTHER_TASKS = {
 _TAG = re.compile(r"O|[BIESLUM]([-_].+)?")
 _LIST = re.compile(r"\[.*\]|\{.*\}|\(.*,.*\)")
 _BETWEEN_TAGS = re.compile(r"[\s,]+")
-_BETWEEN_CLASSES = re.compile(r"[,;|]")
+_BETWEEN_CLASSES = re.compile("[,;|，；、]")
 
 
 def check_columns(place, names):
@@ -49,6 +58,10 @@ def check_task(path, texts, labels):
         path: the file, for the message.
         texts: a list of `str`.
         labels: as many `str`.
+
+    Warns:
+        UserWarning: labels share a part, as those of several classes do; so do the
+            names of two towns of one state.
     """
     names = set(labels)
     what = (
@@ -60,24 +73,24 @@ def check_task(path, texts, labels):
     if what:
         raise InputError(
             f"{path}: expected the name of one class a text, found {what}: that is "
-            "another task, which is not there"
+            "another task, which tiedbert does not do"
         )
+    _warn_of_shared_parts(path, names)
 
 
 def _measurements(names):
-    """Whole numbers may be names, 1.0 for 1 too; of those with a fraction none is."""
-    values = {name: _number(name) for name in names}
-    if None in values.values():
-        return None
-    parts = sorted(name for name, value in values.items() if value % 1 != 0)
-    return f"numbers with a fraction as labels ({parts[0]!r})" if parts else None
+    """A number with a fraction names no class; a whole one may, as 1 or as 1.0."""
+    found = sorted(filter(_has_fraction, names))
+    return f"numbers with a fraction as labels ({found[0]!r})" if found else None
 
 
-def _number(name):
+def _has_fraction(name) -> bool:
+    """Whether it is such a number; a word like "nan" is none."""
     try:
-        return float(name.replace(",", ".")) if name.count(",") < 2 else None
+        value = float(name.replace(",", "."))
     except ValueError:
-        return None
+        return False
+    return math.isfinite(value) and value % 1 != 0
 
 
 def _lists(names):
@@ -86,7 +99,7 @@ def _lists(names):
 
 
 def _tags(texts, labels):
-    """A tag a token: of the usual scheme, or as many as the text has words or signs."""
+    """Tags of the usual scheme, or as many as the text has words or characters."""
     parts = [_BETWEEN_TAGS.split(label) for label in labels]
     longest = max(parts, key=len)
     if len(longest) < 2:
@@ -101,9 +114,37 @@ def _tags(texts, labels):
 
 
 def _several_classes(names):
-    """Labels that are made of others, as those of several classes a text are."""
+    """A label of several parts, each of which is in another label too."""
+    users = _users_of_parts(names)
     for name in sorted(names):
-        parts = {part.strip() for part in _BETWEEN_CLASSES.split(name)}
-        if len(parts) > 1 and parts <= names:
+        parts = _parts(name)
+        if len(parts) > 1 and all(len(users[part]) > 1 for part in parts):
             return f"several classes as a label ({name!r:.60})"
     return None
+
+
+def _warn_of_shared_parts(path, names):
+    for part, users in sorted(_users_of_parts(names).items()):
+        if len(users) > 1:
+            one, two, *_ = sorted(users)
+            warnings.warn(
+                f"{path}: the labels {one!r:.60} and {two!r:.60} share {part!r:.60}: "
+                "each was read as the name of one class",
+                UserWarning,
+                stacklevel=4,
+            )
+            return
+
+
+def _users_of_parts(names) -> dict:
+    """Each part -> the labels that have it."""
+    users = defaultdict(list)
+    for name in names:
+        for part in _parts(name):
+            users[part].append(name)
+    return users
+
+
+def _parts(name) -> set:
+    """What stands between commas and the like."""
+    return {part.strip() for part in _BETWEEN_CLASSES.split(name)} - {""}
