@@ -469,8 +469,10 @@ def test_position_ids_and_hierarchies_have_their_ends(tmp_path, options, most):
     bert = build_bert(config, custom_position_ids=True, **options)
     ids = np.full_like(TOKENS, most - 1)
     assert np.isfinite(bert([*BATCH, ids])).all()
-    with pytest.raises(tf.errors.InvalidArgumentError, match=f"{most} positions"):
-        bert([*BATCH, ids + 1])
+    message = f"position ids from 0 to {most - 1} expected, found"
+    for wrong in (ids + 1, np.where(SEGMENTS, ids, -1)):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            bert([*BATCH, wrong])
 
 
 def test_a_file_keeps_the_check(short, tmp_path):

@@ -70,11 +70,12 @@ class CheckedPositionEmbedding(PositionEmbedding):
 
     def _checked_ids(self, ids):
         ids = tf.cast(ids, tf.int32)
-        last = tf.reduce_max(ids)
+        first, last = tf.reduce_min(ids), tf.reduce_max(ids)
         return _asserted(
             ids,
-            last < self._positions,
-            ["position id", last, f"of {self._positions} positions, from 0 on"],
+            (first >= 0) & (last < self._positions),
+            [f"position ids from 0 to {self._positions - 1} expected, found", first]
+            + ["to", last],
         )
 
 
