@@ -74,12 +74,22 @@ def test_all_norms_of_a_kind_have_it_and_bert4keras_own_where_none_is_said(
         ("bert", 1e-7, 1e-7),
         ("nezha", None, 1e-12),
         ("nezha", 1e-5, 1e-5),
+        ("nezha", 1e-7, 1e-7),
+        ("roformer", None, 1e-12),
+        ("roformer", 1e-7, 1e-7),
     ],
 )
 def test_the_norm_of_the_head_has_it_too(tmp_path, kind, said, expected):
     config = write_config(tmp_path, layer_norm_eps=said)
     model = masked_lm(build_bert(config, model=kind))
     assert model.get_layer("MLM-Norm").epsilon == expected
+
+
+def test_a_saved_encoder_still_tells_the_head_its_epsilon(tmp_path):
+    bert = build_bert(write_config(tmp_path, layer_norm_eps=1e-7), model="roformer")
+    bert.save(tmp_path / "model.keras")
+    for copy in (keras.models.load_model(tmp_path / "model.keras"), clone(bert)):
+        assert masked_lm(copy).get_layer("MLM-Norm").epsilon == 1e-7
 
 
 def test_a_folder_with_another_epsilon_builds_the_model_it_was_written_of(tmp_path):

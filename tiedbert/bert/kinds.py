@@ -13,7 +13,12 @@ from bert4keras.layers import (
 from tensorflow import keras
 
 from tiedbert.bert.electra import Electra, ElectraGenerator
-from tiedbert.bert.layers import CheckedPositionEmbedding, FirstToken, PaddedEmbedding
+from tiedbert.bert.layers import (
+    CheckedPositionEmbedding,
+    ConfiguredNormalization,
+    FirstToken,
+    PaddedEmbedding,
+)
 from tiedbert.errors import InputError
 
 _T5 = {
@@ -118,7 +123,7 @@ class _Cured:
     def apply(self, inputs=None, layer=None, arguments=None, **kwargs):
         """bert4keras' way to make and call every layer, with ours among them."""
         if layer is LayerNormalization and self._layer_norm_eps is not None:
-            kwargs["epsilon"] = self._layer_norm_eps
+            layer, kwargs["epsilon"] = ConfiguredNormalization, self._layer_norm_eps
         elif layer is PositionEmbedding:
             layer = CheckedPositionEmbedding
         elif layer is Embedding and kwargs.get("mask_zero") and self._pad_token_id:

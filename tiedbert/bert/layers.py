@@ -1,7 +1,7 @@
 """bert4keras' layers, where a BERT needs more of them."""
 
 import tensorflow as tf
-from bert4keras.layers import Embedding, PositionEmbedding
+from bert4keras.layers import Embedding, LayerNormalization, PositionEmbedding
 from tensorflow import keras
 
 from tiedbert.errors import InputError
@@ -77,6 +77,11 @@ class CheckedPositionEmbedding(PositionEmbedding):
             [f"position ids from 0 to {self._positions - 1} expected, found", first]
             + ["to", last],
         )
+
+
+@keras.utils.register_keras_serializable("tiedbert")
+class ConfiguredNormalization(LayerNormalization):
+    """A norm whose epsilon the configuration says, so that a later head has it too."""
 
 
 def _asserted(tensor, condition, message):

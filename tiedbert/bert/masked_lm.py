@@ -6,6 +6,7 @@ from tensorflow import keras
 from tiedbert.bert.early_gather import last_block_at
 from tiedbert.bert.encoders import check_encoder
 from tiedbert.bert.kinds import feed_forward_of, initializer_of
+from tiedbert.bert.layers import ConfiguredNormalization
 from tiedbert.errors import InputError
 from tiedbert.layers import EmbeddingDense, GatherPositions, TiedCrossEntropy
 
@@ -124,13 +125,10 @@ def _transformed(bert, table, hidden):
 def _epsilon(bert) -> float:
     """The epsilon of the norm in the head: that of all norms, if one was said.
 
-    bert4keras has 1e-12 there whatever the blocks have, and so has Google. The kinds
-    without a table of positions have Keras' own in their norms where none was said.
+    Otherwise bert4keras has 1e-12 there, as Google has, whatever the blocks have.
     """
-    epsilon = bert.get_layer("Embedding-Norm").epsilon
-    has_positions = any(layer.name == "Embedding-Position" for layer in bert.layers)
-    was_said = has_positions or epsilon != keras.backend.epsilon()
-    return epsilon if was_said else 1e-12
+    norm = bert.get_layer("Embedding-Norm")
+    return norm.epsilon if isinstance(norm, ConfiguredNormalization) else 1e-12
 
 
 def _mapped(bert, table, hidden):
