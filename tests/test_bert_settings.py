@@ -168,6 +168,17 @@ def test_padding_is_told_in_the_numbers_of_the_whole_vocabulary(tmp_path):
         build_bert(write_config(tmp_path), pad_token_id=5, keep_tokens=kept)
 
 
+@pytest.mark.parametrize("said", [{}, {"pad_token_id": None}, {"pad_token_id": 0}])
+def test_padding_that_is_not_said_is_token_0_of_the_whole_vocabulary(tmp_path, said):
+    config = write_config(tmp_path)
+    config.write_text(json.dumps({**CONFIG, **said}))
+    model = build_bert(config, keep_tokens=[5, 0, 6])
+    mask = model.get_layer("Embedding-Token").compute_mask(tf.constant([[2, 0, 1, 2]]))
+    assert mask.numpy().tolist() == [[True, True, False, True]]
+    with pytest.raises(InputError, match="pad_token_id 0 is none of the 2 tokens"):
+        build_bert(config, keep_tokens=[5, 6])
+
+
 def test_a_table_of_another_padding_is_tied_to_its_head(tmp_path):
     model = masked_lm(build_bert(write_config(tmp_path, pad_token_id=4)))
     (tie,) = check_tied(clone(model))

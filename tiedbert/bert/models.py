@@ -44,7 +44,8 @@ def build_bert(
         **bert4keras_options: settings over those of the configuration: bert4keras'
             options, ``initializer_range``, ``layer_norm_eps`` (of every norm; not said,
             it is bert4keras' own, for BERT the 1e-12 of Google and Hugging Face) and
-            ``pad_token_id`` (of the whole vocabulary; not said, it is 0).
+            ``pad_token_id`` (of the whole vocabulary, and one of ``keep_tokens``; 0
+            where it is not said).
 
     Returns:
         A functional `keras.Model`; for BERT ``[token_ids, segment_ids]``

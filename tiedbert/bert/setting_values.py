@@ -46,7 +46,7 @@ def values_checked(path, said) -> dict:
     for name in _ACTIVATIONS:
         if name in said:
             said[name] = _activation(path, name, said[name])
-    if "pad_token_id" in said:
+    if "pad_token_id" in said or "keep_tokens" in said:
         said["pad_token_id"] = _padding(path, said)
     return said
 
@@ -100,7 +100,7 @@ def _activation(path, name, value):
 
 def _padding(path, said) -> int:
     """The id that stands for padding, among the tokens that are kept."""
-    pad, kept = said["pad_token_id"], said.get("keep_tokens")
+    pad, kept = said.get("pad_token_id", 0), said.get("keep_tokens")
     tokens = range(said["vocab_size"]) if kept is None else list(kept)
     if pad not in tokens:
         raise InputError(
