@@ -342,6 +342,14 @@ def test_an_option_of_another_name_is_over_the_same_setting(tmp_path):
     assert bert.get_layer("Embedding-Dropout").rate == 0.3
 
 
+@pytest.mark.parametrize("name", ["hidden_act", slow("vocab_size")])
+def test_null_is_not_said(tmp_path, name):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({**CONFIG, name: None}))
+    with pytest.raises(InputError, match=f"it lacks {name}$"):
+        build_bert(path)
+
+
 def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps(CONFIG), encoding="utf-8-sig")

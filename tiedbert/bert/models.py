@@ -74,8 +74,10 @@ def build_bert(
         (None, None, 8)
     """
     config = read_config(config_path)
-    model = _said(config_path, config, "model", model, "bert").lower()
-    application = _said(config_path, config, "application", application, "encoder")
+    model = _file_or_argument(config_path, config, "model", model, "bert").lower()
+    application = _file_or_argument(
+        config_path, config, "application", application, "encoder"
+    )
     transformer_class = kind(model)
     application = _application(application.lower(), model)
     settings = settings_of(model, application, config_path, config, bert4keras_options)
@@ -144,7 +146,8 @@ def read_config(config_path) -> dict:
         raise InputError(
             f"{config_path} is not a JSON file: {error}{lfs_hint(config_path)}"
         ) from None
-    missing = _REQUIRED - set(config if isinstance(config, dict) else ())
+    said = config if isinstance(config, dict) else {}
+    missing = {name for name in _REQUIRED if said.get(name) is None}
     if missing:
         raise InputError(
             f"{config_path}: expected a BERT configuration, a JSON object; it lacks "
@@ -153,7 +156,7 @@ def read_config(config_path) -> dict:
     return config
 
 
-def _said(path, config, name, given, default) -> str:
+def _file_or_argument(path, config, name, given, default) -> str:
     """A value that the configuration may say, and an argument; not two of them."""
     said = config.pop(name, None)
     for value in (said, given):
