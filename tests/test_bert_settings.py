@@ -382,6 +382,21 @@ def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path):
         ("bert", {"compound_tokens": [([1, 2], [1, -1])]}, "sum that is not 0"),
         ("bert", {"compound_tokens": [([1, 2], [1])]}, "as many weights as ids"),
         ("bert", {"sequence_length": 33}, "texts of 33 tokens, but .* 32 positions"),
+        (
+            "bert",
+            {"sequence_length": 33, "hierarchical_position": False},
+            "texts of 33 tokens, but the model has 32 positions$",
+        ),
+        (
+            "bert",
+            {"sequence_length": 33, "custom_position_ids": False},
+            "texts of 33 tokens, but the model has 32 positions$",
+        ),
+        (
+            "bert",
+            {"sequence_length": 1025, "hierarchical_position": True},
+            "texts of 1025 tokens, but the model has 1024 positions$",
+        ),
     ],
 )
 def test_options_are_checked(tmp_path, kind, options, message):

@@ -70,11 +70,12 @@ def _check_heads(path, said):
         )
 
 
-def check_length(path, said):
+def check_sequence_length(path, said):
     """InputError when a length that is fixed is more than the positions."""
     length, positions = said.get("sequence_length"), said.get("max_position", 512)
-    is_longer = length and length > positions
-    if is_longer and not {"hierarchical_position", "custom_position_ids"} & set(said):
+    if said.get("hierarchical_position"):
+        positions **= 2
+    if length and length > positions and not said.get("custom_position_ids"):
         raise InputError(
             f"{path}: sequence_length: texts of {length} tokens, but the model has "
             f"{positions} positions"

@@ -8,7 +8,7 @@ computes is obeyed or refused, and one that nobody here knows is warned of.
 import difflib
 import warnings
 
-from tiedbert.bert.setting_values import check_length, values_checked
+from tiedbert.bert.setting_values import check_sequence_length, values_checked
 from tiedbert.errors import InputError
 
 # Other names of a setting, and bert4keras' own.
@@ -138,7 +138,7 @@ def settings_of(kind, application, path, config, options) -> dict:
     obeyed = {name: value for name, value in said.items() if name in taken}
     checked = values_checked(path, obeyed)
     if "max_position" in taken:
-        check_length(path, checked)
+        check_sequence_length(path, checked)
     return checked
 
 
