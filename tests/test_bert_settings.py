@@ -375,7 +375,9 @@ def test_a_byte_order_mark_is_no_part_of_the_json(tmp_path):
         ("bert", {"keep_tokens": ["a"]}, r"keep_tokens: .* received \['a'\]"),
         ("bert", {"keep_tokens": "ab"}, "keep_tokens: expected a list .* 'ab'"),
         ("bert", {"keep_tokens": []}, "keep_tokens: expected a list of token ids"),
-        ("bert", {"keep_tokens": [0, -2]}, "keep_tokens: .*0 or more, received -2"),
+        ("bert", {"keep_tokens": [0, -2]}, "keep_tokens: .*30 tokens.* received -2"),
+        ("bert", {"keep_tokens": [0, 30]}, "the 30 tokens in the vocab.* received 30"),
+        ("bert", {"compound_tokens": [[30]]}, "the 30 tokens in the .* received 30"),
         ("bert", {"compound_tokens": 3}, "compound_tokens: expected a list of lists"),
         ("bert", {"compound_tokens": [[]]}, "compound_tokens: expected a list of tok"),
         ("bert", {"compound_tokens": [[-1]]}, "compound_tokens: .* received -1"),
@@ -419,8 +421,9 @@ def test_options_are_checked(tmp_path, kind, options, message):
 def test_tokens_beyond_the_checkpoint_are_named(tmp_path, options, message, more):
     config, checkpoint = write_config(tmp_path), tmp_path / "bert_model.ckpt"
     save_google_checkpoint(build_bert(config), checkpoint)
+    larger = write_config(tmp_path, vocab_size=31)
     with pytest.raises(InputError, match=message):
-        build_bert(config, checkpoint, **options, **more)
+        build_bert(larger, checkpoint, **options, **more)
 
 
 @pytest.mark.parametrize(

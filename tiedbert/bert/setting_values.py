@@ -34,14 +34,17 @@ def values_checked(path, said) -> dict:
         said: dict, settings of bert4keras' names.
     """
     for name, least in _COUNTS.items():
-        _check_number(path, said, name, numbers.Integral, lambda x, y=least: x >= y)
+        _check_number(path, said, name, f">= {least}", lambda x, y=least: x >= y)
     for name in _RATES:
-        _check_number(path, said, name, numbers.Real, lambda x: 0 <= x < 1)
-    _check_number(path, said, "layer_norm_eps", numbers.Real, lambda x: x > 0)
-    _check_number(path, said, "initializer_range", numbers.Real, lambda x: x >= 0)
+        _check_number(path, said, name, ">= 0 and < 1", lambda x: 0 <= x < 1)
+    _check_number(path, said, "layer_norm_eps", "> 0", lambda x: x > 0)
+    _check_number(path, said, "initializer_range", ">= 0", lambda x: x >= 0)
     _check_heads(path, said)
     said["compound_tokens"] = tokens_checked(
-        said.get("keep_tokens"), said.get("compound_tokens")
+        said.get("keep_tokens"),
+        said.get("compound_tokens"),
+        said["vocab_size"],
+        f"the vocabulary of {path}",
     )
     for name in _ACTIVATIONS:
         if name in said:
