@@ -54,13 +54,14 @@ def values_checked(path, said) -> dict:
     return said
 
 
-def _check_number(path, said, name, kind, is_right):
+def _check_number(path, said, name, bounds, is_right):
     value = said.get(name)
     if value is None:
         return
+    kind = numbers.Integral if name in _COUNTS else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kind) or not is_right(value):
-        what = "a whole number" if kind is numbers.Integral else "a number"
-        raise InputError(f"{path}: {name}: expected {what} in range, found {value!r}")
+        what = "a whole number" if name in _COUNTS else "a number"
+        raise InputError(f"{path}: {name}: expected {what} {bounds}, found {value!r}")
 
 
 def _check_heads(path, said):
