@@ -93,7 +93,7 @@ class DeepTruncatedNormal(keras.initializers.Initializer):
 
 
 class _Cured:
-    """Gives a bert4keras class its initializer, and heed to settings that it drops.
+    """Gives a bert4keras class its initializer, and obeys settings that it drops.
 
     Args:
         initializer_range: standard deviation of the first weights.

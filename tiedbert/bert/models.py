@@ -39,8 +39,8 @@ def build_bert(
             or ``ignore_invalid_weights`` is among the options.
         model: the kind, a key of :data:`tiedbert.bert.kinds.KINDS`; None for the
             ``model`` of the configuration, or ``"bert"`` where it says none.
-        application: ``"encoder"``, ``"lm"`` or ``"unilm"``; None as for `model`, in the
-            end ``"encoder"``.
+        application: ``"encoder"``, ``"lm"`` or ``"unilm"``; None for the
+            ``application`` of the configuration, or ``"encoder"`` where it says none.
         **bert4keras_options: settings over those of the configuration: bert4keras'
             options, ``initializer_range``, ``layer_norm_eps`` (of every norm; not said,
             it is bert4keras' own, for BERT the 1e-12 of Google and Hugging Face) and
@@ -60,7 +60,7 @@ def build_bert(
             its positions.
 
     Warns:
-        UserWarning: the configuration has settings that nobody here knows.
+        UserWarning: the configuration has settings that tiedbert does not know.
 
     Example:
         >>> import json, tempfile, os

@@ -27,7 +27,7 @@ _ACTIVATIONS = (
 
 
 def values_checked(path, said) -> dict:
-    """The settings with what they mean here; InputError for values that mean none.
+    """The settings in the form that is built from; InputError for a wrong value.
 
     Args:
         path: where they come from, for messages.

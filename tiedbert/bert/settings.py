@@ -2,7 +2,7 @@
 
 Google, Hugging Face and bert4keras write the same settings, some under names of their
 own. bert4keras drops what it does not know; here a setting that changes what a model
-computes is obeyed or refused, and one that nobody here knows is warned of.
+computes is obeyed or refused, and one that tiedbert does not know is warned of.
 """
 
 import difflib
@@ -62,7 +62,7 @@ _OF_KIND = {
 _NOT_OF_KIND = {"roformer_v2": {"initializer_range"}}  # it has a rule of its own
 # What no file can hold.
 _OBJECTS = {"layers", "attention_caches", "additional_input_layers", "layer_norm_cond"}
-# What files of kinds that have no use for it have all the same.
+# What files say even of kinds that do not use it.
 _OF_ANY_FILE = {"max_position", "segment_vocab_size", "initializer_range"}
 
 # The kinds that Hugging Face has, under its names; T5's halves go with it.
@@ -78,8 +78,8 @@ _MODEL_TYPES = {
     "mt5": ("mt5.1.1",),
 }
 
-# What changes no number that a model gives: notes, tokens of a tokenizer, settings of
-# a head, of generation, of the memory a computation takes.
+# What changes no number that a model gives: notes, ids of special tokens, settings of
+# a head, of generation, of the memory that a computation takes.
 _WITHOUT_EFFECT = {
     *("architectures", "transformers_version", "auto_map", "dtype", "torch_dtype"),
     *("torchscript", "use_bfloat16", "tf_legacy_loss", "gradient_checkpointing"),
@@ -154,7 +154,7 @@ def _said(path, config, options) -> dict:
 
 
 def _demands(kind, application) -> dict:
-    """The settings that one value alone is right for, or none: name -> those values."""
+    """Settings whose values are fixed for a kind: name -> the values allowed."""
     is_t5, is_v2 = "t5" in kind, kind == "roformer_v2"
     looks_back = is_t5 or kind.startswith("gpt") or application == "lm"
     groups = (1,) if kind.startswith("albert") else ()
@@ -215,10 +215,10 @@ def _check_type(kind, path, said):
         return
     kinds = _MODEL_TYPES.get(model_type, ()) if isinstance(model_type, str) else ()
     if kind.removesuffix("_encoder").removesuffix("_decoder") not in kinds:
-        mend = f"build it with model={kinds[0]!r}" if kinds else "no kind here is that"
+        mend = f"build it with model={kinds[0]!r}" if kinds else "tiedbert lacks it"
         raise InputError(
-            f"{path}: model_type is {model_type!r}, and this was to be a {kind!r} "
-            f"model: {mend} (the option model_type overrules the file)"
+            f"{path}: model_type is {model_type!r}, the model to build is a {kind!r}: "
+            f"{mend} (the option model_type overrules the file)"
         )
     if said.get("hidden_act") == "leaky_relu":
         raise InputError(
@@ -232,8 +232,8 @@ def _check_allowed(kind, path, name, value, allowed):
         return
     expected = " or ".join(map(repr, allowed)) or "none"
     raise InputError(
-        f"{path}: {name} is {value!r}: a {kind!r} model here has {expected} (where "
-        f"the setting does not matter to you, the option {name} overrules the file)"
+        f"{path}: {name} is {value!r}: a {kind!r} model of tiedbert has {expected} "
+        f"(if this does not matter to you, the option {name} overrules the file)"
     )
 
 
@@ -245,8 +245,8 @@ def _warn_of_others(kind, path, names):
     ]
     if unknown:
         warnings.warn(
-            f"{path}: {', '.join(unknown)}: no setting of a {kind!r} model here, "
-            "without effect on it",
+            f"{path}: {', '.join(unknown)}: no setting of a {kind!r} model of "
+            "tiedbert: ignored",
             UserWarning,
             stacklevel=4,
         )

@@ -8,7 +8,7 @@ from tiedbert.layers import EmbeddingDense
 
 # Where Google's run_classifier.py keeps the layer on top of BERT.
 CLASSIFIER = {"Classifier": ["output_weights", "output_bias"]}
-# bert4keras has this layer, but nobody a name for it.
+# bert4keras has this layer, but no file format has a name for it.
 _UNNAMED = {"Output-Mapping": ["cls/predictions/output_mapping/kernel"]}
 # What a checkpoint must have a place for, or another kind's names were asked for.
 _BODY = re.compile(r"Embedding-Token$|(\w+-)?Transformer-")
