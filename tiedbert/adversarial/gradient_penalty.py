@@ -45,7 +45,7 @@ class GradientPenalty(Method):
     def train(self, step) -> Trained:
         """One training step."""
         check_means(step.training, "GradientPenalty")
-        told = []
+        penalties = []
 
         def loss():
             with tf.GradientTape() as tape:
@@ -54,10 +54,11 @@ class GradientPenalty(Method):
                 value = step.loss(done)
                 scaled = _keras.scale_loss(step.training.optimizer, value)
             step.clean = value
-            told.append(self._penalty(step, done, tape.gradient(scaled, done.points)))
-            return value + tf.cast(self.weight / 2.0 * told[0], value.dtype)
+            gradients = tape.gradient(scaled, done.points)
+            penalties.append(self._penalty(step, done, gradients))
+            return value + tf.cast(self.weight / 2.0 * penalties[0], value.dtype)
 
-        return Trained(step.learn(loss).loss, told[0])
+        return Trained(step.learn(loss).loss, penalties[0])
 
     def _penalty(self, step, done, gradients):
         counted = rows_counted(step.training, done.outputs, step.batch.y)

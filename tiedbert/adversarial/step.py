@@ -103,7 +103,7 @@ class Step:
         floats = [tensor for tensor in self.crossing if tensor.dtype.is_floating]
         self._passed = floats + self._front_losses
         self._passed_gradients = self._weight_gradients = None
-        self._learned, self._judged = [], None
+        self._learned, self._last_outputs = [], None
         self._points = self.positions = self._tape = None
         self._called, self._statistics, self._again = set(), [], False
 
@@ -174,7 +174,7 @@ class Step:
 
     def loss(self, done):
         """The supervised loss of a pass, with the penalties of `add_loss`."""
-        batch, self._judged = self.batch, done.outputs
+        batch, self._last_outputs = self.batch, done.outputs
         first = self.outputs is None
         if first:
             self.outputs = done.outputs
@@ -247,18 +247,18 @@ class Step:
                 wanted.
             watch: those of them that are there already.
         """
-        told = []
+        losses = []
 
         def scaled():
-            told.append(function())
-            return _keras.scale_loss(self.training.optimizer, share * told[0])
+            losses.append(function())
+            return _keras.scale_loss(self.training.optimizer, share * losses[0])
 
         gradient = self.learn_scaled(scaled, points, watch)
-        return Learned(told[0], gradient)
+        return Learned(losses[0], gradient)
 
     def learn_scaled(self, function, points=list, watch=()) -> list:
         """The same for a loss that has its share and its scale; the gradients."""
-        self._judged = None
+        self._last_outputs = None
         with tf.GradientTape() as tape:
             tape.watch([*self._passed, *watch])
             self._tape = tape
@@ -269,7 +269,7 @@ class Step:
         at_rows = at_points[:1] if watch else at_points
         learned = self._is_learned(loss, passed, at_rows)
         self._learned.append(learned)
-        passed, weights = _if(learned, passed), _if(learned, weights)
+        passed, weights = _zero_unless(learned, passed), _zero_unless(learned, weights)
         self._passed_gradients = _sum(self._passed_gradients, passed)
         self._weight_gradients = _sum(self._weight_gradients, weights)
         return at_points
@@ -287,7 +287,7 @@ class Step:
         )
         # Where no pass is learned from, zero times what is no number may be left.
         if self._learned and not self._skipped_by_optimizer:
-            through_front = _if(tf.reduce_any(self._learned), through_front)
+            through_front = _zero_unless(tf.reduce_any(self._learned), through_front)
         if self._again:
             for variable, value in self._statistics:
                 variable.assign(value)
@@ -312,8 +312,8 @@ class Step:
         checks = [finite(g) for g in passed[:width] + at_points if g is not None]
         checks += [_all_finite(g) for g in passed[width:] if g is not None]
         ok = functools.reduce(tf.logical_and, checks, tf.fill([self._rows], True))
-        told = tf.reduce_all(tf.math.is_finite(loss)) | ~tf.reduce_all(ok)
-        ok = tf.cond(told, lambda: ok, self._judged_finite)
+        culprit_known = tf.reduce_all(tf.math.is_finite(loss)) | ~tf.reduce_all(ok)
+        ok = tf.cond(culprit_known, lambda: ok, self._last_outputs_finite)
         self.failed = tf.maximum(self.failed, tf.cast(~ok, tf.float32))
         # A replica may have no rows: nothing is wrong with them.
         return tf.constant(True) if self._skipped_by_optimizer else tf.reduce_all(ok)
@@ -329,20 +329,20 @@ class Step:
         ok = tf.reduce_all([_all_finite(g) for g in given])
         failed = tf.fill([self._rows], tf.cast(~ok, tf.float32))
         self.failed = tf.maximum(self.failed, failed)
-        return _if(ok, gradients)
+        return _zero_unless(ok, gradients)
 
     @property
     def _rows(self):
         return tf.shape(self.crossing[0])[0]
 
-    def _judged_finite(self):
+    def _last_outputs_finite(self):
         """Which examples of a pass with a loss that is not finite have finite outputs.
 
         Bool ``[batch]``: none where all have, and it cannot be told.
         """
-        judged = [x for x in tf.nest.flatten(self._judged) if x is not None]
+        outputs = [x for x in tf.nest.flatten(self._last_outputs) if x is not None]
         ok = tf.fill([self._rows], True)
-        for output in judged:
+        for output in outputs:
             here = finite(output) if output.shape.rank else tf.fill([1], False)
             # An output may have other rows than the batch.
             fits = tf.equal(tf.size(here), self._rows)
@@ -406,7 +406,7 @@ def _all_finite(gradient):
     return tf.math.is_finite(tf.reduce_sum(values))[None]
 
 
-def _if(ok, gradients) -> list:
+def _zero_unless(ok, gradients) -> list:
     """Gradients where `ok`, bool scalar, else zeros in their places."""
     given = [g for g in gradients if g is not None]
     left = iter(tf.cond(ok, lambda: given, lambda: [_zeros(g) for g in given]))
