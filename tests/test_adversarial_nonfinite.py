@@ -8,7 +8,7 @@ from adversarial_problems import FROM_LOGITS, methods, set_policy
 from tensorflow import keras
 from variants import others_slow, slow
 
-from tiedbert.adversarial import FGM, AdversarialTraining, RandomNoise
+from tiedbert.adversarial import FGM, SMART, AdversarialTraining, RandomNoise
 
 layers = keras.layers
 
@@ -112,6 +112,17 @@ def test_a_moving_average_stays_a_number(method):
     assert_unmoved(here, before)
 
 
+@pytest.mark.parametrize("slices", [1, slow(3)])
+def test_an_average_of_the_weights_stays_finite(slices):
+    """SMART's, which takes the moving averages of the model over."""
+    average = layers.BatchNormalization()
+    here = model(average)
+    average.moving_variance.assign(tf.ones(3))  # a scrambled one may be below 0
+    _, training = fitted(here, SMART(0.5, proximal=1.0), EMPTY, slices=slices)
+    for weight in [*here.get_weights(), *training.average.get_weights()]:
+        assert np.isfinite(weight).all()
+
+
 class Root(layers.Layer):
     """Adds nothing, by a weight of 0 whose root has an infinite slope there."""
 
@@ -141,3 +152,20 @@ def test_a_weight_without_a_derivative_stops_the_step(name, where):
     assert logs["nonfinite_gradients"] == 3.0
     assert np.isfinite(logs["loss"])
     assert_unmoved(here, before)
+
+
+@pytest.mark.parametrize("name", others_slow(["FGM-0", "FreeAT-6"], METHODS))
+def test_a_finite_moving_average_stays_where_nothing_is_learned(name):
+    """It is before the cut, and all that it sees is finite."""
+    root, average = Root(), layers.BatchNormalization()
+    here = model(root, front=[average])
+    average.moving_variance.assign(tf.ones(3))  # a scrambled one may be below 0
+    root.scale.assign(0.0)
+    before = here.get_weights()
+    logs, training = fitted(here, METHODS[name], FULL)
+    assert logs["nonfinite_gradients"] == 3.0
+    assert_unmoved(here, before)
+    root.scale.assign(1.0)
+    unmoved = average.moving_mean.numpy()
+    training.fit(FULL, LABELS, verbose=0)
+    assert (average.moving_mean.numpy() != unmoved).all()

@@ -14,8 +14,8 @@ class Moved(NamedTuple):
 
     Attributes:
         delta: list of float32 tensors, one per point.
-        failed: float32 ``[batch]``, 1.0 for an example of which a gradient was infinite
-            or no number: it is not perturbed.
+        failed: float32 ``[batch]``, 1.0 for an example of which a gradient was not
+            finite: it is not perturbed.
     """
 
     delta: list

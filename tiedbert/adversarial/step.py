@@ -96,6 +96,7 @@ class Step:
 
     def begin(self):
         """Run the front with the weights as they are."""
+        self._before = _values(self.training.statistics)
         self._front_tape = tf.GradientTape()
         with self._front_tape:
             # Gradients come back through these.
@@ -168,8 +169,7 @@ class Step:
             self._again = True
         else:
             self._called.add(i)
-            kept = [(v, tf.convert_to_tensor(v)) for v in part.statistics]
-            self._statistics += kept
+            self._statistics += _values(part.statistics)
         return called
 
     def loss(self, done):
@@ -281,17 +281,24 @@ class Step:
             yield
 
     def gradients(self) -> list:
-        """Those gathered, one per trainable variable; None where there is none."""
+        """Those gathered, one per trainable variable; None where there is none.
+
+        The statistics of the step are settled here: of several passes those of the
+        first, and those of before the step where the weights learn nothing from it.
+        """
+        learned = tf.reduce_any(self._learned)
         through_front = _pull_back(
             self._front_tape, self._passed, self._passed_gradients, self.weights
         )
-        # Where no pass is learned from, zero times what is no number may be left.
-        if self._learned and not self._skipped_by_optimizer:
-            through_front = _zero_unless(tf.reduce_any(self._learned), through_front)
+        # Where no pass is learned from, zero times a value that is not finite is left.
+        if not self._skipped_by_optimizer:
+            through_front = _zero_unless(learned, through_front)
         if self._again:
             for variable, value in self._statistics:
                 variable.assign(value)
-        return self._finite(_sum(self._weight_gradients, through_front))
+        total, ok = self._finite(_sum(self._weight_gradients, through_front))
+        _keep_finite(self._before, learned & ok)
+        return total
 
     def update(self):
         """Apply the gradients that were gathered, and begin anew with those weights."""
@@ -318,18 +325,19 @@ class Step:
         # A replica may have no rows: nothing is wrong with them.
         return tf.constant(True) if self._skipped_by_optimizer else tf.reduce_all(ok)
 
-    def _finite(self, gradients) -> list:
+    def _finite(self, gradients) -> tuple:
         """The gradients of a step, or zeros of all where one of them is not finite.
 
-        As where a weight, or the part before the cut, has no derivative.
+        As where a weight, or the part before the cut, has no derivative. And whether
+        all are finite, or the optimizer judges that by itself.
         """
         given = [g for g in gradients if g is not None]
         if self._skipped_by_optimizer or not given:
-            return gradients
+            return gradients, True
         ok = tf.reduce_all([_all_finite(g) for g in given])
         failed = tf.fill([self._rows], tf.cast(~ok, tf.float32))
         self.failed = tf.maximum(self.failed, failed)
-        return _zero_unless(ok, gradients)
+        return _zero_unless(ok, gradients), ok
 
     @property
     def _rows(self):
@@ -382,6 +390,22 @@ def _unless_of_rows(weights):
         of_rows = tf.equal(tf.size(weights), tf.shape(weights)[0])
         return tf.where(of_rows, tf.ones_like(weights), weights)
     return None if weights.shape[1:].num_elements() == 1 else weights
+
+
+def _values(variables) -> list:
+    """Pairs of a variable and its value now."""
+    return [(variable, tf.convert_to_tensor(variable)) for variable in variables]
+
+
+def _keep_finite(statistics, learned):
+    """Give back their earlier values to statistics that are not finite now.
+
+    To all of them unless `learned`, bool scalar.
+    """
+    for variable, before in statistics:
+        now = tf.convert_to_tensor(variable)
+        ok = learned & tf.reduce_all(tf.math.is_finite(now))
+        variable.assign(tf.where(ok, now, before))
 
 
 def _draw_seed():

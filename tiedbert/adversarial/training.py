@@ -50,9 +50,12 @@ class AdversarialTraining(keras.Model):
     (the loss, or the divergence, at the perturbation), ``delta_norm`` (mean norm of
     the perturbation of an example, in the method's norm and unit; 0 also where the loss
     does not depend on the point) and
-    ``nonfinite_gradients`` (how many examples had a gradient, or a loss, that was
-    infinite or no number: they are left unperturbed, and neither a weight nor a moving
-    average learns from a pass with one; all of a batch where it cannot be told which).
+    ``nonfinite_gradients`` (how many examples had a gradient or a loss that was not
+    finite; the whole batch where it cannot be told which example it was). Such an
+    example is not perturbed, and no weight learns from a pass in which it is. Where no
+    weight learns from any pass of a step, its moving averages stay as they were. A
+    `LossScaleOptimizer` leaves such a step out by itself; then only a moving average
+    that is not finite is put back.
 
     Raises:
         InputError: no such cut point, or not one of float activations; a model with a
@@ -186,16 +189,10 @@ class AdversarialTraining(keras.Model):
                 "fit: the model was compiled with a loss, and there is no y"
             )
         names = []
-        statistics = [(v, tf.convert_to_tensor(v)) for v in self.statistics]
 
         def gradients_of(batch):
             step = Step(self, batch)
-            trained = self.method.train(step)
-            if not isinstance(trained, Trained):
-                raise InputError(
-                    f"{type(self.method).__name__}.train: expected a tiedbert."
-                    f"adversarial.Trained, received {trained!r}"
-                )
+            trained = _checked(self.method.train(step), self.method)
             gradients = step.gradients()
             names[:] = self._count(step, trained)
             return gradients
@@ -205,10 +202,6 @@ class AdversarialTraining(keras.Model):
         else:
             weights = self.trainable_variables
             self.apply(gradients_in_slices(gradients_of, batch, self._slices, weights))
-        for variable, before in statistics:
-            now = tf.convert_to_tensor(variable)
-            ok = tf.reduce_all(tf.math.is_finite(now))
-            variable.assign(tf.where(ok, now, before))
         return self._results(names)
 
     def test_step(self, data):
@@ -363,6 +356,16 @@ def _check_model(model):
                 "which adversarial training would ignore: wrap a plain functional "
                 "model with the same layers, keras.Model(model.inputs, model.outputs)"
             )
+
+
+def _checked(trained, method):
+    """What ``method.train`` gave; InputError when it is something else."""
+    if not isinstance(trained, Trained):
+        raise InputError(
+            f"{type(method).__name__}.train: expected a tiedbert.adversarial.Trained, "
+            f"received {trained!r}"
+        )
+    return trained
 
 
 def _replays(method, asked):
