@@ -404,3 +404,74 @@ def test_a_batch_without_a_label_is_not_apart():
     labels = tf.fill([4], -100)
     found = divergence_between(compiled("a", loss=IGNORING), P, Q, labels=labels)
     assert float(found) == 0.0
+
+
+@pytest.mark.parametrize("hidden_by", ["labels", "mask"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+    "measure",
+    [KL(), KL(symmetric=True), KL(False), KL(binary=True), KL(False, binary=True)]
+    + [SquaredError()],
+    ids=repr,
+)
+def test_hidden_outputs_that_are_not_finite_have_the_gradient_0(
+    measure, bad, hidden_by
+):
+    """And the others keep theirs."""
+    model = compiled("a", loss=IGNORING)
+    left = np.array([[True, False, True]])
+    pair = DRAW.uniform(0.1, 0.9, size=(2, 1, 3, 5)).astype("float32")
+
+    def value_and_gradients(*outputs):
+        outputs = [tf.Variable(x) for x in outputs]
+        with tf.GradientTape() as tape:
+            p, q = map(tf.convert_to_tensor, outputs)
+            if hidden_by == "mask":
+                q._keras_mask = tf.constant(left)
+            labels = tf.constant(np.where(left, 0, -100))
+            value = divergence_between(
+                model,
+                *(p, q),
+                given=measure,
+                labels=labels if hidden_by == "labels" else None,
+            )
+        return [value, *tape.gradient(value, outputs)]
+
+    expected = value_and_gradients(*pair)
+    assert expected[1].numpy()[left].any()
+    for side in 0, 1:
+        broken = pair.copy()
+        broken[side][~left] = bad
+        for found, wanted in zip(value_and_gradients(*broken), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_hidden_logits_that_are_not_finite_have_the_gradient_0(kind):
+    """The logits behind an output are compared in its place."""
+    p, q = DRAW.normal(size=(2, 2, 5)).astype("float32")
+    q[1] = np.nan
+    model, activation = compiled("a", loss=IGNORING), getattr(tf.nn, kind)
+
+    @tf.function
+    def gradient(q):
+        with tf.GradientTape() as tape:
+            tape.watch(q)
+            value = divergence_between(
+                model,
+                *(activation(p), activation(q)),
+                given=KL(from_logits=False, binary=kind == "sigmoid"),
+                labels=tf.constant([0, -100]),
+            )
+        return value, tape.gradient(value, q)
+
+    value, found = gradient(tf.constant(q))
+    alone, expected = p[:1], q[:1]
+    if kind == "softmax":
+        wanted = kl(softmax(alone), softmax(expected))
+        slope = softmax(expected) - softmax(alone)
+    else:
+        wanted = binary_kl(sigmoid(alone), sigmoid(expected))
+        slope = (sigmoid(expected) - sigmoid(alone)) / 5
+    np.testing.assert_allclose(value, wanted[0], rtol=1e-4)
+    np.testing.assert_allclose(found, [slope[0], 0 * slope[0]], rtol=1e-4, atol=1e-6)

@@ -180,9 +180,10 @@ def divergence_between(
         if given is None and loss is None and losses is not None:
             continue
         measure = given or measure_for(loss, symmetric)
-        apart = measure(_with_units(one), _with_units(other))
         masks = [_mask_of(one, other), labelled(loss, label)]
-        value = _mean(apart, weight, masks)
+        masks = [mask for mask in masks if mask is not None]
+        pair = [_finite_where_hidden(_with_units(x), masks) for x in (one, other)]
+        value = _mean(measure(*pair), weight, masks)
         total += value if factor is None else factor * value
     return total / tf.distribute.get_strategy().num_replicas_in_sync
 
@@ -277,6 +278,26 @@ def _with_units(output):
     return _keras.with_notes(output[:, None], notes)
 
 
+def _finite_where_hidden(output, masks):
+    """An output ``[..., units]`` with 0 for what is not finite where a mask hides it.
+
+    Hidden values have the gradient 0, and 0 times what is not finite is NaN: the mask
+    has to be before the divergence as well as behind it.
+    """
+    if not masks:
+        return output
+
+    def finite(values):
+        values = tf.convert_to_tensor(values)
+        shown = math.prod(_as_values(mask, values.shape.rank - 1) for mask in masks)
+        kept = (shown[..., None] > 0.0) | tf.math.is_finite(values)
+        return tf.where(kept, values, tf.zeros_like(values))
+
+    mask, *logits = _keras.notes_on(output)
+    logits = [x if x is None else finite(x) for x in logits]
+    return _keras.with_notes(finite(output), [mask, *logits])
+
+
 def _mask_of(p, q):
     """The Keras mask of two outputs; a constant made of one has lost it."""
     mask = _keras.running_mask(q)
@@ -290,11 +311,11 @@ def _mean(values, weights, masks):
     """
     if weights is not None:
         values *= _as_values(weights, values.shape.rank)
-    masks = [_as_values(mask, values.shape.rank) for mask in masks if mask is not None]
+    masks = [_as_values(mask, values.shape.rank) for mask in masks]
     if not masks:
         return mean(values)
     left = tf.broadcast_to(math.prod(masks), tf.shape(values))
-    # Not a product: what is no number there would count.
+    # Not a product: it would count what is not finite there.
     kept = tf.where(left > 0.0, values, tf.zeros_like(values))
     return tf.math.divide_no_nan(tf.reduce_sum(kept), tf.reduce_sum(left))
 
