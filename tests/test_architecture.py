@@ -20,7 +20,8 @@ LAYERS = [
     {"surgery"},
     {"bert", "text"},
     {"adversarial", "pretraining"},
-    {"methods", "robustness"},
+    {"methods", "robustness_checks"},
+    {"robustness"},
     {"optimization", "plots", "runs", "significance"},  # what only scripts use
     {"callbacks", "comparison", "saved_models"},
 ]

@@ -168,7 +168,7 @@ REFUSED_DATA = {
         "without labels",
     ),
     "a label too large": (slices(X, Y + 1).batch(9), "int labels from 0 to 1.*to 2"),
-    "no label": (slices(X, Y - 100).batch(9), "int labels .*leave out what has no"),
+    "no label": (slices(X, Y - 100).batch(9), "int labels .*leave out examples"),
     "half a label": (slices(X, Y / 2).batch(9), "int labels from 0 to 1"),
     "weights of tokens": (slices(X, Y, X).batch(9), r"weights \[batch\]"),
     "negative weights": (slices(X, Y, -np.ones(40)).batch(9), "weights .*>= 0"),
@@ -407,7 +407,7 @@ def test_what_no_attack_could_move_is_counted_and_told(function, attack):
     if attack == FGM():
         # The loss is clipped at 1e-7: with 16 between the logits.
         count = np.sum(80 * np.sqrt(2) * DISTANCE > -np.log(1e-7))
-        assert f" of {count} of 64 examples" in str(told[0].message)
+        assert f"could not move {count} of 64 examples" in str(told[0].message)
 
 
 @pytest.mark.parametrize(
@@ -432,6 +432,6 @@ def test_examples_with_a_gradient_that_is_no_number_are_told_too():
     model = keras.Model(x, layers.Lambda(tf.sqrt)(h))
     model.compile(loss=FROM_LOGITS)
     data = batches(np.array([[4.0, 0.0], [4.0, 1.0]], "float32"), np.zeros(2, int))
-    with pytest.warns(UserWarning, match="of 1 of 2 examples"):
+    with pytest.warns(UserWarning, match="could not move 1 of 2 examples"):
         found = curve(model, data, "hidden", FGM(), [0.5])
     assert found == [(0.5, 1.0)]

@@ -7,10 +7,10 @@ import tensorflow as tf
 
 from tiedbert import _keras
 from tiedbert.adversarial.ball import Ball
-from tiedbert.adversarial.checks import is_count
-from tiedbert.adversarial.cut_model import CutModel, OneOf
+from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.adversarial.geometry import finite
 from tiedbert.errors import InputError
+from tiedbert.robustness_checks import check, parts, radii
 
 
 def curve(model, dataset, at, method, epsilons, positions=None, restarts=1):
@@ -40,14 +40,16 @@ def curve(model, dataset, at, method, epsilons, positions=None, restarts=1):
 
     Raises:
         InputError: no such cut point, a model without a graph or a loss, no attack,
-            radii that are none, or data of another kind: arrays, examples without a
-            batch axis, no labels, labels that the model has no output for, no examples.
+            radii that are not numbers >= 0, or data of another kind: arrays, examples
+            without a batch axis, no labels, labels that the model has no output for, no
+            examples.
 
     Warns:
-        UserWarning: examples stay right whose gradient was exactly 0 (or no number)
-            where an attack began. The attack could not move them: a larger accuracy is
-            no robustness. Outputs that are probabilities without logits, saturated, are
-            the usual reason; so is a loss that is flat, as a hinge.
+        UserWarning: the attack could not move some examples, because its first
+            gradient was exactly 0 or not finite there. They count as right, so the
+            accuracy may be too high. The usual reason is a model whose outputs are
+            saturated probabilities without logits behind them, or a loss with a flat
+            part, such as a hinge.
 
     Example:
         >>> import numpy as np, tensorflow as tf
@@ -63,7 +65,7 @@ def curve(model, dataset, at, method, epsilons, positions=None, restarts=1):
         >>> curve(model, data, "hidden", FGM(), [0.0, 2.0])
         [(0.0, 1.0), (2.0, 0.5)]
     """
-    epsilons = _radii(epsilons)
+    epsilons = radii(epsilons)
     right, weights = _attacked(
         model, dataset, at, method, epsilons, positions, restarts
     )
@@ -86,21 +88,20 @@ def correct(model, dataset, at, method, epsilons, positions=None, restarts=1):
     Returns:
         bool ``[epsilons, examples]``, numpy.
     """
-    epsilons = _radii(epsilons)
+    epsilons = radii(epsilons)
     return _attacked(model, dataset, at, method, epsilons, positions, restarts)[0]
 
 
 def _attacked(model, dataset, at, method, epsilons, positions, restarts) -> tuple:
     """What is right, bool ``[epsilons, examples]``, and the weights of the examples."""
-    _check(dataset, at, method, restarts)
-    cut = CutModel(model, at, positions=positions)
-    resists, found = _resists(method, cut, _loss(model)), []
-    functions = None
+    check(dataset, at, method, restarts)
+    cut, loss = CutModel(model, at, positions=positions), _loss(model)
+    functions, found = None, []
     for batch in dataset.as_numpy_iterator():
-        inputs, labels, weights = _parts(batch, model)
+        inputs, labels, weights = parts(batch, model)
         if functions is None:
             types = _any_batch(dataset.element_spec[0], inputs)
-            functions = _functions(resists, types, labels.dtype)
+            functions = _functions(cut, loss, method, types, labels.dtype)
         done = _correct_in((inputs, labels), *functions, epsilons, restarts)
         found.append((*done, weights))
     if not found:
@@ -123,124 +124,13 @@ def _mean(right, weights):
 
 def _warn(stuck):
     warnings.warn(
-        f"robustness.curve: of {stuck.sum()} of {stuck.size} examples that stay right "
-        "the attack's gradient was exactly 0, or no number, where it began: the "
-        "attack could not move them, and they count as right all the same. That is no "
-        "robustness. Compile the model with a loss of logits (from_logits=True) and "
-        "without the softmax, or attack by RandomNoise() too",
+        f"robustness.curve: the attack could not move {stuck.sum()} of {stuck.size} "
+        "examples, because its first gradient was exactly 0 or not finite. They are "
+        "counted as right, which does not show that the model is robust. Let the model "
+        "give logits, without the softmax, and compile it with a loss of logits "
+        "(from_logits=True), or attack with RandomNoise() too",
         stacklevel=4,
     )
-
-
-# What is given.
-
-
-def _radii(epsilons) -> list:
-    try:
-        given = np.asarray(list(epsilons))
-    except (TypeError, ValueError):
-        given = np.asarray(None)
-    if given.dtype.kind not in "iuf" or given.ndim != 1 or not given.size:
-        raise InputError(
-            "robustness.curve expected epsilons: a list of one number >= 0 or more; "
-            f"received {epsilons!r}"
-        )
-    for epsilon in given:
-        if not 0 <= epsilon < np.inf:
-            raise InputError(
-                "robustness.curve expected epsilons: numbers >= 0, the radii of a "
-                f"ball; received {epsilon}"
-            )
-    return [float(epsilon) for epsilon in given]
-
-
-def _check(dataset, at, method, restarts):
-    if not hasattr(method, "attack"):
-        raise InputError(
-            f"robustness.curve expected an attack such as FGM() or PGD(), received "
-            f"{method!r}"
-        )
-    if not is_count(restarts):
-        raise InputError(f"robustness.curve expected restarts >= 1, not {restarts}")
-    if isinstance(at, OneOf):
-        raise InputError(
-            f"robustness.curve attacks every point given, received {at}: give a list"
-        )
-    if not isinstance(dataset, tf.data.Dataset):
-        raise InputError(
-            "robustness.curve expected a tf.data.Dataset of batches, received a "
-            f"{type(dataset).__name__}: of arrays make one by tf.data.Dataset."
-            "from_tensor_slices((inputs, labels)).batch(32)"
-        )
-    spec = dataset.element_spec
-    if not isinstance(spec, tuple) or len(spec) not in (2, 3):
-        raise InputError(
-            "robustness.curve expected a dataset of (inputs, labels), received one of "
-            f"{spec}: without labels there is nothing to be right about"
-        )
-
-
-def _parts(batch, model) -> tuple:
-    """Inputs, labels ``[batch]`` and weights ``[batch]`` of a batch, numpy."""
-    inputs, labels, *rest = batch
-    labels = _column(labels, "int labels [batch]")
-    classes = _classes(model)
-    whole = labels.dtype.kind in "iu" or np.all(labels == np.floor(labels))
-    if not whole or (labels < 0).any() or (labels >= classes).any():
-        raise InputError(
-            f"robustness.curve expected int labels from 0 to {classes - 1}, received "
-            f"from {labels.min()} to {labels.max()}: leave out what has no label"
-        )
-    _check_batched(inputs, model)
-    weights = np.ones(len(labels))
-    if rest:
-        weights = _column(rest[0], "sample weights [batch]")
-    fits = weights.shape == labels.shape and (weights >= 0).all()
-    if not fits or np.isinf(weights).any():
-        raise InputError(
-            "robustness.curve expected sample weights [batch], finite and >= 0, one "
-            f"for each example; received {weights.shape} for labels {labels.shape}"
-        )
-    return inputs, labels, weights
-
-
-def _column(values, what):
-    """Values ``[batch]`` of those or of ``[batch, 1]``; InputError for others."""
-    values = np.asarray(values)
-    if values.ndim == 0 and values.dtype.kind in "iuf":
-        raise InputError(
-            "robustness.curve expected batches, received examples without a batch "
-            "axis: give it dataset.batch(32)"
-        )
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    if values.ndim != 1 or values.dtype.kind not in "iufb":
-        raise InputError(
-            f"robustness.curve expected {what} and one output [batch, classes], "
-            f"received {values.dtype} {values.shape}"
-        )
-    return values
-
-
-def _classes(model) -> int:
-    outputs = _keras.functional(model).outputs
-    shape = outputs[0].shape
-    if len(outputs) != 1 or len(shape) != 2 or shape[-1] == 1:
-        raise InputError(
-            "robustness.curve expected a model with one output [batch, classes], "
-            f"received {', '.join(str(tuple(x.shape)) for x in outputs)}"
-        )
-    return np.inf if shape[-1] is None else shape[-1]
-
-
-def _check_batched(inputs, model):
-    for value, declared in zip(tf.nest.flatten(inputs), model.inputs, strict=False):
-        short = value.ndim < len(declared.shape) and declared.shape[-1] != 1
-        if short and not isinstance(inputs, dict):
-            raise InputError(
-                f"robustness.curve expected batches of {tuple(declared.shape)}, "
-                f"received {value.shape}: give it dataset.batch(32)"
-            )
 
 
 def _any_batch(spec, inputs):
@@ -254,19 +144,23 @@ def _any_batch(spec, inputs):
     return tf.nest.map_structure(any_batch, spec, inputs)
 
 
-# The attack.
+def _functions(cut, loss, method, inputs, labels) -> tuple:
+    """Which answers are right unperturbed, and :func:`_resists`, each traced once."""
 
+    def unperturbed(inputs, labels):
+        return _Batch(cut, loss, inputs, labels).right()
 
-def _functions(resists, inputs, labels) -> tuple:
-    """`resists` without and with a radius, each traced once."""
+    def perturbed(inputs, labels, epsilon):
+        return _resists(_Batch(cut, loss, inputs, labels), method, epsilon)
+
     return tuple(
         tf.function(
-            resists,
+            function,
             # One trace, however many examples are left of a batch.
             input_signature=[inputs, tf.TensorSpec([None], labels), *radius],
             autograph=False,  # it would hide the type of our errors
         )
-        for radius in ([], [tf.TensorSpec([])])
+        for function, radius in ((unperturbed, []), (perturbed, [tf.TensorSpec([])]))
     )
 
 
@@ -294,56 +188,72 @@ def _correct_in(batch, unperturbed, perturbed, epsilons, restarts) -> tuple:
     return np.stack([at_radius[epsilon] for epsilon in epsilons]), ever_stuck
 
 
-def _resists(method, cut, loss):
-    """A function of a batch and a radius: which answers are right under the attack.
+def _resists(batch, method, epsilon) -> tuple:
+    """Which answers are right under an attack of a radius, bool ``[batch]``.
 
-    And of which the gradient that the attack asked for first is 0, or no number.
-    Radius None: without one, which answers are right.
+    And for which examples the first gradient of the attack is 0, or not finite.
     """
+    points, positions, at_zero = batch.at_zero()
+    gradient = _KeepsFirst(
+        lambda delta: at_zero if delta is None else batch.gradient(delta)
+    )
+    ball = Ball(method.norm, epsilon, method.relative, points, positions)
+    right = batch.right(method.attack(gradient, ball).delta)
+    return right, _flat(gradient.first, right)
 
-    def right(inputs, labels, epsilon=None):
-        inputs = cut.shaped(inputs)
-        crossing = _keras.call(cut.front, inputs, training=False)
 
-        def call(i, tensors):
-            return _keras.call(cut.behind[i], tensors, training=False)
+class _Batch:
+    """Examples with their labels, in a model that runs in inference mode."""
 
-        def run(delta):
-            return cut.run(inputs, crossing, delta, call)
+    def __init__(self, cut, loss, inputs, labels):
+        self._cut, self._loss, self._labels = cut, loss, labels
+        self._inputs = cut.shaped(inputs)
+        self._crossing = _keras.call(cut.front, self._inputs, training=False)
 
-        if epsilon is None:
-            return _right(run(None)[0], labels)
+    def right(self, delta=None):
+        """Which answers are right at a perturbation, bool ``[batch]``."""
+        return _right(self._run(delta)[0], self._labels)
+
+    def at_zero(self) -> tuple:
+        """The tensors at the points, where they may move, the gradient of the loss."""
         # An attack that does not ask for it does not pay: the graph drops it.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch([x for x in crossing if x.dtype.is_floating])
-            outputs, points, positions = run(None)
-            value = loss(inputs, labels, outputs)
-        at_zero = tape.gradient(value, points)
-        here, first = tf.compat.v1.get_default_graph(), []
+            tape.watch([x for x in self._crossing if x.dtype.is_floating])
+            outputs, points, positions = self._run(None)
+            value = self._loss(self._inputs, self._labels, outputs)
+        return points, positions, tape.gradient(value, points)
 
-        def gradient(delta):
-            found = at_zero if delta is None else climb(delta)
-            # Within a loop of the attack it is not to be had here.
-            if not first and tf.compat.v1.get_default_graph() is here:
-                first.extend(found)
-            return found
+    def gradient(self, delta) -> list:
+        """The gradient of the loss at a perturbation."""
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(delta)
+            value = self._loss(self._inputs, self._labels, self._run(delta)[0])
+        return tape.gradient(value, delta)
 
-        def climb(delta):
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(delta)
-                value = loss(inputs, labels, run(delta)[0])
-            return tape.gradient(value, delta)
+    def _run(self, delta) -> tuple:
+        return self._cut.run(self._inputs, self._crossing, delta, self._call)
 
-        ball = Ball(method.norm, epsilon, method.relative, points, positions)
-        delta = method.attack(gradient, ball).delta
-        resisted = _right(run(delta)[0], labels)
-        return resisted, _flat(first, resisted)
+    def _call(self, i, tensors):
+        return _keras.call(self._cut.behind[i], tensors, training=False)
 
-    return right
+
+class _KeepsFirst:
+    """A function of a perturbation that keeps the first gradient it has given."""
+
+    def __init__(self, function):
+        self._function, self._graph = function, tf.compat.v1.get_default_graph()
+        self.first = []
+
+    def __call__(self, delta):
+        found = self._function(delta)
+        # Outside a loop of the attack, what was found within it is not available.
+        if not self.first and tf.compat.v1.get_default_graph() is self._graph:
+            self.first.extend(found)
+        return found
 
 
 def _flat(gradients, like):
-    """Of which examples all gradients are 0, or one is no number, bool ``[batch]``."""
+    """Of which examples all gradients are 0, or one not finite, bool ``[batch]``."""
     given = [g for g in gradients if g is not None]
     if not given:
         return tf.zeros_like(like)
@@ -355,7 +265,7 @@ def _flat(gradients, like):
 def _right(outputs, labels):
     """Where the largest output is the one of the label, bool ``[batch]``."""
     guesses = tf.argmax(outputs, axis=-1, output_type=tf.int64)
-    # An output that is no number is no answer, though argmax would name a class.
+    # Outputs that are not finite are no answer, though argmax would name a class.
     ok = tf.reduce_all(tf.math.is_finite(outputs), axis=-1)
     return ok & (guesses == tf.cast(labels, tf.int64))
 
