@@ -216,7 +216,7 @@ class _Batch:
 
     def at_zero(self) -> tuple:
         """The tensors at the points, where they may move, the gradient of the loss."""
-        # An attack that does not ask for it does not pay: the graph drops it.
+        # TensorFlow drops the gradient from the graph if the attack does not use it.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([x for x in self._crossing if x.dtype.is_floating])
             outputs, points, positions = self._run(None)

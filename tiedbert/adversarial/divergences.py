@@ -93,7 +93,7 @@ def _between_rows(symmetric):
         p, q = (_with(tf.exp(x), place, 0.0) for x in (log_p, log_q))
         itself_p, itself_q = _likeliest(log_p, p, place), _likeliest(log_q, q, place)
         ratio, itself = log_p - log_q, itself_p - itself_q
-        # What never is counts for nothing, though infinities have no difference.
+        # A class of probability 0 adds 0, though its logarithms have no difference.
         terms_p, terms_q = (tf.math.multiply_no_nan(ratio, x) for x in (p, q))
         to_q = tf.reduce_sum(terms_p, axis=-1) + tf.exp(itself_p) * itself
         to_p = -tf.reduce_sum(terms_q, axis=-1) - tf.exp(itself_q) * itself
