@@ -87,6 +87,7 @@ PARALLEL = [
     "through_projections",
     "in_a_nested_model",
     "with_a_mask_by_keyword",
+    "behind_a_nested_model",
 ]
 
 
@@ -100,6 +101,15 @@ def with_a_mask_by_keyword():
     mask = tf.equal(ids, 3) if IS_LEGACY else keras.ops.equal(ids, 3)
     outputs = [inner(h, mask=mask), layers.SimpleRNN(2, name="late")(h)]
     return keras.Model(ids, [*outputs, layers.GRU(2, name="gru")(h)])
+
+
+def behind_a_nested_model():
+    """What reads the tensor behind a nested model gets no mask, whatever is edited."""
+    ids, e = embedded()
+    x = keras.Input((5, 6), name="x")
+    inner = keras.Model(x, heads("a")(x, x), name="inner")
+    h = layers.Add(name="sum")([inner(e), e])
+    return keras.Model(ids, [heads("b")(h, h), e])
 
 
 def batch():

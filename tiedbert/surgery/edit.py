@@ -62,7 +62,7 @@ def edited(model, points, change):
     A nested model is edited once and takes the place of the old one in each call that
     the same points mean.
     """
-    return _edited(settled(Graph(model)), points, change)
+    return _edited(settled(Graph(model), points), points, change)
 
 
 def _edited(graph, points, change):
@@ -86,7 +86,8 @@ def _edited_inside(graph, inside, change) -> dict:
     for call, points in inside.values():
         alike = id(call.layer), *(p if isinstance(p, str) else id(p) for p in points)
         if alike not in models:
-            inner = _edited(settled_inside(graph, call.layer), points, change)
+            inner = settled_inside(graph, call.layer, points)
+            inner = _edited(inner, points, change)
             if id(call.layer) in stay:
                 # Two layers cannot have one name.
                 inner = renamed(inner, unique(f"{inner.name}_edited", names))

@@ -4,7 +4,7 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.explicit_mask import CopyMask
-from tiedbert.graph import Graph
+from tiedbert.graph import Graph, points_of
 from tiedbert.surgery.edit import unique
 from tiedbert.surgery.mask_order import settled, settled_inside
 from tiedbert.surgery.replay import replay
@@ -36,7 +36,7 @@ def features(model, at):
         >>> first.shape.as_list(), last.shape.as_list()
         ([5, 3], [5, 2])
     """
-    graph = settled(Graph(model))
+    graph = settled(Graph(model), points_of(at))
     tensors = _tensors(graph, at)
     tensors = tensors[0] if len(tensors) == 1 else tensors
     return keras.Model(graph.inputs, tensors, name=f"{graph.name}_features")
@@ -71,7 +71,7 @@ class _Exposed:
     def __init__(self, outer, call, points, outputs_too, names):
         self.call, self._points, self._outputs_too = call, points, outputs_too
         self.found = {}
-        graph = settled_inside(outer, call.layer)
+        graph = settled_inside(outer, call.layer, points.values())
         outputs = graph.output_tensors if outputs_too else []
         tensors = _tensors(graph, list(points.values()), outputs)
         if not _keras.LEGACY:

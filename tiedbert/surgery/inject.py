@@ -6,7 +6,7 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph, model_arguments
+from tiedbert.graph import Graph, model_arguments, points_of
 from tiedbert.surgery.edit import Changes, rebuild, unique
 from tiedbert.surgery.mask_order import settled, settled_inside
 
@@ -70,7 +70,7 @@ def inject(model, at):
         >>> bool(tf.reduce_all(outputs == model(batch)))
         True
     """
-    graph = settled(Graph(model))
+    graph = settled(Graph(model), points_of(at))
     return _injected(graph, at, f"{graph.name}_injected")[0]
 
 
@@ -87,7 +87,7 @@ def _injected(graph, at, name):
         deltas[i] = _delta_for(tensor, _keras.maker(tensor).name, names)
         changes.after[id(tensor)] = partial(_add, deltas[i])
     for call, points in inside:
-        inner_graph = settled_inside(graph, call.layer)
+        inner_graph = settled_inside(graph, call.layer, points.values())
         inner_name = unique(f"{call.layer.name}_injected", layers)
         inner, inner_deltas = _injected(inner_graph, list(points.values()), inner_name)
         passed = {}

@@ -23,12 +23,18 @@ from tiedbert.surgery.masks_received import (
 from tiedbert.surgery.replay import outputs_of, replay
 
 
-def settled(graph):
+def settled(graph, points=()):
     """The same graph, each reader with the mask that the order of the calls gave it.
 
     A call that changes the mask of a tensor gets a copy of it, and what received
     another mask than the tensor has by itself gets one with that mask. Only where the
-    order of two calls is open; elsewhere it is `graph` itself.
+    order of two calls is open, or where a call will not change the mask any more;
+    elsewhere it is `graph` itself.
+
+    Args:
+        graph: the calls of a model.
+        points: the cut points at which it is edited. A nested model with a point in it
+            takes no mask off its input any more.
 
     Returns:
         A :class:`Graph` that takes the tensors of the old one for cut points too.
@@ -36,10 +42,11 @@ def settled(graph):
     Raises:
         InputError: which masks arrive depends on `training`.
     """
-    if not may_have_masks(graph) or not _may_depend_on_order(graph):
+    edited = _layers_around(graph, points)
+    if not may_have_masks(graph) or not _may_depend_on_order(graph, edited):
         return graph
     new = {}
-    seen_by = _as_received(graph, watched(graph), new)
+    seen_by = _as_received(graph, edited, watched(graph), new)
     if not seen_by:
         return graph
     replay(graph.calls, new, recorded_masks=True, seen_by=seen_by)
@@ -50,28 +57,34 @@ def settled(graph):
     return graph.in_another_form(model, new)
 
 
-def settled_inside(graph, layer):
+def settled_inside(graph, layer, points=()):
     """The settled graph of a nested model, which calls of `graph` call."""
     path = f"{graph.path}{layer.name}/"
     inner = Graph(layer, path)
     if _keras.LEGACY or not _depends_at_any_depth(inner):
-        return settled(inner)
+        return settled(inner, points)
     received = masks_received(graph)
     entering = {}
     for call in graph.calls:
         if call.layer is layer:
             entering.update(mask_shapes(inner, call, received))
-    return settled(Graph(layer, path, entering=entering))
+    return settled(Graph(layer, path, entering=entering), points)
+
+
+def _layers_around(graph, points) -> set:
+    """ids of the nested models that have a point in them."""
+    found = [graph.inside(point) for point in points]
+    return {id(calls[0].layer) for calls, _ in filter(None, found)}
 
 
 def _depends_at_any_depth(graph) -> bool:
     nested = {id(c.layer): c.layer for c in graph.calls if _keras.has_graph(c.layer)}
-    return _may_depend_on_order(graph) or any(
+    return _may_depend_on_order(graph, set(nested)) or any(
         _depends_at_any_depth(Graph(layer)) for layer in nested.values()
     )
 
 
-def _may_depend_on_order(graph) -> bool:
+def _may_depend_on_order(graph, edited) -> bool:
     """Whether a call may change a mask that another one reads, before or after it."""
     if not any(map(_changes_masks, graph.calls)):
         return False
@@ -80,13 +93,15 @@ def _may_depend_on_order(graph) -> bool:
     for call in graph.calls:
         for tensor in call.inputs:
             readers.setdefault(source.get(id(tensor), id(tensor)), {})[id(call)] = call
+    for tensor in graph.output_tensors:
+        readers.setdefault(source.get(id(tensor), id(tensor)), {})[None] = None
     return any(
-        call is not other and (_puts_another(call) or not _in_order(graph, call, other))
+        _puts_another(call) or not _in_order(graph, call, other, edited)
         for group in readers.values()
-        if len(group) > 1
         for call in group.values()
-        if _changes_masks(call)
+        if call is not None and _changes_masks(call)
         for other in group.values()
+        if other is not call
     )
 
 
@@ -113,19 +128,27 @@ def _puts_another(call) -> bool:
     return any(mask is not _keras.symbolic_mask(t) for t, mask in given_masks(call))
 
 
-def _in_order(graph, call, other) -> bool:
-    """Whether one of two calls needs the other, so that their order is given."""
-    if call is other or id(call) in graph.needed_for(other.inputs):
+def _in_order(graph, call, reader, edited) -> bool:
+    """Whether a reader surely comes before, or after, a call that changes masks.
+
+    `reader` is None for an output of the model. Behind a nested model that is edited
+    nothing is sure.
+    """
+    if call is reader:
         return True
-    return id(other) in graph.needed_for(call.inputs)
+    if reader is not None and id(reader) in graph.needed_for(call.inputs):
+        return True
+    if id(call.layer) in edited:
+        return False
+    return reader is None or id(call) in graph.needed_for(reader.inputs)
 
 
-def _as_received(graph, run, new) -> dict:
+def _as_received(graph, edited, run, new) -> dict:
     """What gives each reader the mask that it received: `seen_by` of `replay`.
 
     A reader is the id of a call, or None for the outputs; `new` as in `replay`.
     """
-    calls = {id(call): call for call in graph.calls}
+    calls = {None: None} | {id(call): call for call in graph.calls}
     reads = {}  # id of a value -> [(reader, tensor, mask)]
     for read in run.reads:
         reads.setdefault(id(run.values[id(read[1])]), []).append(read)
@@ -133,11 +156,11 @@ def _as_received(graph, run, new) -> dict:
     for value, group in reads.items():
         changes = [c for c in run.changes if id(run.values[id(c[1])]) == value]
         changing = {id(call) for call, _, _ in changes}
-        readers = [calls[reader] for reader, _, _ in group if reader is not None]
+        readers = [calls[reader] for reader, _, _ in group]
         # What is put on a tensor must cross as such, in whatever order.
         if all(
             (mask is None or mask is run.first_mask[id(tensor)])
-            and _in_order(graph, call, reader)
+            and _in_order(graph, call, reader, edited)
             for call, tensor, mask in changes
             for reader in readers
         ):

@@ -23,7 +23,8 @@ def cut_at(model, at, path=""):
 
     `path`: where the model lies in the one of the user, for messages.
     """
-    return Cut(*_opened(settled(Graph(model, path)), at))
+    graph = Graph(model, path)
+    return Cut(*_opened(settled(graph, points_of(at)), at))
 
 
 def _opened(graph, at):
@@ -46,11 +47,9 @@ def _opened(graph, at):
         halves.append(half or _Halves(graph, call, points, received, names))
     halves += _siblings(graph, halves, received)
     new = {}
-    keys = {key for half in halves for key in half.unmasked(graph, received)}
-    seen_by = dict.fromkeys(keys, lambda tensor: DropMask()(tensor))
     instead = {id(half.call): half for half in halves}
-    replay(graph.calls, new, recorded_masks=True, seen_by=seen_by, instead=instead)
-    outputs = outputs_of(graph, new, seen_by)
+    replay(graph.calls, new, recorded_masks=True, instead=instead)
+    outputs = outputs_of(graph, new, {})
     opened = keras.Model(graph.inputs, outputs, name=graph.name)
     _keras.name_outputs(opened, graph.output_names)
     _keras.repeat_side_effects(opened, graph.side_effects, new)
@@ -136,22 +135,6 @@ class _Halves(Inner):
         """Whether another call of the nested model can be made in the same halves."""
         same = call.layer is self.call.layer
         return same and mask_shapes(self._model, call, received) == self._shapes
-
-    def unmasked(self, graph, received):
-        """What else reads a masked input of the nested model, but receives no mask.
-
-        MultiHeadAttention of Keras 3 takes the mask off its input, in a nested model
-        off the tensor outside; the front of that model gets a copy instead. Yields
-        ``(id of a call or None for an output, id of the tensor)``.
-        """
-        tensors, _, _ = flat_arguments(self._model, self.call.args, self.call.kwargs)
-        for tensor in [tensors[i] for i in self._shapes]:
-            keys = [
-                (reader, id(tensor))
-                for reader, read in graph.readers()
-                if reader != id(self.call) and any(t is tensor for t in read)
-            ]
-            yield from (key for key in keys if key not in received)
 
     def __call__(self, *args, **kwargs):
         """The outputs of the nested model."""
