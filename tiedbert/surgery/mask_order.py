@@ -6,6 +6,8 @@ reads the same tensor receives another mask before such a call than after it. A 
 the model, or an edited one, may run its calls in another order.
 """
 
+from functools import partial
+
 from tensorflow import keras
 
 from tiedbert import _keras
@@ -152,7 +154,7 @@ def _as_received(graph, edited, run, new) -> dict:
     reads = {}  # id of a value -> [(reader, tensor, mask)]
     for read in run.reads:
         reads.setdefault(id(run.values[id(read[1])]), []).append(read)
-    seen_by, unsure = {}, in_one_mode(graph, run)
+    seen_by, bare, unsure = {}, {}, in_one_mode(graph, run)
     for value, group in reads.items():
         changes = [c for c in run.changes if id(run.values[id(c[1])]) == value]
         changing = {id(call) for call, _, _ in changes}
@@ -168,7 +170,7 @@ def _as_received(graph, edited, run, new) -> dict:
         for reader, tensor, mask in group:
             if (reader, id(tensor)) in unsure:
                 raise InputError(_depends_on_training(graph, tensor))
-            seen = _with_mask(run, tensor, mask, reader in changing, new)
+            seen = _with_mask(run, tensor, mask, reader in changing, new, bare)
             if seen is not None:
                 seen_by[reader, id(tensor)] = seen
     return seen_by
@@ -201,14 +203,17 @@ def _own_name(graph, tensor) -> str:
     return graph.shown(tensor)
 
 
-def _with_mask(run, tensor, mask, changes_it, new):
+def _with_mask(run, tensor, mask, changes_it, new, bare):
     """A function of a tensor: what a call that received this mask is given, or None.
 
-    A call that changes the mask is given a tensor for itself alone.
+    A call that changes the mask is given a tensor for itself alone; all others without
+    a mask share the one of `bare`, dict, id of a tensor -> it without a mask.
     """
     first = run.first_mask[id(tensor)]
+    if mask is None and changes_it:
+        return lambda t: DropMask()(t)
     if mask is None:
-        return (lambda t: DropMask()(t)) if changes_it or first is not None else None
+        return None if first is None else partial(_without_mask, bare)
     if mask is first:
         return (lambda t: CopyMask()([t, t])) if changes_it else None
     symbols = [t for t in run.tensors if run.values[id(t)] is mask]
@@ -220,3 +225,9 @@ def _with_mask(run, tensor, mask, changes_it, new):
         )
     (symbol, *_) = symbols
     return lambda t: AttachMask()([t, new.get(id(symbol), symbol)])
+
+
+def _without_mask(bare, tensor):
+    if id(tensor) not in bare:
+        bare[id(tensor)] = tensor, DropMask()(tensor)  # the first keeps its id
+    return bare[id(tensor)][1]
