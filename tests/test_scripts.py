@@ -474,7 +474,7 @@ BAD = {
     "configuration of another model": (
         "finetune",
         {"pretrained": "other_model"},
-        "position_embedding_type is 'relative_key': a 'bert' model of tiedbert has 'absolute'",
+        "is 'relative_key': a 'bert' model of tiedbert has 'absolute'",
     ),
     "other labels in validation": (
         "finetune",
