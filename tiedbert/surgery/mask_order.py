@@ -138,11 +138,18 @@ def _in_order(graph, call, reader, edited) -> bool:
     """
     if call is reader:
         return True
+    if id(call.layer) not in edited and (reader is None or _reads(reader, call)):
+        return True  # found without a search, in most models
     if reader is not None and id(reader) in graph.needed_for(call.inputs):
         return True
     if id(call.layer) in edited:
         return False
-    return reader is None or id(call) in graph.needed_for(reader.inputs)
+    return id(call) in graph.needed_for(reader.inputs)
+
+
+def _reads(reader, call) -> bool:
+    made = {id(tensor) for tensor in call.outputs}
+    return any(id(tensor) in made for tensor in reader.inputs)
 
 
 def _as_received(graph, edited, run, new) -> dict:
