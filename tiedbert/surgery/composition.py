@@ -6,7 +6,7 @@ import tensorflow as tf
 from tiedbert import _keras
 from tiedbert.errors import InputError, reason
 from tiedbert.graph import Graph
-from tiedbert.surgery.masks_received import SIZES
+from tiedbert.surgery.masks_received import SIZES, filled
 
 
 def check_composes(model, front, rest) -> str:
@@ -52,10 +52,7 @@ def _made_up(graph, batch, size):
     """Inputs of a model: numbers, or 1 and then padding (0) where it wants integers."""
 
     def value(tensor):
-        shape = [
-            (size if i else batch) if n is None else n
-            for i, n in enumerate(tensor.shape)
-        ]
+        shape = filled(tensor.shape, batch, size)
         return _as_kind(tensor, tf.cast(_numbers(tensor, shape), tensor.dtype))
 
     return _keras.map_structure(value, graph.inputs)

@@ -9,7 +9,7 @@ from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.graph import Graph
 from tiedbert.surgery.mask_order import settled, settled_inside
-from tiedbert.surgery.replay import replay
+from tiedbert.surgery.replay import outputs_of, replay
 
 
 @dataclass
@@ -38,7 +38,7 @@ def rebuild(graph, changes, more_inputs=(), name=None):
             new[id(tensor)] = changes.after[id(tensor)](tensor)
     instead = _with_siblings(graph, changes)
     replay(graph.calls, new, instead=instead, after=changes.after)
-    outputs = _keras.map_structure(lambda t: new.get(id(t), t), graph.outputs)
+    outputs = outputs_of(graph, new)
     inputs = with_more(graph.inputs, more_inputs)
     _check_names(graph, inputs, outputs)
     model = graph.kind(inputs, outputs, name=name or graph.name)

@@ -8,6 +8,7 @@ placeholders, and is watched.
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import tensorflow as tf
 
@@ -236,10 +237,13 @@ def given_masks(call) -> list:
     return [(t, m) for t, m in pairs if _keras.is_symbolic(m) and _keras.is_symbolic(t)]
 
 
-def _run_at(graph, training, batch, size) -> Run:
-    def sizes(shape):
-        return [(size if i else batch) if n is None else n for i, n in enumerate(shape)]
+def filled(shape, batch, size) -> list:
+    """A shape with sizes for those that it leaves open."""
+    return [(size if i else batch) if n is None else n for i, n in enumerate(shape)]
 
+
+def _run_at(graph, training, batch, size) -> Run:
+    sizes = partial(filled, batch=batch, size=size)
     run, tensors = Run(training=training), graph.input_tensors
     specs = [_keras.spec(tensor, sizes(tensor.shape)) for tensor in tensors]
     masks = graph.entering.values()

@@ -49,7 +49,7 @@ def _opened(graph, at):
     new = {}
     instead = {id(half.call): half for half in halves}
     replay(graph.calls, new, recorded_masks=True, instead=instead)
-    outputs = outputs_of(graph, new, {})
+    outputs = outputs_of(graph, new)
     opened = keras.Model(graph.inputs, outputs, name=graph.name)
     _keras.name_outputs(opened, graph.output_names)
     _keras.repeat_side_effects(opened, graph.side_effects, new)
@@ -176,7 +176,7 @@ def _with_masks(graph, shapes, new):
         new[id(old[i])] = attach(inputs[i], mask)
         _keras.forget_mask(new[id(old[i])])
     replay(graph.calls, new, recorded_masks=True)
-    outputs = _keras.map_structure(lambda tensor: new[id(tensor)], graph.outputs)
+    outputs = outputs_of(graph, new)
     model = keras.Model([*inputs, *masks], outputs, name=graph.name)
     _keras.repeat_side_effects(model, graph.side_effects, new)
     return model

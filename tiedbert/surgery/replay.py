@@ -42,11 +42,12 @@ def replay(calls, new, *, recorded_masks=False, seen_by=None, instead=None, afte
                 new[id(old)] = tensor
 
 
-def outputs_of(graph, new, seen_by):
+def outputs_of(graph, new, seen_by=None):
     """The outputs of a graph after `replay`, in their structure.
 
     The key of an output in `seen_by` is (None, id of the old tensor).
     """
+    seen_by = seen_by or {}
 
     def output(tensor):
         seen = seen_by.get((None, id(tensor)))
