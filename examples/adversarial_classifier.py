@@ -27,9 +27,9 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert.adversarial import FGM, AdversarialTraining
-from tiedbert.optimization import adamw
+from tiedbert.jobs.optimization import adamw
+from tiedbert.jobs.saved_models import open_pretrained
 from tiedbert.robustness import curve
-from tiedbert.saved_models import open_pretrained
 
 BATCH, EPOCHS, RADII = 32, 3, [0.0, 0.5, 1.0, 2.0]
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -27,7 +27,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert.adversarial import ALUM, FGM, AdversarialTraining, except_tokens
-from tiedbert.optimization import adamw
+from tiedbert.jobs.optimization import adamw
 from tiedbert.text.masking import mask_tokens
 
 BATCH, PREDICTIONS, VOCABULARY = 32, 9, 4000

@@ -28,7 +28,7 @@ import tensorflow as tf
 from bert4keras.tokenizers import Tokenizer
 from tensorflow import keras
 
-from tiedbert.optimization import adamw
+from tiedbert.jobs.optimization import adamw
 from tiedbert.text.masking import mask_tokens
 
 BATCH, LENGTH, PREDICTIONS = 16, 64, 9  # 15 % of the 62 tokens between [CLS] and [SEP]

@@ -26,7 +26,7 @@ except ImportError as error:
 from tensorflow import keras
 
 from tiedbert.adversarial import FGM, AdversarialTraining, WarmUp
-from tiedbert.optimization import adamw
+from tiedbert.jobs.optimization import adamw
 
 BATCH, EPOCHS = 32, 3
 

@@ -25,7 +25,7 @@ except ImportError as error:
 from tensorflow import keras
 
 from tiedbert.adversarial import AdversarialTraining, GradientPenalty, except_tokens
-from tiedbert.optimization import adamw
+from tiedbert.jobs.optimization import adamw
 
 BATCH, EPOCHS = 32, 3
 

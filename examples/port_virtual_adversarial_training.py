@@ -25,7 +25,7 @@ import numpy as np
 from tensorflow import keras
 
 from tiedbert.adversarial import VAT, AdversarialTraining
-from tiedbert.optimization import adamw
+from tiedbert.jobs.optimization import adamw
 
 BATCH, EPOCHS, LABELLED = 32, 3, 0.01
 

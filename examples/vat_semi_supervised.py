@@ -28,8 +28,8 @@ import numpy as np
 from tensorflow import keras
 
 from tiedbert.adversarial import VAT, AdversarialTraining
-from tiedbert.optimization import adamw
-from tiedbert.saved_models import open_pretrained
+from tiedbert.jobs.optimization import adamw
+from tiedbert.jobs.saved_models import open_pretrained
 
 LABELLED, UNLABELLED = 16, 48  # in a batch
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -36,7 +36,6 @@ import sys
 import time
 from pathlib import Path
 
-from tiedbert import comparison
 from tiedbert.command import (
     non_negative_float,
     parser,
@@ -47,9 +46,10 @@ from tiedbert.command import (
     share,
 )
 from tiedbert.errors import InputError
-from tiedbert.methods import METHODS, method_of, pairs, settings_of
-from tiedbert.plots import check_matplotlib, plot_comparison
-from tiedbert.runs import check_run, open_run, read_run, write_json
+from tiedbert.jobs import comparison
+from tiedbert.jobs.method_options import METHODS, method_of, pairs, settings_of
+from tiedbert.jobs.plots import check_matplotlib, plot_comparison
+from tiedbert.jobs.runs import check_run, open_run, read_run, write_json
 from tiedbert.text import labelled
 from tiedbert.text.documents import ENCODING_ERRORS
 
@@ -106,7 +106,7 @@ def plan_of(args, names) -> dict:
     """Method as written -> its options, its cost and its epochs; checks them all."""
     from tiedbert.adversarial import AdversarialTraining, Passes
     from tiedbert.bert import build_bert, classifier
-    from tiedbert.saved_models import check_length, open_pretrained
+    from tiedbert.jobs.saved_models import check_length, open_pretrained
 
     bert = build_bert(open_pretrained(args.pretrained).config)
     check_length(bert, args.max_length)

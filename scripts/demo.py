@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from tiedbert.command import parser, run
-from tiedbert.runs import open_run
+from tiedbert.jobs.runs import open_run
 
 SCRIPTS = Path(__file__).parent
 EPSILONS = ["0", "0.5", "1", "2"]

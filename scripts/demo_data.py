@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tiedbert.command import parser, run
 from tiedbert.errors import InputError
-from tiedbert.runs import open_run
+from tiedbert.jobs.runs import open_run
 
 SPLITS = {"train": 70, "validation": 10, "test": 20}
 

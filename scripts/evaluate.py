@@ -25,9 +25,9 @@ from tiedbert.command import (
     seed,
 )
 from tiedbert.errors import InputError
-from tiedbert.methods import method_of
-from tiedbert.plots import check_matplotlib, plot_curves
-from tiedbert.runs import check_run, open_run, read_run, write_json
+from tiedbert.jobs.method_options import method_of
+from tiedbert.jobs.plots import check_matplotlib, plot_curves
+from tiedbert.jobs.runs import check_run, open_run, read_run, write_json
 from tiedbert.text import labelled
 from tiedbert.text.documents import ENCODING_ERRORS
 
@@ -92,7 +92,7 @@ def correct(run_folder, texts, labels, args):
 
     from tiedbert import robustness
     from tiedbert.adversarial import except_tokens
-    from tiedbert.saved_models import check_length, load_classifier
+    from tiedbert.jobs.saved_models import check_length, load_classifier
 
     model, names, tokenizer = load_classifier(run_folder)
     check_length(model, args.max_length)

@@ -31,8 +31,8 @@ from tiedbert.command import (
     share,
 )
 from tiedbert.errors import InputError
-from tiedbert.methods import METHODS, method_of, pairs, settings_of
-from tiedbert.runs import (
+from tiedbert.jobs.method_options import METHODS, method_of, pairs, settings_of
+from tiedbert.jobs.runs import (
     MODEL,
     check_run,
     keep_metrics,
@@ -154,7 +154,7 @@ def build(args, method, pretrained, num_labels):
     from tensorflow import keras
 
     from tiedbert.bert import classifier
-    from tiedbert.saved_models import check_length
+    from tiedbert.jobs.saved_models import check_length
 
     keras.utils.set_random_seed(args.seed)
     bert = pretrained.encoder(
@@ -194,8 +194,8 @@ def fit(model, trained, data, args, folder, save):
     """Train; `save` is called after each epoch that is the best so far."""
     from tensorflow import keras
 
-    from tiedbert.callbacks import BestEpoch, MetricsLog, StepTime, TrainingState
-    from tiedbert.optimization import adamw
+    from tiedbert.jobs.callbacks import BestEpoch, MetricsLog, StepTime, TrainingState
+    from tiedbert.jobs.optimization import adamw
 
     train, validation = data
     # FreeAT takes several steps a batch.
@@ -235,7 +235,7 @@ def main():
     names, train, validation = read_data(args)
     with quiet_import():
         import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
-    from tiedbert.saved_models import open_pretrained, save_classifier
+    from tiedbert.jobs.saved_models import open_pretrained, save_classifier
 
     method = None if args.adversary == "none" else method_of(args.adversary, written)
     args.method = settings_of(method) if method else None

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tiedbert.command import parser, positive_int, quiet_import, run
 from tiedbert.errors import InputError
-from tiedbert.runs import check_run, open_run
+from tiedbert.jobs.runs import check_run, open_run
 from tiedbert.text.documents import ENCODING_ERRORS, read_documents
 from tiedbert.text.manifest import check_sizes
 from tiedbert.text.tokenizer import Tokenizer, train_tokenizer

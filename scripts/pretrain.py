@@ -23,8 +23,8 @@ from tiedbert.command import (
     share,
 )
 from tiedbert.errors import InputError
-from tiedbert.plots import check_matplotlib, plot_losses
-from tiedbert.runs import (
+from tiedbert.jobs.plots import check_matplotlib, plot_losses
+from tiedbert.jobs.runs import (
     MODEL,
     check_run,
     keep_metrics,
@@ -115,10 +115,10 @@ def train(args, folder, tokenizer):
     """Fit the model; the model."""
     from tensorflow import keras
 
-    from tiedbert import pretraining
     from tiedbert.bert import build_bert, masked_lm
-    from tiedbert.callbacks import MetricsLog, StopAfter, TrainingState
-    from tiedbert.optimization import adamw
+    from tiedbert.jobs.callbacks import MetricsLog, StopAfter, TrainingState
+    from tiedbert.jobs.optimization import adamw
+    from tiedbert.text import masked_batches
 
     keras.utils.set_random_seed(args.seed)
     bert = build_bert(
@@ -126,7 +126,7 @@ def train(args, folder, tokenizer):
         dropout_rate=args.dropout,
         attention_dropout_rate=args.dropout,
     )
-    predictions = pretraining.predictions_per_text(args.corpus, args.mask_rate)
+    predictions = masked_batches.predictions_per_text(args.corpus, args.mask_rate)
     model = masked_lm(bert, predictions=predictions, early_gather=True, with_loss=True)
     optimizer = adamw(args.learning_rate, args.steps)
     epoch_steps = min(args.log_every, args.steps)
@@ -135,7 +135,7 @@ def train(args, folder, tokenizer):
     done = state.restore()
     keep_metrics(folder, done)
     model.fit(
-        pretraining.masked_batches(
+        masked_batches.masked_batches(
             args.corpus,
             tokenizer,
             args.batch_size,
@@ -144,7 +144,7 @@ def train(args, folder, tokenizer):
             held_out=args.held_out,
             start=done * epoch_steps,
         ),
-        validation_data=pretraining.held_out_batches(
+        validation_data=masked_batches.held_out_batches(
             args.corpus, tokenizer, args.batch_size, args.held_out, rate=args.mask_rate
         ),
         initial_epoch=done,

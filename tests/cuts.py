@@ -6,8 +6,8 @@ import numpy as np
 import tensorflow as tf
 
 from tiedbert import _keras
-from tiedbert.graph import Graph
 from tiedbert.surgery import split
+from tiedbert.surgery.graph import Graph
 
 
 def cut_points(model):

@@ -7,7 +7,7 @@ IS_LEGACY = keras.Model.__module__.startswith("tf_keras")
 NAME = "Keras 2 (tf_keras)" if IS_LEGACY else "Keras 3"
 
 # These modules need bert4keras, and so do these test files.
-LEGACY_MODULES = ("tiedbert.bert", "tiedbert.saved_models")
+LEGACY_MODULES = ("tiedbert.bert", "tiedbert.jobs.saved_models")
 LEGACY_TEST_FILES = [
     "test_bert*.py",
     "test_packaging.py",

@@ -22,7 +22,7 @@ from tiedbert.adversarial import (
     Trained,
 )
 from tiedbert.errors import InputError
-from tiedbert.methods import settings_of
+from tiedbert.jobs.method_options import settings_of
 from tiedbert.robustness import correct
 
 DATA = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")

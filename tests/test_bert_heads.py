@@ -13,9 +13,9 @@ from variants import others_slow
 from tiedbert.bert import build_bert, classifier, masked_lm
 from tiedbert.bert.early_gather import last_attention
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
 from tiedbert.layers import EmbeddingDense, check_tied
 from tiedbert.surgery import inject, insert, split
+from tiedbert.surgery.graph import Graph
 
 # bert4keras can be imported once tiedbert.bert is.
 from bert4keras.layers import FeedForward  # isort: skip

@@ -7,10 +7,16 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
-from tiedbert.callbacks import BestEpoch, MetricsLog, StepTime, StopAfter, TrainingState
 from tiedbert.errors import InputError
-from tiedbert.optimization import adamw
-from tiedbert.runs import read_metrics
+from tiedbert.jobs.callbacks import (
+    BestEpoch,
+    MetricsLog,
+    StepTime,
+    StopAfter,
+    TrainingState,
+)
+from tiedbert.jobs.optimization import adamw
+from tiedbert.jobs.runs import read_metrics
 
 X = np.linspace(-1, 1, 24, dtype=np.float32).reshape(12, 2)
 Y = X[:, :1] ** 2 - X[:, 1:]

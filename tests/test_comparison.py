@@ -5,14 +5,14 @@ import json
 import numpy as np
 import pytest
 
-from tiedbert.comparison import (
+from tiedbert.jobs.comparison import (
     accuracy_table,
     compare,
     compute_table,
     difference_table,
     result_of,
 )
-from tiedbert.significance import paired_test
+from tiedbert.jobs.significance import paired_test
 
 EPSILONS = [0.0, 1.0]
 PLAIN = {"name": "none", "passes": 1, "cost": 1.0, "epochs": 4}

@@ -8,7 +8,7 @@ from models import assert_same, batch
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.explicit_mask import (
+from tiedbert.surgery.masks.explicit import (
     AttachMask,
     DropMask,
     ReadMask,

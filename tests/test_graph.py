@@ -12,8 +12,8 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
 from tiedbert.surgery import split
+from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.points import cut_points
 
 layers = keras.layers

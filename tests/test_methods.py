@@ -11,7 +11,7 @@ from variants import slow
 from tiedbert import adversarial
 from tiedbert.adversarial import PGD, YOPO, AdversarialTraining, Method, Passes
 from tiedbert.errors import InputError
-from tiedbert.methods import METHODS, method_of, pairs, settings_of
+from tiedbert.jobs.method_options import METHODS, method_of, pairs, settings_of
 
 layers = keras.layers
 

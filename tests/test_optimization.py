@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from tiedbert.jobs.optimization import adamw
 from tiedbert.layers import EmbeddingDense
-from tiedbert.optimization import adamw
 
 layers = keras.layers
 

@@ -3,9 +3,14 @@
 import numpy as np
 import pytest
 
-from tiedbert import plots
 from tiedbert.errors import InputError
-from tiedbert.plots import check_matplotlib, plot_comparison, plot_curves, plot_losses
+from tiedbert.jobs import plots
+from tiedbert.jobs.plots import (
+    check_matplotlib,
+    plot_comparison,
+    plot_curves,
+    plot_losses,
+)
 
 METRICS = [
     {"step": 10, "loss": 3.0, "val_loss": 3.5},

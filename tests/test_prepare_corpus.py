@@ -14,7 +14,7 @@ import pytest
 from text_samples import VOCAB_SIZE, documents, tokenizer
 
 from tiedbert.errors import InputError
-from tiedbert.runs import write_json
+from tiedbert.jobs.runs import write_json
 from tiedbert.text.records import (
     corpus_dataset,
     find_damage,

@@ -10,8 +10,8 @@ from tensorflow import keras
 from text_samples import VOCAB_SIZE, documents, tokenizer
 
 from tiedbert.bert import build_bert, masked_lm
-from tiedbert.optimization import adamw
-from tiedbert.pretraining import (
+from tiedbert.jobs.optimization import adamw
+from tiedbert.text.masked_batches import (
     held_out_batches,
     masked_batches,
     predictions_per_text,

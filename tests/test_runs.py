@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tiedbert import runs
 from tiedbert.errors import InputError
-from tiedbert.runs import check_run, open_run, read_metrics, read_run, write_json
+from tiedbert.jobs import runs
+from tiedbert.jobs.runs import check_run, open_run, read_metrics, read_run, write_json
 
 OPTIONS = {"steps": 3, "overwrite": False, "resume": False}
 
@@ -202,7 +202,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
 def test_two_processes_cannot_write_one_run(tmp_path):
     """The second is refused while the first lives, and let in when it has died."""
     code = (
-        "import sys; from tiedbert.runs import open_run;"
+        "import sys; from tiedbert.jobs.runs import open_run;"
         f"open_run('job', {{'output_dir': {str(tmp_path / 'run')!r}, 'resume': True}});"
         "print('open', flush=True); sys.stdin.read()"
     )

@@ -15,8 +15,8 @@ from tiedbert.bert import (
     save_google_checkpoint,
 )
 from tiedbert.errors import InputError
-from tiedbert.runs import open_run
-from tiedbert.saved_models import (
+from tiedbert.jobs.runs import open_run
+from tiedbert.jobs.saved_models import (
     check_length,
     load_classifier,
     open_pretrained,

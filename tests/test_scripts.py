@@ -21,8 +21,8 @@ import tensorflow as tf
 from text_samples import VOCAB_SIZE, documents
 
 from tiedbert.errors import InputError
-from tiedbert.runs import read_metrics, read_run
-from tiedbert.saved_models import load_classifier
+from tiedbert.jobs.runs import read_metrics, read_run
+from tiedbert.jobs.saved_models import load_classifier
 from tiedbert.text.tokenizer import Tokenizer, train_tokenizer
 
 ROOT = Path(__file__).parents[1]

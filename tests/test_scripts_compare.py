@@ -16,7 +16,7 @@ from text_samples import VOCAB_SIZE, documents
 from tiedbert.adversarial import FGM, PGD, SMART, RDrop
 from tiedbert.bert import build_bert, masked_lm, save_google_checkpoint
 from tiedbert.errors import InputError
-from tiedbert.runs import write_json
+from tiedbert.jobs.runs import write_json
 from tiedbert.text.tokenizer import train_tokenizer
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tiedbert.errors import InputError
-from tiedbert.significance import holm, paired_test
+from tiedbert.jobs.significance import holm, paired_test
 
 
 def binomial_tail(least, n):

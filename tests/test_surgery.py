@@ -9,8 +9,8 @@ from models import MODELS, CountCalls, assert_same, batch
 from tensorflow import keras
 
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
 from tiedbert.surgery import get_outputs_of, split
+from tiedbert.surgery.graph import Graph
 
 layers = keras.layers
 

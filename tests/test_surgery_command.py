@@ -20,7 +20,7 @@ from test_surgery_picture import classifier, needs_dot
 from variants import slow
 
 from tiedbert.errors import InputError
-from tiedbert.surgery import archive
+from tiedbert.surgery import model_files
 from tiedbert.surgery.command_line import main
 
 layers = keras.layers
@@ -109,15 +109,15 @@ def test_each_output_of_a_layer_is_listed_and_can_be_cut(saved, tmp_path, capsys
 
 def test_parts_that_are_not_the_model_are_not_written(saved, tmp_path, monkeypatch):
     path = saved(models.chain())
-    monkeypatch.setattr(archive, "load", lambda *_: models.chain())
-    good = archive._loaded
+    monkeypatch.setattr(model_files, "load", lambda *_: models.chain())
+    good = model_files._loaded
 
     def another(draft, name, trust):
         part = good(draft, name, trust)
         part.set_weights([weight + 1 for weight in part.get_weights()])
         return part
 
-    monkeypatch.setattr(archive, "_loaded", another)
+    monkeypatch.setattr(model_files, "_loaded", another)
     message = refused(path, "--cut", "middle", "--output", tmp_path / "parts")
     assert "give another 'last' than the model at this cut" in message
     assert list((tmp_path / "parts").iterdir()) == []
@@ -138,7 +138,7 @@ def test_parts_of_a_model_that_draws_are_written_and_a_note_says_so(
 
 
 def test_parts_that_fail_are_not_written(saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(archive, "_loaded", lambda *_: models.residual())
+    monkeypatch.setattr(model_files, "_loaded", lambda *_: models.residual())
     message = refused(
         saved(models.chain()), "--cut", "middle", "--output", tmp_path / "parts"
     )
@@ -230,10 +230,10 @@ def test_a_killed_run_leaves_no_half_of_a_pair(when, tmp_path, monkeypatch):
         os.rename(source, target)
 
     monkeypatch.setattr(keras.models, "load_model", lambda *_, **__: None)
-    archive.save({"front": Model("old"), "rest": Model("old")}, tmp_path)
-    monkeypatch.setattr(archive.os, "replace", replace)
+    model_files.save({"front": Model("old"), "rest": Model("old")}, tmp_path)
+    monkeypatch.setattr(model_files.os, "replace", replace)
     with pytest.raises(Killed):
-        archive.save({n: Model(f"new {n}") for n in ("front", "rest")}, tmp_path)
+        model_files.save({n: Model(f"new {n}") for n in ("front", "rest")}, tmp_path)
     left = {path.name: path.read_text() for path in tmp_path.glob("*.keras")}
     old = {"front.keras": "old", "rest.keras": "old"}
     assert left == ({"front.keras": "new front"} if when == "moved" else old)
@@ -253,14 +253,14 @@ def test_parts_that_would_not_load_again_are_not_written(tmp_path, monkeypatch):
 
     monkeypatch.setattr(keras.models, "load_model", broken)
     with pytest.raises(InputError, match="cannot load the front of this cut again"):
-        archive.save({"front": models.chain()}, tmp_path / "halves")
+        model_files.save({"front": models.chain()}, tmp_path / "halves")
     assert list((tmp_path / "halves").iterdir()) == []
 
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot make --output"):
-        archive.save({}, tmp_path / "file" / "halves")
+        model_files.save({}, tmp_path / "file" / "halves")
 
 
 @needs_dot
@@ -384,7 +384,7 @@ def test_ordinary_models_need_no_trust(build, saved):
         pytest.skip("Keras 2 does not load what it has saved")
     model = build()
     model.compile("adam", "mse", metrics=["mae"])
-    loaded = archive.load(saved(model))
+    loaded = model_files.load(saved(model))
     assert_same(loaded(batch(model)), model(batch(model)))
 
 
@@ -421,7 +421,7 @@ def test_functions_that_compute_need_no_trust(saved):
     assert kinds > {"TFOpLambda", "SlicingOpLambda", "InstanceMethod", "ClassMethod"}
     path = saved(model)
     with zipfile.ZipFile(path) as file:
-        archive._check_harmless(path, json.loads(file.read("config.json")), set())
+        model_files._check_harmless(path, json.loads(file.read("config.json")), set())
 
 
 @pytest.mark.parametrize("key", ["vocabulary", "idf_weights"])
@@ -442,12 +442,12 @@ def test_a_file_cannot_read_files(kind, key, saved, tmp_path):
 def test_a_vocabulary_in_the_file_needs_no_trust(saved):
     words = keras.Input((), dtype="string")
     lookup = layers.StringLookup(vocabulary=["to", "be"])
-    assert archive.load(saved(keras.Model(words, lookup(words))))
+    assert model_files.load(saved(keras.Model(words, lookup(words))))
 
 
 def test_safe_mode_guards_what_the_search_does_not_know(saved, monkeypatch):
     path = saved(with_lambda())
-    monkeypatch.setattr(archive, "_holds_code", lambda part: False)
+    monkeypatch.setattr(model_files, "_holds_code", lambda part: False)
     assert "cannot be loaded: Requested the deserialization" in refused(path, "--list")
 
 
@@ -475,7 +475,7 @@ def test_no_module_that_a_file_names_is_imported(saved, tmp_path, monkeypatch):
         {"module": "tf_keras.src.saving.saving_lib", "config": "os.system"},
         {"module": "builtins", "config": "eval"},
         {"module": "keras.utils", "config": "get_file"},
-        {"module": "tiedbert.surgery.archive", "config": "load"},
+        {"module": "tiedbert.surgery.model_files", "config": "load"},
         {"module": "keras.utils", "class_name": "get_file", "config": {}},
         {"module": "keras.applications", "class_name": "VGG16", "config": {}},
     ],

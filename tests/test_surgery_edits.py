@@ -10,7 +10,6 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
 from tiedbert.surgery import (
     features,
     get_outputs_of,
@@ -20,6 +19,7 @@ from tiedbert.surgery import (
     replace,
     split,
 )
+from tiedbert.surgery.graph import Graph
 
 layers = keras.layers
 

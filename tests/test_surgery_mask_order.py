@@ -13,7 +13,6 @@ from tensorflow import keras
 from variants import others_slow
 
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
 from tiedbert.surgery import (
     clone,
     draw,
@@ -24,6 +23,7 @@ from tiedbert.surgery import (
     replace,
     split,
 )
+from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.points import cut_points
 
 layers = keras.layers

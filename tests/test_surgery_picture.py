@@ -16,8 +16,8 @@ from models import MODELS
 from tensorflow import keras
 
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
 from tiedbert.surgery import cut_at, draw, split
+from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.picture import STYLES, drawing_of, to_dot
 
 layers = keras.layers

@@ -26,8 +26,8 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
 from tiedbert.surgery import features, inject, insert, remove, replace, split
+from tiedbert.surgery.graph import Graph
 
 EXAMPLES = int(os.environ.get("TIEDBERT_EXAMPLES", "2"))
 

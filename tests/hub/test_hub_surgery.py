@@ -7,7 +7,7 @@ import tensorflow as tf
 from cuts import cut_at_all, cut_in_training, cut_points
 from tensorflow import keras
 
-from tiedbert.graph import Graph
+from tiedbert.surgery.graph import Graph
 
 SIZE = {
     "vocabulary_size": 30,

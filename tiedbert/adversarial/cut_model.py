@@ -15,8 +15,8 @@ from tiedbert.adversarial.positions import (
     token_ids_of,
 )
 from tiedbert.errors import InputError
-from tiedbert.graph import points_of
 from tiedbert.surgery import cut_at
+from tiedbert.surgery.graph import points_of
 from tiedbert.surgery.points import cut_points
 
 EMBEDDING = "Embedding-Norm"

@@ -5,7 +5,7 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
+from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.replay import replay
 
 # What a layer of these gives at a position depends on this position alone.

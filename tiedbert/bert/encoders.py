@@ -3,7 +3,7 @@
 from tiedbert import _keras
 from tiedbert.bert.early_gather import last_attention
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
+from tiedbert.surgery.graph import Graph
 
 # Layers of the heads that bert4keras and tiedbert put on an encoder.
 _OF_HEADS = {

@@ -8,7 +8,7 @@ from tensorflow import keras
 
 from tiedbert.bert.layers import FirstToken
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
+from tiedbert.surgery.graph import Graph
 
 _EMBEDDINGS = ("Token", "Segment", "Position", "Norm")
 # Hugging Face's names for activations, by the names of Keras' functions.

@@ -7,7 +7,6 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError, reason
-from tiedbert.graph import Graph
 from tiedbert.layers import EmbeddingDense
 from tiedbert.surgery.clone_checks import (
     check_arguments,
@@ -18,6 +17,7 @@ from tiedbert.surgery.clone_checks import (
     paired_variables,
     untied,
 )
+from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.replay import replay
 
 

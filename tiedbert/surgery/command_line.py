@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 
 from tiedbert.command import parser
-from tiedbert.surgery import archive
+from tiedbert.surgery import model_files
 from tiedbert.surgery.composition import check_composes
 from tiedbert.surgery.nested import cut_at
 from tiedbert.surgery.picture import (
@@ -60,10 +60,10 @@ def main(arguments=None):
     """Check everything that can be checked, load the model, then list, cut and draw."""
     args = options(arguments)
     if args.output:
-        archive.check_free(args.output, args.overwrite)
+        model_files.check_free(args.output, args.overwrite)
     if args.draw:
         check_can_draw(args.draw)
-    model = archive.load(args.model, args.trust, args.modules)
+    model = model_files.load(args.model, args.trust, args.modules)
     if args.list:
         print_table(
             ["cut point", "layer", "tensor", "crossing"],
@@ -93,7 +93,7 @@ def _cut(model, args):
     ]
     print_table(["crossing", "", "made by", "tensor"], rows)
     if args.output:
-        archive.save(parts, args.output, args.trust, partial(_check, model))
+        model_files.save(parts, args.output, args.trust, partial(_check, model))
         for name in parts:
             print(f"{args.output / name}.keras")
     return drawing

@@ -5,8 +5,8 @@ import tensorflow as tf
 
 from tiedbert import _keras
 from tiedbert.errors import InputError, reason
-from tiedbert.graph import Graph
-from tiedbert.surgery.masks_received import SIZES, filled
+from tiedbert.surgery.graph import Graph
+from tiedbert.surgery.masks.received import SIZES, filled
 
 
 def check_composes(model, front, rest) -> str:

@@ -5,10 +5,10 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.explicit_mask import AttachMask, DropMask, mask_of, without_mask
 from tiedbert.surgery.edit import alike, describe, unique
-from tiedbert.surgery.mask_order import check_in_both_modes
-from tiedbert.surgery.masks_received import masks_received
+from tiedbert.surgery.masks.explicit import AttachMask, DropMask, mask_of, without_mask
+from tiedbert.surgery.masks.order import check_in_both_modes
+from tiedbert.surgery.masks.received import masks_received
 from tiedbert.surgery.replay import replay
 
 

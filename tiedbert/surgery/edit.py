@@ -7,8 +7,8 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
-from tiedbert.surgery.mask_order import settled, settled_inside
+from tiedbert.surgery.graph import Graph
+from tiedbert.surgery.masks.order import settled, settled_inside
 from tiedbert.surgery.replay import outputs_of, replay
 
 

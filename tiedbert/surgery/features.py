@@ -3,10 +3,10 @@
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.explicit_mask import CopyMask
-from tiedbert.graph import Graph, points_of
 from tiedbert.surgery.edit import unique
-from tiedbert.surgery.mask_order import settled, settled_inside
+from tiedbert.surgery.graph import Graph, points_of
+from tiedbert.surgery.masks.explicit import CopyMask
+from tiedbert.surgery.masks.order import settled, settled_inside
 from tiedbert.surgery.replay import replay
 
 

@@ -6,9 +6,9 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph, model_arguments, points_of
 from tiedbert.surgery.edit import Changes, rebuild, unique
-from tiedbert.surgery.mask_order import settled, settled_inside
+from tiedbert.surgery.graph import Graph, model_arguments, points_of
+from tiedbert.surgery.masks.order import settled, settled_inside
 
 
 @keras.utils.register_keras_serializable("tiedbert")

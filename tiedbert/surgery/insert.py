@@ -6,8 +6,6 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.explicit_mask import CopyMask, DropMask, without_mask
-from tiedbert.graph import Graph, points_of
 from tiedbert.surgery.edit import (
     Changes,
     check_fits,
@@ -16,7 +14,9 @@ from tiedbert.surgery.edit import (
     edited,
     free_to_change,
 )
-from tiedbert.surgery.masks_received import has_masks
+from tiedbert.surgery.graph import Graph, points_of
+from tiedbert.surgery.masks.explicit import CopyMask, DropMask, without_mask
+from tiedbert.surgery.masks.received import has_masks
 
 
 def insert(model, at, layer, keep_mask=True):

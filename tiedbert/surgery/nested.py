@@ -5,12 +5,12 @@ import copy
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.explicit_mask import DropMask, mask_of
-from tiedbert.graph import Graph, model_arguments, points_of
 from tiedbert.surgery.cut import Cut, attach
 from tiedbert.surgery.edit import unique
-from tiedbert.surgery.mask_order import settled
-from tiedbert.surgery.masks_received import (
+from tiedbert.surgery.graph import Graph, model_arguments, points_of
+from tiedbert.surgery.masks.explicit import DropMask, mask_of
+from tiedbert.surgery.masks.order import settled
+from tiedbert.surgery.masks.received import (
     flat_arguments,
     mask_shapes,
     masks_received,

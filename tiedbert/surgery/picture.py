@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.explicit_mask import AttachMask, CopyMask, DropMask, ReadMask
-from tiedbert.graph import Graph
 from tiedbert.surgery.edit import describe
+from tiedbert.surgery.graph import Graph
+from tiedbert.surgery.masks.explicit import AttachMask, CopyMask, DropMask, ReadMask
 from tiedbert.surgery.nested import cut_at
 
 FORMATS = (".svg", ".png")

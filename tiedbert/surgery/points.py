@@ -4,10 +4,10 @@ from typing import NamedTuple
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.graph import Graph
 from tiedbert.surgery.edit import describe
-from tiedbert.surgery.mask_order import check_in_both_modes, settled
-from tiedbert.surgery.masks_received import Received, masks_received
+from tiedbert.surgery.graph import Graph
+from tiedbert.surgery.masks.order import check_in_both_modes, settled
+from tiedbert.surgery.masks.received import Received, masks_received
 from tiedbert.surgery.nested import Inner
 
 

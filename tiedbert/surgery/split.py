@@ -32,7 +32,7 @@ def split(model, at):
             several times or has several outputs (they are listed), a tensor of another
             model, cut points that depend on each other, a point that no output depends
             on, a model or layer without a graph, or masks that depend on `training`
-            (see :mod:`tiedbert.surgery.mask_order`).
+            (see :mod:`tiedbert.surgery.masks.order`).
 
     Example:
         >>> import tensorflow as tf

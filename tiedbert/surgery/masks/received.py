@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tiedbert import _keras
 from tiedbert.errors import InputError, reason
-from tiedbert.graph import Graph, model_arguments
+from tiedbert.surgery.graph import Graph, model_arguments
 
 # Sizes of the placeholders, in turn: (batch, every other size that a shape leaves
 # open). Some layers read sizes while they run, and fail where these are not known.

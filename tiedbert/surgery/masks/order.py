@@ -12,9 +12,9 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.explicit_mask import AttachMask, CopyMask, DropMask
-from tiedbert.graph import Graph
-from tiedbert.surgery.masks_received import (
+from tiedbert.surgery.graph import Graph
+from tiedbert.surgery.masks.explicit import AttachMask, CopyMask, DropMask
+from tiedbert.surgery.masks.received import (
     given_masks,
     in_one_mode,
     mask_shapes,

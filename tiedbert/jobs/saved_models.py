@@ -15,7 +15,7 @@ from tiedbert.bert import (
 from tiedbert.bert.checkpoints import stores_pooler
 from tiedbert.bert.models import read_config
 from tiedbert.errors import InputError, NewHeadWarning
-from tiedbert.runs import MODEL, read_run, write_json
+from tiedbert.jobs.runs import MODEL, read_run, write_json
 from tiedbert.text.tokenizer import Tokenizer
 
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert.errors import InputError, reason
-from tiedbert.runs import append_metrics
+from tiedbert.jobs.runs import append_metrics
 
 _SCALAR = tf.compat.v1.SummaryMetadata(
     plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")

@@ -10,7 +10,7 @@ from tiedbert.adversarial.ball import Ball
 from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.adversarial.geometry import finite
 from tiedbert.errors import InputError
-from tiedbert.robustness_checks import check, parts, radii
+from tiedbert.robustness.checks import check, parts, radii
 
 
 def curve(model, dataset, at, method, epsilons, positions=None, restarts=1):

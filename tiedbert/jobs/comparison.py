@@ -8,8 +8,8 @@ A *result* of a method is a dict: what scripts/compare.py planned for it (``name
 
 import numpy as np
 
-from tiedbert.runs import read_metrics
-from tiedbert.significance import holm, paired_test
+from tiedbert.jobs.runs import read_metrics
+from tiedbert.jobs.significance import holm, paired_test
 
 # What the methods are compared with, by the names of methods.
 BASELINES = ("none", "random_noise")
@@ -52,8 +52,8 @@ def compare(results, epsilons) -> list:
     Returns:
         list of dicts ``method``, ``against``, ``epsilon``, ``difference`` of the
         accuracies over the seeds that both have, ``p`` of
-        :func:`tiedbert.significance.paired_test`, and ``p_holm``, corrected for all
-        that is in the list.
+        :func:`tiedbert.jobs.significance.paired_test`, and ``p_holm``, corrected for
+        all that is in the list.
     """
     found = []
     for name in BASELINES:

@@ -1,0 +1,1 @@
+"""Masks in surgery: as tensors, as layers receive them, and in the order of calls."""
