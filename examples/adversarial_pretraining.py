@@ -52,9 +52,9 @@ def main():
         before = model.evaluate(held_out, verbose=0, return_dict=True)["loss"]
         trained, data, loss = model, training, None
         if name == "FGM":
-            trained = AdversarialTraining(model, FGM(0.5), positions=ORDINARY)
+            trained = AdversarialTraining(model, FGM(0.5), perturbation_mask=ORDINARY)
         if name == "ALUM":
-            trained = AdversarialTraining(logits, ALUM(), positions=ORDINARY)
+            trained = AdversarialTraining(logits, ALUM(), perturbation_mask=ORDINARY)
             data = training.map(with_targets_outside)
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         trained.compile(adamw(2e-3, options.steps), loss)

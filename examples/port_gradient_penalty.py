@@ -37,9 +37,14 @@ def main():
 
     bert = build_bert(Path(__file__).with_name("small_bert.json"))
     model = classifier(bert, len(names))
-    positions = except_tokens([0])  # as there: [CLS] and [SEP] count, padding does not
+    perturbation_mask = except_tokens(
+        [0]
+    )  # as there: [CLS] and [SEP] count, padding does not
     training = AdversarialTraining(
-        model, GradientPenalty(1 / BATCH), at="Embedding-Token", positions=positions
+        model,
+        GradientPenalty(1 / BATCH),
+        at="Embedding-Token",
+        perturbation_mask=perturbation_mask,
     )
     training.compile(
         adamw(1e-3, EPOCHS * -(-len(train.y) // BATCH)),

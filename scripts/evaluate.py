@@ -107,7 +107,7 @@ def correct(run_folder, texts, labels, args):
         args.batch_size,
         args.max_length,
     )
-    positions = except_tokens(tokenizer.special_ids)
+    perturbation_mask = except_tokens(tokenizer.special_ids)
     keras.utils.set_random_seed(args.seed)
     right = np.empty((len(args.epsilons), len(texts)), bool)
     right[:, order] = robustness.correct(
@@ -116,7 +116,7 @@ def correct(run_folder, texts, labels, args):
         args.at,
         attack_of(args),
         args.epsilons,
-        positions,
+        perturbation_mask,
         args.restarts,
     )
     return right

@@ -46,7 +46,7 @@ from tiedbert.text.documents import ENCODING_ERRORS
 # Options without effect on plain training.
 ONLY_ADVERSARIAL = (
     *("epsilon", "method_option", "at", "one_of"),
-    *("warm_up", "replay_dropout", "slices"),
+    *("warm_up", "same_dropout", "micro_batches"),
 )
 
 
@@ -73,12 +73,12 @@ def options():
         help="perturb one layer of --at in each step, drawn at random")  # fmt: skip
     add("--warm_up", type=positive_int,
         help="steps in which the radius grows from 0")  # fmt: skip
-    add("--replay_dropout", action="store_true",
+    add("--same_dropout", action="store_true",
         help="the same dropout in all passes of a step, with an --adversary "
         "(default: as the method is defined)")  # fmt: skip
-    add("--slices", type=positive_int,
-        help="gradient accumulation with an --adversary: slices a batch, one after "
-        "another (default: 1)")  # fmt: skip
+    add("--micro_batches", type=positive_int,
+        help="gradient accumulation with an --adversary: the number of micro-batches "
+        "into which a batch is split (default: 1)")  # fmt: skip
     add("--epochs", type=positive_int, default=3, help="passes over the training file")
     add("--patience", type=positive_int,
         help="epochs without a better validation accuracy after which training ends "
@@ -184,9 +184,9 @@ def wrapped(args, model, method, special_ids):
         model,
         method,
         at=adversarial.OneOf(*args.at) if args.one_of else args.at,
-        positions=adversarial.except_tokens(special_ids),
-        replay_dropout=args.replay_dropout or None,
-        slices=args.slices or 1,
+        perturbation_mask=adversarial.except_tokens(special_ids),
+        same_dropout=args.same_dropout or None,
+        micro_batches=args.micro_batches or 1,
     )
 
 

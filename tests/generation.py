@@ -22,7 +22,7 @@ ALIKE_TEST_FILES = [
     "test_adversarial_geometry.py",
     "test_adversarial_methods.py",
     "test_adversarial_references.py",
-    "test_adversarial_slices.py",
+    "test_adversarial_micro_batches.py",
     "test_command.py",
     "test_comparison.py",
     "test_demo.py",

@@ -23,9 +23,11 @@ def _noise(monkeypatch):
     problems.fix_noise(monkeypatch)
 
 
-def fit(name, model, slices=1, **options):
+def fit(name, model, micro_batches=1, **options):
     """The weights and the logs of two steps."""
-    training = AdversarialTraining(model, METHODS[name], "hidden", slices=slices)
+    training = AdversarialTraining(
+        model, METHODS[name], "hidden", micro_batches=micro_batches
+    )
     training.compile(keras.optimizers.SGD(0.1), problems.FROM_LOGITS, **options)
     data = tf.data.Dataset.from_tensor_slices((X, Y)).batch(4)
     history = training.fit(data, epochs=2, shuffle=False, verbose=0).history
@@ -47,7 +49,7 @@ def test_compiled_it_gives_the_same(name):
 
 def test_slices_compiled_give_the_same():
     expected = fit("FGM-0", problems.network(), run_eagerly=True)
-    found = fit("FGM-0", problems.network(), slices=2, jit_compile=True)
+    found = fit("FGM-0", problems.network(), micro_batches=2, jit_compile=True)
     assert_alike(found, expected, 1e-4)
 
 

@@ -628,9 +628,9 @@ def test_a_metric_with_the_name_of_a_log_is_refused():
 @pytest.mark.parametrize(
     ("option", "value", "expected"),
     [
-        ("slices", True, "a whole number >= 1"),
-        ("slices", 0, "a whole number >= 1"),
-        ("replay_dropout", "yes", "True, False or None"),
+        ("micro_batches", True, "a whole number >= 1"),
+        ("micro_batches", 0, "a whole number >= 1"),
+        ("same_dropout", "yes", "True, False or None"),
     ],
 )
 def test_a_wrong_option_is_refused(option, value, expected):
@@ -642,7 +642,7 @@ def test_a_wrong_option_is_refused(option, value, expected):
 def test_weights_are_those_of_the_wrapped_model():
     """What Keras keeps for its metrics is none of them."""
     model = one_output()
-    training = AdversarialTraining(model, FGM(), "hidden", slices=np.int64(2))
+    training = AdversarialTraining(model, FGM(), "hidden", micro_batches=np.int64(2))
     training.compile("sgd", CROSS, metrics=["accuracy"])
     training.fit(X, KINDS, verbose=0)
     models.assert_same(training.get_weights(), model.get_weights())

@@ -23,8 +23,8 @@ def oracle(name, delta):
     return np.linalg.norm(flat, 2 if name == "l2" else np.inf, axis=1)
 
 
-def ball(name, epsilon, hidden, positions=None, relative=False, chosen=None):
-    return Ball(name, epsilon, relative, [hidden], [positions], chosen)
+def ball(name, epsilon, hidden, mask=None, relative=False, chosen=None):
+    return Ball(name, epsilon, relative, [hidden], [mask], chosen)
 
 
 # Norms
@@ -147,15 +147,15 @@ def test_the_ball_of_radius_zero_is_its_middle(name):
 @every_norm
 @pytest.mark.parametrize("shape", [(200, 6), (200, 3, 2), (200, 3, 2, 2)])
 def test_a_draw_is_in_the_ball_and_uses_it(name, shape):
-    positions = tf.constant([[True, True, False]] * 200) if len(shape) > 2 else None
+    mask = tf.constant([[True, True, False]] * 200) if len(shape) > 2 else None
     hidden = tf.zeros(shape)
-    found = ball(name, 2.0, hidden, positions).random()[0]
+    found = ball(name, 2.0, hidden, mask).random()[0]
     sizes = oracle(name, found)
     assert np.all(sizes <= 2.0 + 1e-6)
-    if positions is not None:
+    if mask is not None:
         assert not np.any(found[:, 2])
     # The corners of the cube are on the sphere, positions that may not move left out.
-    moving = np.asarray(found if positions is None else found[:, :2])
+    moving = np.asarray(found if mask is None else found[:, :2])
     count = moving[0].size if name == "l2" else moving.shape[-1]
     side = 2.0 / (np.sqrt(count) if name.startswith("l2") else 1.0)
     assert 0.99 * side < np.abs(moving).max() <= side + 1e-6
@@ -183,17 +183,17 @@ def test_positions_apply_to_all_axes_after_time(shape):
 
 
 def test_positions_may_be_of_several_axes():
-    positions = tf.constant([[[True, False], [False, False], [True, True]]])
+    mask = tf.constant([[[True, False], [False, False], [True, True]]])
     hidden = tf.fill([1, 3, 2, 4], 2.0)
-    restricted = restrict(hidden, positions)
-    np.testing.assert_array_equal(np.any(restricted, axis=-1), positions)
-    np.testing.assert_allclose(rms(hidden, positions), [2.0], rtol=1e-6)
+    restricted = restrict(hidden, mask)
+    np.testing.assert_array_equal(np.any(restricted, axis=-1), mask)
+    np.testing.assert_allclose(rms(hidden, mask), [2.0], rtol=1e-6)
 
 
 def test_the_root_mean_square_counts_only_the_allowed_positions():
     hidden = tf.constant([[[3.0, 4.0], [100.0, 0.0]], [[1.0, 1.0], [5.0, 5.0]]])
-    positions = tf.constant([[True, False], [False, False]])
-    np.testing.assert_allclose(rms(hidden, positions), [np.sqrt(12.5), 0.0], rtol=1e-6)
+    mask = tf.constant([[True, False], [False, False]])
+    np.testing.assert_allclose(rms(hidden, mask), [np.sqrt(12.5), 0.0], rtol=1e-6)
     everywhere = [np.sqrt(10025 / 4), np.sqrt(13.0)]
     np.testing.assert_allclose(rms(hidden), everywhere, rtol=1e-6)
 

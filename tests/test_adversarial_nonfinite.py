@@ -49,8 +49,8 @@ def model(*behind, pooling=Mean, front=()):
 
 
 def fitted(model, method, x, **options):
-    slices = options.pop("slices", 1)
-    training = AdversarialTraining(model, method, "hidden", slices=slices)
+    micro_batches = options.pop("micro_batches", 1)
+    training = AdversarialTraining(model, method, "hidden", micro_batches=micro_batches)
     training.compile(keras.optimizers.SGD(0.1), FROM_LOGITS, **options)
     history = training.fit(x, LABELS, shuffle=False, verbose=0).history
     return {name: value[0] for name, value in history.items()}, training
@@ -96,7 +96,7 @@ def test_an_empty_text_is_counted_in_mixed_precision(name, policy):
 def test_a_slice_without_an_empty_text_is_learned_from():
     here = model()
     before = here.get_weights()
-    logs, _ = fitted(here, FGM(0.5), EMPTY, slices=3)
+    logs, _ = fitted(here, FGM(0.5), EMPTY, micro_batches=3)
     assert logs["nonfinite_gradients"] == 1.0
     assert all(np.isfinite(weight).all() for weight in here.get_weights())
     assert any(np.any(a != b) for a, b in zip(before, here.get_weights(), strict=True))
@@ -112,13 +112,15 @@ def test_a_moving_average_stays_a_number(method):
     assert_unmoved(here, before)
 
 
-@pytest.mark.parametrize("slices", [1, slow(3)])
-def test_an_average_of_the_weights_stays_finite(slices):
+@pytest.mark.parametrize("micro_batches", [1, slow(3)])
+def test_an_average_of_the_weights_stays_finite(micro_batches):
     """SMART's, which takes the moving averages of the model over."""
     average = layers.BatchNormalization()
     here = model(average)
     average.moving_variance.assign(tf.ones(3))  # a scrambled one may be below 0
-    _, training = fitted(here, SMART(0.5, proximal=1.0), EMPTY, slices=slices)
+    _, training = fitted(
+        here, SMART(0.5, proximal=1.0), EMPTY, micro_batches=micro_batches
+    )
     for weight in [*here.get_weights(), *training.average.get_weights()]:
         assert np.isfinite(weight).all()
 

@@ -231,7 +231,7 @@ def test_positions_may_be_given():
         None,
         TOKENS,
         np.ones([3, 2]),
-        positions=lambda inputs: tf.cast(inputs, tf.int32) == 3,
+        perturbation_mask=lambda inputs: tf.cast(inputs, tf.int32) == 3,
     )
     np.testing.assert_array_equal(seen > 0, TOKENS == 3)
 

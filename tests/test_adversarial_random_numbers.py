@@ -124,7 +124,7 @@ def test_that_error_reaches_the_user_as_it_is():
     h = Draws(in_a_function)(layers.Activation("linear", name="hidden")(x))
     training = AdversarialTraining(keras.Model(x, h), FreeLB(), "hidden")
     training.compile("sgd", "mse")
-    with pytest.raises(InputError, match="without replay_dropout=True"):
+    with pytest.raises(InputError, match="without same_dropout=True"):
         training.fit(np.ones([2, 6, 8]), np.ones([2, 6, 8]), verbose=0)
 
 
@@ -194,7 +194,7 @@ def fit(method, model=None, rate=0.0, **options):
 @pytest.mark.parametrize("replay", [True, False])
 def test_passes_share_their_dropout_on_request(replay):
     watch = Watch()
-    fit(watch, replay_dropout=replay, compile={"run_eagerly": True})
+    fit(watch, same_dropout=replay, compile={"run_eagerly": True})
     (one, two, three), (later, *_) = watch.seen
     assert np.all(one == two) == replay
     assert np.all(one == three) == replay
@@ -206,10 +206,10 @@ def test_passes_share_their_dropout_on_request(replay):
     ("method", "options", "same"),
     [
         (FreeLB(0.0, clean=True), {}, True),
-        slow(FGM(0.0), {"replay_dropout": True}, True),
-        (FGM(0.0), {"replay_dropout": True, "compile": {"jit_compile": True}}, True),
+        slow(FGM(0.0), {"same_dropout": True}, True),
+        (FGM(0.0), {"same_dropout": True, "compile": {"jit_compile": True}}, True),
         (FGM(0.0), {}, False),
-        slow(FGM(0.0), {"replay_dropout": False}, False),
+        slow(FGM(0.0), {"same_dropout": False}, False),
         slow(FGM(0.0), {"compile": {"jit_compile": True}}, False),
     ],
     ids=["FreeLB", "replay", "replay-jit", "default", "not", "not-jit"],
@@ -223,7 +223,7 @@ def test_a_step_in_a_graph_shares_it_too(method, options, same):
 
 @pytest.mark.parametrize("replay", [True, False])
 def test_the_replays_of_a_batch_share_it_too(replay):
-    _, logs = fit(FreeAT(0.0, replays=2), replay_dropout=replay)
+    _, logs = fit(FreeAT(0.0, replays=2), same_dropout=replay)
     clean, later = logs["clean_loss"], logs["adversarial_loss"]
     assert (clean == later) == replay
 
@@ -232,9 +232,9 @@ def test_the_replays_of_a_batch_share_it_too(replay):
     ("method", "asked", "needed"), [(RDrop(), True, False), (FreeLB(), False, True)]
 )
 def test_what_a_method_is_defined_by_cannot_be_changed(method, asked, needed):
-    message = f"{type(method).__name__} needs replay_dropout={needed}, received {asked}"
+    message = f"{type(method).__name__} needs same_dropout={needed}, received {asked}"
     with pytest.raises(InputError, match=message):
-        AdversarialTraining(with_dropout(), method, "hidden", replay_dropout=asked)
+        AdversarialTraining(with_dropout(), method, "hidden", same_dropout=asked)
 
 
 @pytest.mark.parametrize("replay", [True, slow(False)])
@@ -242,7 +242,7 @@ def test_the_global_seed_reproduces_a_training(replay):
     runs = []
     for _ in range(2):
         keras.utils.set_random_seed(3)
-        runs.append(fit(FGM(0.1), rate=0.1, replay_dropout=replay)[0].get_weights())
+        runs.append(fit(FGM(0.1), rate=0.1, same_dropout=replay)[0].get_weights())
     for one, other in zip(*runs, strict=True):
         np.testing.assert_array_equal(one, other)
 

@@ -41,12 +41,14 @@ def known(*parts):
     return tf.data.Dataset.from_tensor_slices(parts).batch(2)
 
 
-def assert_the_same(build, method, *parts, slices=1, loss=FROM_LOGITS):
+def assert_the_same(build, method, *parts, micro_batches=1, loss=FROM_LOGITS):
     found = []
     for data in known(*parts), unknown(*parts):
         keras.utils.set_random_seed(0)
         model = build()
-        training = AdversarialTraining(model, method, "hidden", slices=slices)
+        training = AdversarialTraining(
+            model, method, "hidden", micro_batches=micro_batches
+        )
         training.compile(keras.optimizers.SGD(0.1), loss, weighted_metrics=[])
         logs = training.fit(data, shuffle=False, verbose=0).history
         found.append((model.get_weights(), logs))
@@ -73,7 +75,7 @@ def test_weights_of_tokens_and_of_columns(method, shape):
 
 @pytest.mark.parametrize("method", [FGM(0.5), slow(SMART(0.5))])
 def test_slices_of_them(method):
-    assert_the_same(problems.network, method, X, LABELS, slices=2)
+    assert_the_same(problems.network, method, X, LABELS, micro_batches=2)
 
 
 def two_inputs(pack):

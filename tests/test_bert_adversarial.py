@@ -33,7 +33,7 @@ def test_attention_follows_the_seed(bert):
 @pytest.mark.parametrize("replay", [True, False])
 def test_the_passes_of_a_step_share_it_on_request(bert, replay):
     keras.utils.set_random_seed(0)
-    training = AdversarialTraining(bert, FGM(0.0), replay_dropout=replay)
+    training = AdversarialTraining(bert, FGM(0.0), same_dropout=replay)
     training.compile(keras.optimizers.SGD(0.0), "mse")
     target = np.zeros([2, 7, 16], np.float32)
     target[..., 0] = 1.0

@@ -109,7 +109,12 @@ def test_the_methods_own_epsilon_does_not_count():
 def test_only_the_allowed_positions_are_attacked():
     model, data = masked_classifier(), token_batches()
     nowhere = curve(
-        model, data, "dense", FGM(), [50.0], positions=lambda x: tf.zeros_like(x) > 0
+        model,
+        data,
+        "dense",
+        FGM(),
+        [50.0],
+        perturbation_mask=lambda x: tf.zeros_like(x) > 0,
     )
     ((_, attacked),) = curve(model, data, "dense", FGM(), [50.0])
     clean = model.evaluate(data, verbose=0, return_dict=True)["accuracy"]

@@ -33,7 +33,7 @@ PRETRAIN = {**SMALL, "steps": 35, "log_every": 3, "learning_rate": 1e-2}
 FINETUNE = {"epochs": 12, "batch_size": 8, "learning_rate": 1e-2, "dropout": 0}
 ADVERSARIES = {
     "none": {},
-    "fgm": {"adversary": "fgm", "warm_up": 2, "replay_dropout": True, "slices": 2},
+    "fgm": {"adversary": "fgm", "warm_up": 2, "same_dropout": True, "micro_batches": 2},
 }
 
 
@@ -557,10 +557,10 @@ BAD = {
         {"adversary": "rdrop", "warm_up": 5},
         "--warm_up has no effect on rdrop: it has no radius",
     ),
-    "slices without a method": (
+    "micro-batches without a method": (
         "finetune",
-        {"slices": 2},
-        "--slices has no effect without --adversary: add it",
+        {"micro_batches": 2},
+        "--micro_batches has no effect without --adversary: add it",
     ),
     "one of one layer": (
         "finetune",

@@ -7,7 +7,7 @@ from tiedbert.adversarial.divergences import KL, SquaredError
 from tiedbert.adversarial.free import FreeAT, FreeLB
 from tiedbert.adversarial.gradient_penalty import GradientPenalty
 from tiedbert.adversarial.method import Method, Passes
-from tiedbert.adversarial.positions import except_tokens
+from tiedbert.adversarial.perturbation_mask import except_tokens
 from tiedbert.adversarial.schedules import WarmUp
 from tiedbert.adversarial.step import Trained
 from tiedbert.adversarial.training import AdversarialTraining

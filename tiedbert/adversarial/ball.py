@@ -31,15 +31,15 @@ class Ball:
         relative: whether lengths are in units of the root mean square of the hidden
             state of the example.
         hidden: list of the tensors to perturb, ``[batch, ...]``, one per point.
-        positions: for each point bool ``[batch, time]`` or None.
+        perturbation_mask: for each point bool ``[batch, time]`` or None.
         chosen: for each point float scalar, 1.0 where it is perturbed in this step and
             0.0 where it is not; None: all are.
     """
 
-    def __init__(self, norm, epsilon, relative, hidden, positions, chosen=None):
+    def __init__(self, norm, epsilon, relative, hidden, perturbation_mask, chosen=None):
         self._norm = NORMS[norm]
-        self._hidden, self._positions = hidden, positions
-        places = zip(hidden, positions, strict=True)
+        self._hidden, self._positions = hidden, perturbation_mask
+        places = zip(hidden, perturbation_mask, strict=True)
         self._units = [
             rms(h, p) if relative else tf.ones(tf.shape(h)[:1]) for h, p in places
         ]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert import _keras
-from tiedbert.adversarial.positions import (
+from tiedbert.adversarial.perturbation_mask import (
     ID_INPUTS,
     gathered_by,
     input_named,
@@ -53,7 +53,7 @@ class CutModel:
             may depend on each other; or :class:`OneOf`. None: bert4keras'
             ``"Embedding-Norm"``.
         until: one more cut point behind them, which is not perturbed; or None.
-        positions: function of the model's inputs -> bool ``[batch, time]``, where a
+        perturbation_mask: function of the inputs -> bool ``[batch, time]``, where a
             perturbation may be. None: the ordinary tokens of a BERT, else what the
             Keras mask of the cut tensor leaves, else everywhere. Of tokens that the
             model has gathered, those of them; a pooled state is perturbed whole.
@@ -66,13 +66,13 @@ class CutModel:
         one_of: whether only one point is perturbed in a step.
     """
 
-    def __init__(self, model, at=None, until=None, positions=None):
+    def __init__(self, model, at=None, until=None, perturbation_mask=None):
         at = _default(model) if at is None else at
         self.one_of = isinstance(at, OneOf)
         points = points_of(at.points if self.one_of else at)
         levels = [points] if len(points) == 1 else _levels(model, points)
         cuts = _cuts(model, levels, until)
-        self._model, self._positions = model, positions
+        self._model, self._positions = model, perturbation_mask
         self.front = cuts[0].front()
         self.behind = [cut.front() for cut in cuts[1:]] + [cuts[-1].rest()]
         self.widths = [cut.width for cut in cuts]
@@ -122,18 +122,18 @@ class CutModel:
             call: function of the index of a part and of what crosses before it.
 
         Returns:
-            ``(outputs, points, positions)``: lists of the tensors at the points before
+            ``(outputs, points, masks)``: lists of the tensors at the points before
             anything was added, and of where they may be perturbed.
         """
-        points, positions = [], []
+        points, masks = [], []
         for i, width in enumerate(self.widths):
             points += crossing[:width]
-            positions += self.positions(inputs, i, crossing)
+            masks += self.perturbation_mask(inputs, i, crossing)
             here = None if delta is None else delta[len(points) - width : len(points)]
             crossing = call(i, moved(crossing, here))
-        return crossing, points, positions
+        return crossing, points, masks
 
-    def positions(self, inputs, level, crossing) -> list:
+    def perturbation_mask(self, inputs, level, crossing) -> list:
         """Where each tensor before a part may be perturbed: bool, None: everywhere."""
         if not self.widths[level]:
             return []
@@ -165,7 +165,7 @@ class CutModel:
         if given is None or given.dtype != tf.bool or given.shape.rank != 2:
             kind = None if given is None else f"{given.dtype.name} {given.shape}"
             raise InputError(
-                "positions: expected a function that gives bool [batch, time], "
+                "perturbation_mask: expected a function that gives bool [batch, time], "
                 f"received {kind}"
             )
         return given
@@ -179,12 +179,12 @@ def moved(crossing, delta) -> list:
     return [*sums, *crossing[len(sums) :]]
 
 
-def _check_time(positions, tensor):
-    """InputError unless positions, ``[batch, time]``, are those of a hidden state."""
-    if not positions.shape.is_compatible_with(tensor.shape[:2]):
+def _check_time(mask, tensor):
+    """InputError unless a mask, ``[batch, time]``, is that of a hidden state."""
+    if not mask.shape.is_compatible_with(tensor.shape[:2]):
         raise InputError(
-            f"positions: expected bool [batch, time] for a hidden state {tensor.shape},"
-            f" received {positions.shape}"
+            "perturbation_mask: expected bool [batch, time] for a hidden state "
+            f"{tensor.shape}, received {mask.shape}"
         )
 
 

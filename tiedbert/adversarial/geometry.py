@@ -34,12 +34,12 @@ class L2:
         return _shrink(delta, radius, _but_first(delta))
 
     @staticmethod
-    def random(like, positions=None):
+    def random(like, mask=None):
         """A draw of size 1 at most: uniform in the largest cube in the ball.
 
         Source: Zhu et al., "FreeLB", 2020, algorithm 1.
         """
-        return _cube(like) / tf.sqrt(_count(like, positions))
+        return _cube(like) / tf.sqrt(_count(like, mask))
 
 
 class Linf:
@@ -62,7 +62,7 @@ class Linf:
         return tf.clip_by_value(delta, -radius, radius)
 
     @staticmethod
-    def random(like, positions=None):
+    def random(like, mask=None):
         """Uniform in the ball."""
         return _cube(like)
 
@@ -102,7 +102,7 @@ class L2PerToken:
         return _shrink(delta, radius, [-1])
 
     @staticmethod
-    def random(like, positions=None):
+    def random(like, mask=None):
         """Each token's part uniform in the largest cube in its ball."""
         return _cube(like) / tf.sqrt(tf.cast(tf.shape(like)[-1], tf.float32))
 
@@ -115,15 +115,15 @@ NORMS = {
 }
 
 
-def restrict(delta, positions):
-    """Zero `delta` where `positions`, bool of its first axes or None, is False."""
-    if positions is None:
+def restrict(delta, mask):
+    """Zero `delta` where `mask`, bool of its first axes or None, is False."""
+    if mask is None:
         return delta
     # Not a product: what is not finite there would stay so.
-    return tf.where(_spread(positions, delta), delta, tf.zeros_like(delta))
+    return tf.where(_spread(mask, delta), delta, tf.zeros_like(delta))
 
 
-def rms(hidden, positions=None):
+def rms(hidden, mask=None):
     """The root mean square of each example, float32 ``[batch]``.
 
     Example:
@@ -131,8 +131,8 @@ def rms(hidden, positions=None):
         >>> rms(tf.constant([[3.0, -3.0], [0.0, 2.0]])).numpy().round(3).tolist()
         [3.0, 1.4140000343322754]
     """
-    hidden = restrict(tf.cast(hidden, tf.float32), positions)
-    count = tf.reshape(_count(hidden, positions), [-1])
+    hidden = restrict(tf.cast(hidden, tf.float32), mask)
+    count = tf.reshape(_count(hidden, mask), [-1])
     return tf.math.divide_no_nan(L2.size(hidden), tf.sqrt(count))
 
 
@@ -179,22 +179,22 @@ def _cube(like):
     return tf.random.uniform(tf.shape(like), -1.0, 1.0)
 
 
-def _count(like, positions):
+def _count(like, mask):
     """How many numbers of each example may move, float32, broadcast against it."""
     shape = tf.cast(tf.shape(like), tf.float32)
-    if positions is None:
+    if mask is None:
         return tf.reshape(tf.reduce_prod(shape[1:]), [1] * like.shape.rank)
-    tokens = tf.reduce_sum(tf.cast(positions, tf.float32), _but_first(positions))
+    tokens = tf.reduce_sum(tf.cast(mask, tf.float32), _but_first(mask))
     # Where nothing may move, everything is zeroed anyway.
-    count = tf.maximum(tokens, 1.0) * tf.reduce_prod(shape[positions.shape.rank :])
+    count = tf.maximum(tokens, 1.0) * tf.reduce_prod(shape[mask.shape.rank :])
     return per_example(count, like)
 
 
-def _spread(positions, like):
-    positions = tf.cast(positions, tf.bool)
-    for _ in range(like.shape.rank - positions.shape.rank):
-        positions = positions[..., None]
-    return positions
+def _spread(mask, like):
+    mask = tf.cast(mask, tf.bool)
+    for _ in range(like.shape.rank - mask.shape.rank):
+        mask = mask[..., None]
+    return mask
 
 
 def _but_first(tensor) -> list:

@@ -65,9 +65,11 @@ class GradientPenalty(Method):
         scale = _keras.scale_loss(step.training.optimizer, tf.constant(1.0))
         total = 0.0
         chosen = step.chosen or [1.0] * len(gradients)
-        places = zip(gradients, step.positions, chosen, strict=True)
-        for gradient, positions, share in places:
-            gradient = restrict(tf.cast(checked(gradient), tf.float32), positions)
+        places = zip(gradients, step.perturbation_mask, chosen, strict=True)
+        for gradient, perturbation_mask, share in places:
+            gradient = restrict(
+                tf.cast(checked(gradient), tf.float32), perturbation_mask
+            )
             here = tf.ones(tf.shape(gradient)[:1]) if counted is None else counted
             # The loss is a mean: an example has only a share of its own gradient.
             rows = tf.reduce_sum(here) * step.replicas

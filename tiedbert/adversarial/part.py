@@ -67,7 +67,7 @@ class Part:
                 "cannot be drawn again, or differently, at will: they are drawn in a "
                 "loop or a function, or from activations. Use a layer without them "
                 "(e.g. a recurrent layer without dropout of its own), or a method "
-                "that does not need it, without replay_dropout=True"
+                "that does not need it, without same_dropout=True"
             )
 
 

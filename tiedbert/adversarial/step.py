@@ -105,7 +105,7 @@ class Step:
         self._passed = floats + self._front_losses
         self._passed_gradients = self._weight_gradients = None
         self._learned, self._last_outputs = [], None
-        self._points = self.positions = self._tape = None
+        self._points = self.perturbation_mask = self._tape = None
         self._called, self._statistics, self._again = set(), [], False
 
     def _run_front(self) -> tuple:
@@ -118,13 +118,13 @@ class Step:
     def ball(self, method):
         """The perturbations that `method` allows in this step."""
         if self._points is None:
-            self._points, self.positions = self._first_points()
+            self._points, self.perturbation_mask = self._first_points()
         return Ball(
             method.norm,
             self.value(method.epsilon),
             method.relative,
             self._points,
-            self.positions,
+            self.perturbation_mask,
             self.chosen,
         )
 
@@ -141,11 +141,11 @@ class Step:
             losses.extend(called.losses)
             return called.outputs
 
-        outputs, points, positions = self.cut.run(
+        outputs, points, perturbation_mask = self.cut.run(
             self.batch.x, self.crossing, delta, call
         )
         if self._points is None:
-            self._points, self.positions = points, positions
+            self._points, self.perturbation_mask = points, perturbation_mask
         return Pass(outputs, losses, points)
 
     def run_first(self, delta=None):
@@ -368,9 +368,9 @@ class Step:
         if len(self.cut.widths) > 1 and any(self.cut.widths[1:]):
             # Only a pass through the first parts tells what is at later points.
             self.run()
-            return self._points, self.positions
-        positions = self.cut.positions(self.batch.x, 0, self.crossing)
-        return self.crossing[: self.cut.widths[0]], positions
+            return self._points, self.perturbation_mask
+        perturbation_mask = self.cut.perturbation_mask(self.batch.x, 0, self.crossing)
+        return self.crossing[: self.cut.widths[0]], perturbation_mask
 
     def _choose(self):
         """For each point whether it is perturbed in this step; None: all are."""

@@ -9,8 +9,8 @@ from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.adversarial.divergences import check_means
 from tiedbert.adversarial.geometry import mean
 from tiedbert.adversarial.method import Method
+from tiedbert.adversarial.micro_batches import gradients_in_micro_batches
 from tiedbert.adversarial.part import Part
-from tiedbert.adversarial.slices import gradients_in_slices
 from tiedbert.adversarial.step import Batch, Step, Trained
 from tiedbert.errors import InputError
 from tiedbert.surgery import clone
@@ -30,18 +30,19 @@ class AdversarialTraining(keras.Model):
         at: where: a cut point of :func:`tiedbert.surgery.split`; a list of them, each
             with a perturbation of its own; or :class:`tiedbert.adversarial.OneOf`.
             None: ``"Embedding-Norm"``, for models of bert4keras.
-        positions: function of the inputs -> bool ``[batch, time]``, where a
+        perturbation_mask: function of the inputs -> bool ``[batch, time]``, where a
             perturbation may be. By default: in a BERT (of bert4keras, or of keras-hub)
             neither on padding nor on ``[CLS]`` and ``[SEP]``, taken for the first and
             the last token of a row, and all tokens like them; else not where the Keras
             mask of the cut tensor is False. To spare others, or in models with other
             rows: :func:`tiedbert.adversarial.except_tokens`.
-        replay_dropout: whether all passes of a step behind the cut have the same
+        same_dropout: whether all passes of a step behind the cut have the same
             dropout, and other random numbers. None: as the method needs it.
-        slices: gradient accumulation: each batch is worked through in so many slices,
-            one after another, for one optimizer step, in the memory of a slice. The
-            same step for a loss that is a mean over rows: not where a Keras mask makes
-            it a mean over tokens, and batch statistics move with each slice.
+        micro_batches: gradient accumulation: the number of micro-batches into which
+            each batch is split. They run one after another, for one optimizer step, in
+            the memory of one. The step is the same for a loss that is a mean over rows,
+            but not where a Keras mask makes it a mean over tokens. Batch statistics
+            move with each micro-batch.
         name: of the training.
 
     Metrics beside those of `compile` (which see the outputs of the first pass,
@@ -81,12 +82,12 @@ class AdversarialTraining(keras.Model):
         model,
         method,
         at=None,
-        positions=None,
-        replay_dropout=None,
-        slices=1,
+        perturbation_mask=None,
+        same_dropout=None,
+        micro_batches=1,
         name=None,
     ):
-        _check_arguments(model, method, positions, replay_dropout, slices)
+        _check_arguments(model, method, perturbation_mask, same_dropout, micro_batches)
         _check_model(model)
         # The model casts its own inputs: token ids given as floats must stay whole.
         # Its policy tells whether the loss is to be scaled.
@@ -96,16 +97,16 @@ class AdversarialTraining(keras.Model):
         self.built = True  # callbacks ask
         # Losses and metrics by the names of outputs find them.
         self.output_names = _keras.functional(model).output_names
-        cut = CutModel(model, at, method.second_cut(), positions)
+        cut = CutModel(model, at, method.second_cut(), perturbation_mask)
         average = clone(model) if method.proximal else None
-        replays = _replays(method, replay_dropout)
+        replays = _replays(method, same_dropout)
         # Not as layers of this one: they are made of the model's, or not trained.
         for name, value in {
             "cut": cut,
             "_seeded": replays or method.replays_dropout is not None,
             "average": average,
             "replays_dropout": replays,
-            "_slices": int(slices),
+            "_micro_batches": int(micro_batches),
             "_losses_now": None,
         }.items():
             object.__setattr__(self, name, value)
@@ -131,8 +132,8 @@ class AdversarialTraining(keras.Model):
                 "steps in a batch, and an optimizer with gradient_accumulation_steps "
                 "takes one in several: leave that out, or take another method"
             )
-        if self._slices > 1:
-            check_means(self, f"slices={self._slices}")
+        if self._micro_batches > 1:
+            check_means(self, f"micro_batches={self._micro_batches}")
         # A trace holds what was trainable, and at what rate, when it was made.
         parts = [Part(part, self._seeded) for part in self.cut.behind]
         object.__setattr__(self, "behind", parts)
@@ -197,11 +198,15 @@ class AdversarialTraining(keras.Model):
             names[:] = self._count(step, trained)
             return gradients
 
-        if self._slices == 1:
+        if self._micro_batches == 1:
             self.apply(gradients_of(batch))
         else:
             weights = self.trainable_variables
-            self.apply(gradients_in_slices(gradients_of, batch, self._slices, weights))
+            self.apply(
+                gradients_in_micro_batches(
+                    gradients_of, batch, self._micro_batches, weights
+                )
+            )
         return self._results(names)
 
     def test_step(self, data):
@@ -302,7 +307,7 @@ class AdversarialTraining(keras.Model):
 _REFUSED = "train_step", "test_step", "compute_loss", "compute_metrics"
 
 
-def _check_arguments(model, method, positions, replay_dropout, slices):
+def _check_arguments(model, method, perturbation_mask, same_dropout, micro_batches):
     if not isinstance(model, keras.Model):
         raise InputError(
             f"AdversarialTraining expected a keras.Model, received {model!r}"
@@ -311,24 +316,25 @@ def _check_arguments(model, method, positions, replay_dropout, slices):
         raise InputError(
             f"AdversarialTraining expected a method such as FGM(), received {method!r}"
         )
-    if positions is not None and not callable(positions):
+    if perturbation_mask is not None and not callable(perturbation_mask):
         raise InputError(
-            "AdversarialTraining expected positions: a function of the inputs or None; "
-            f"received a {type(positions).__name__}"
+            "AdversarialTraining expected perturbation_mask: a function of the "
+            f"inputs or None; received a {type(perturbation_mask).__name__}"
         )
-    if replay_dropout not in (None, True, False):
+    if same_dropout not in (None, True, False):
         raise InputError(
-            "AdversarialTraining expected replay_dropout: True, False or None; "
-            f"received {replay_dropout!r}"
+            "AdversarialTraining expected same_dropout: True, False or None; "
+            f"received {same_dropout!r}"
         )
-    if not is_count(slices):
+    if not is_count(micro_batches):
         raise InputError(
-            f"AdversarialTraining expected slices: a whole number >= 1; received "
-            f"{slices!r}"
+            "AdversarialTraining expected micro_batches: a whole number >= 1; "
+            f"received {micro_batches!r}"
         )
-    if slices > 1 and method.replays > 1:
+    if micro_batches > 1 and method.replays > 1:
         raise InputError(
-            f"{type(method).__name__} steps within a batch, which slices=1 alone allows"
+            f"{type(method).__name__} steps within a batch, which only "
+            "micro_batches=1 allows"
         )
 
 
@@ -376,7 +382,7 @@ def _replays(method, asked):
     if wanted is not None and asked != wanted:
         kind = type(method).__name__
         raise InputError(
-            f"{kind} needs replay_dropout={wanted}, received {asked}: it is how "
+            f"{kind} needs same_dropout={wanted}, received {asked}: it is how "
             f"{kind} is defined"
         )
     return asked

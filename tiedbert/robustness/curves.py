@@ -13,7 +13,7 @@ from tiedbert.errors import InputError
 from tiedbert.robustness.checks import check, parts, radii
 
 
-def curve(model, dataset, at, method, epsilons, positions=None, restarts=1):
+def curve(model, dataset, at, method, epsilons, perturbation_mask=None, restarts=1):
     """Accuracy against the radius of an attack on the activations at a cut point.
 
     The attack sees the model in inference mode and the true labels, and raises the
@@ -31,7 +31,7 @@ def curve(model, dataset, at, method, epsilons, positions=None, restarts=1):
         method: an attack: ``FGM()``, ``PGD()`` or ``RandomNoise()``; its epsilon is
             replaced (a `step_size` is not: None grows with the radius).
         epsilons: radii, numbers >= 0, in the method's norm; 0 is the clean accuracy.
-        positions: as for :class:`tiedbert.adversarial.AdversarialTraining`.
+        perturbation_mask: as for :class:`tiedbert.adversarial.AdversarialTraining`.
         restarts: attacks on each example; one that succeeds is enough. More than one
             is of use to a method that draws, e.g. ``PGD(random_start=True)``.
 
@@ -67,13 +67,13 @@ def curve(model, dataset, at, method, epsilons, positions=None, restarts=1):
     """
     epsilons = radii(epsilons)
     right, weights = _attacked(
-        model, dataset, at, method, epsilons, positions, restarts
+        model, dataset, at, method, epsilons, perturbation_mask, restarts
     )
     means = [_mean(row, weights) for row in right]
     return list(zip(epsilons, means, strict=True))
 
 
-def correct(model, dataset, at, method, epsilons, positions=None, restarts=1):
+def correct(model, dataset, at, method, epsilons, perturbation_mask=None, restarts=1):
     """Which examples a model gets right under attack: what :func:`curve` averages.
 
     Args:
@@ -82,20 +82,24 @@ def correct(model, dataset, at, method, epsilons, positions=None, restarts=1):
         at: the cut points.
         method: the attack.
         epsilons: radii.
-        positions: where a perturbation may be.
+        perturbation_mask: where a perturbation may be.
         restarts: attacks on each example.
 
     Returns:
         bool ``[epsilons, examples]``, numpy.
     """
     epsilons = radii(epsilons)
-    return _attacked(model, dataset, at, method, epsilons, positions, restarts)[0]
+    return _attacked(model, dataset, at, method, epsilons, perturbation_mask, restarts)[
+        0
+    ]
 
 
-def _attacked(model, dataset, at, method, epsilons, positions, restarts) -> tuple:
+def _attacked(
+    model, dataset, at, method, epsilons, perturbation_mask, restarts
+) -> tuple:
     """What is right, bool ``[epsilons, examples]``, and the weights of the examples."""
     check(dataset, at, method, restarts)
-    cut, loss = CutModel(model, at, positions=positions), _loss(model)
+    cut, loss = CutModel(model, at, perturbation_mask=perturbation_mask), _loss(model)
     functions, found = None, []
     for batch in dataset.as_numpy_iterator():
         inputs, labels, weights = parts(batch, model)
@@ -193,11 +197,11 @@ def _resists(batch, method, epsilon) -> tuple:
 
     And for which examples the first gradient of the attack is 0, or not finite.
     """
-    points, positions, at_zero = batch.at_zero()
+    points, perturbation_mask, at_zero = batch.at_zero()
     gradient = _KeepsFirst(
         lambda delta: at_zero if delta is None else batch.gradient(delta)
     )
-    ball = Ball(method.norm, epsilon, method.relative, points, positions)
+    ball = Ball(method.norm, epsilon, method.relative, points, perturbation_mask)
     right = batch.right(method.attack(gradient, ball).delta)
     return right, _flat(gradient.first, right)
 
@@ -219,9 +223,9 @@ class _Batch:
         # TensorFlow drops the gradient from the graph if the attack does not use it.
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch([x for x in self._crossing if x.dtype.is_floating])
-            outputs, points, positions = self._run(None)
+            outputs, points, perturbation_mask = self._run(None)
             value = self._loss(self._inputs, self._labels, outputs)
-        return points, positions, tape.gradient(value, points)
+        return points, perturbation_mask, tape.gradient(value, points)
 
     def gradient(self, delta) -> list:
         """The gradient of the loss at a perturbation."""

@@ -1,4 +1,4 @@
-"""A batch in slices teaches what the whole batch does."""
+"""A batch in micro-batches teaches what the whole batch does."""
 
 import models
 import numpy as np
@@ -17,7 +17,7 @@ from tiedbert.adversarial import (
     GradientPenalty,
     RDrop,
 )
-from tiedbert.adversarial.slices import gradients_in_slices
+from tiedbert.adversarial.micro_batches import gradients_in_micro_batches
 from tiedbert.errors import InputError
 
 layers = keras.layers
@@ -49,10 +49,10 @@ def classifier():
     return keras.Model(tokens, layers.Dense(3)(h))
 
 
-def trained(method, slices, rows=5, batch_size=5, **options):
+def trained(method, micro_batches, rows=5, batch_size=5, **options):
     """Weights and logs of two epochs; momentum makes all of their steps count."""
     model = classifier()
-    training = AdversarialTraining(model, method, "hidden", slices=slices)
+    training = AdversarialTraining(model, method, "hidden", micro_batches=micro_batches)
     optimizer = keras.optimizers.SGD(0.5, momentum=0.9)
     # To trace a step takes longer than to run a few of these.
     options = options or {"run_eagerly": True}
@@ -73,7 +73,7 @@ def assert_alike(given, found):
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_slices_teach_what_the_batch_does(method):
-    """Also a smaller last batch, and more slices than it has rows."""
+    """Also a smaller last batch, and more micro-batches than it has rows."""
     assert_alike(trained(method, 1, batch_size=4), trained(method, 3, batch_size=4))
 
 
@@ -100,26 +100,30 @@ def test_slices_run_one_after_another_and_each_row_once():
 
     rows = tf.constant([[float(i)] for i in range(7)])
     weights = [tf.Variable([0.0]), tf.Variable([0.0])]
-    found = gradients_in_slices(gradients, (rows, None), 3, weights)
+    found = gradients_in_micro_batches(gradients, (rows, None), 3, weights)
     assert seen == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0, 6.0]]
     np.testing.assert_allclose(found[0], [3.0], rtol=1e-6)
     assert found[1] is None
 
 
-@pytest.mark.parametrize("slices", [0, -1, 2.0, "2", None])
-def test_a_number_of_slices_is_a_whole_one(slices):
-    with pytest.raises(InputError, match="slices: a whole number >= 1; received"):
-        AdversarialTraining(classifier(), FGM(), "hidden", slices=slices)
+@pytest.mark.parametrize("micro_batches", [0, -1, 2.0, "2", None])
+def test_a_number_of_slices_is_a_whole_one(micro_batches):
+    with pytest.raises(
+        InputError, match="micro_batches: a whole number >= 1; received"
+    ):
+        AdversarialTraining(classifier(), FGM(), "hidden", micro_batches=micro_batches)
 
 
-def test_a_sum_has_no_slices():
+def test_a_sum_has_no_micro_batches():
     loss = keras.losses.SparseCategoricalCrossentropy(reduction="sum")
-    training = AdversarialTraining(classifier(), FGM(), "hidden", slices=2)
+    training = AdversarialTraining(classifier(), FGM(), "hidden", micro_batches=2)
     for given in (loss, [loss]):
-        with pytest.raises(InputError, match="slices=2 needs a loss that is a mean"):
+        with pytest.raises(
+            InputError, match="micro_batches=2 needs a loss that is a mean"
+        ):
             training.compile("sgd", given)
 
 
-def test_free_adversarial_training_has_no_slices():
+def test_free_adversarial_training_has_no_micro_batches():
     with pytest.raises(InputError, match="FreeAT steps within a batch"):
-        AdversarialTraining(classifier(), FreeAT(), "hidden", slices=2)
+        AdversarialTraining(classifier(), FreeAT(), "hidden", micro_batches=2)

@@ -11,7 +11,7 @@ from tensorflow import keras
 
 from tiedbert.adversarial import FGM, AdversarialTraining, FreeLB, except_tokens
 from tiedbert.adversarial.cut_model import CutModel
-from tiedbert.adversarial.positions import ordinary_tokens
+from tiedbert.adversarial.perturbation_mask import ordinary_tokens
 from tiedbert.errors import InputError
 
 
@@ -51,38 +51,40 @@ def test_ordinary_tokens_judges_each_row_by_itself():
 )
 def test_a_bert4keras_model_tells_its_ordinary_tokens(inputs):
     cut = CutModel(bert_like(), "Embedding-Norm")
-    (positions,) = cut.positions(inputs, 0, cut.front(inputs))
-    assert positions.numpy().tolist() == ORDINARY
+    (perturbation_mask,) = cut.perturbation_mask(inputs, 0, cut.front(inputs))
+    assert perturbation_mask.numpy().tolist() == ORDINARY
 
 
 def test_any_other_model_tells_its_padding():
     model = models.recurrent()
     tokens = models.batch(model)
     cut = CutModel(model, "dense")
-    (positions,) = cut.positions(tokens, 0, cut.front(tokens))
-    np.testing.assert_array_equal(positions, tokens != 0)
+    (perturbation_mask,) = cut.perturbation_mask(tokens, 0, cut.front(tokens))
+    np.testing.assert_array_equal(perturbation_mask, tokens != 0)
 
 
 def test_without_a_mask_every_position_is_allowed():
     model = models.chain()
     cut = CutModel(model, "middle")
     x = models.batch(model)
-    assert cut.positions(x, 0, cut.front(x)) == [None]
+    assert cut.perturbation_mask(x, 0, cut.front(x)) == [None]
 
 
 def test_given_positions_win():
     given = tf.constant([[False, True, False, False]] * 2)
-    cut = CutModel(bert_like(), "Embedding-Norm", positions=lambda inputs: given)
+    cut = CutModel(
+        bert_like(), "Embedding-Norm", perturbation_mask=lambda inputs: given
+    )
     inputs = [TOKEN_IDS, TOKEN_IDS * 0]
-    (positions,) = cut.positions(inputs, 0, cut.front(inputs))
-    assert positions is given
+    (perturbation_mask,) = cut.perturbation_mask(inputs, 0, cut.front(inputs))
+    assert perturbation_mask is given
 
 
 def test_given_positions_may_be_a_numpy_array():
     spy = Spy(FGM(0.5))
     model, inputs = bert_like(), [TOKEN_IDS, TOKEN_IDS * 0]
     chosen = np.array([[0, 1, 0, 0]] * 2) > 0
-    training = AdversarialTraining(model, spy, positions=lambda inputs: chosen)
+    training = AdversarialTraining(model, spy, perturbation_mask=lambda inputs: chosen)
     training.compile("sgd", problems.FROM_LOGITS, run_eagerly=True)
     training.train_on_batch(inputs, tf.constant([0, 2]))
     assert np.any(spy.deltas[-1], axis=-1).tolist() == chosen.tolist()
@@ -95,7 +97,9 @@ WRONG += [np.ones([2, 4]), np.full([2, 4], "a"), None]
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda w: getattr(w, "shape", w))
 @pytest.mark.parametrize("method", [FGM(), FreeLB()], ids=["FGM", "FreeLB"])
 def test_what_positions_give_is_refused(method, wrong):
-    training = AdversarialTraining(bert_like(), method, positions=lambda inputs: wrong)
+    training = AdversarialTraining(
+        bert_like(), method, perturbation_mask=lambda inputs: wrong
+    )
     training.compile("sgd", problems.FROM_LOGITS)
     inputs = [TOKEN_IDS, TOKEN_IDS * 0]
     with pytest.raises(InputError, match=r"expected.* bool \[batch, time\].*received"):
@@ -103,8 +107,10 @@ def test_what_positions_give_is_refused(method, wrong):
 
 
 def test_positions_that_are_no_function_are_refused():
-    with pytest.raises(InputError, match="positions: a function of the inputs or None"):
-        AdversarialTraining(bert_like(), FGM(), positions=[True, False])
+    with pytest.raises(
+        InputError, match="perturbation_mask: a function of the inputs or"
+    ):
+        AdversarialTraining(bert_like(), FGM(), perturbation_mask=[True, False])
 
 
 class MeanOfAll(keras.layers.Layer):
@@ -145,12 +151,12 @@ def test_a_pooled_state_is_perturbed_everywhere():
     model = models.recurrent()
     tokens = models.batch(model)
     cut = CutModel(model, "summary")
-    assert cut.positions(tokens, 0, cut.front(tokens)) == [None]
+    assert cut.perturbation_mask(tokens, 0, cut.front(tokens)) == [None]
 
 
 def test_special_tokens_are_excepted_wherever_they_are():
     token_ids = tf.constant([[2.0, 7.0, 4.0, 8.0, 0.0]])
-    positions = except_tokens([0, 2, 3, 4])
+    perturbation_mask = except_tokens([0, 2, 3, 4])
     for inputs in (
         {"Input-Token": token_ids, "Input-Segment": 0 * token_ids},
         {"token_ids": token_ids, "padding_mask": token_ids > 0},
@@ -159,6 +165,6 @@ def test_special_tokens_are_excepted_wherever_they_are():
         token_ids,
     ):
         expected = [[False, True, False, True, False]]
-        np.testing.assert_array_equal(positions(inputs), expected)
+        np.testing.assert_array_equal(perturbation_mask(inputs), expected)
     with pytest.raises(InputError, match="input 'Input-Token' or 'token_ids', and fou"):
-        positions({"words": token_ids})
+        perturbation_mask({"words": token_ids})

@@ -1,18 +1,18 @@
-"""Gradient accumulation: a batch worked through in slices, for one optimizer step."""
+"""Gradient accumulation: one optimizer step for a batch, in micro-batches."""
 
 import tensorflow as tf
 
 
-def gradients_in_slices(function, batch, slices, weights) -> list:
-    """The mean of the gradients of slices of a batch, one after another.
+def gradients_in_micro_batches(function, batch, micro_batches, weights) -> list:
+    """The mean of the gradients of micro-batches of a batch, one after another.
 
-    Each slice counts by its rows: of a loss that is a mean over rows this is the
-    gradient of the whole batch, in the memory of a slice.
+    Each micro-batch counts by its rows: of a loss that is a mean over rows this is the
+    gradient of the whole batch, in the memory of one.
 
     Args:
-        function: of a slice -> gradients, None where a weight gets none.
+        function: of a micro-batch -> gradients, None where a weight gets none.
         batch: nested tensors ``[rows, ...]``, None among them.
-        slices: how many, of equal size or one row less; at most a row each.
+        micro_batches: how many, of equal size or one row less; at most a row each.
         weights: the variables that the gradients are of.
 
     Example:
@@ -21,11 +21,11 @@ def gradients_in_slices(function, batch, slices, weights) -> list:
         >>> def mean(rows):
         ...     return [tf.reduce_mean(rows, axis=0)]
         >>> rows = tf.constant([[1.0], [2.0], [6.0]])
-        >>> gradients_in_slices(mean, rows, 2, [weight])[0].numpy().tolist()
+        >>> gradients_in_micro_batches(mean, rows, 2, [weight])[0].numpy().tolist()
         [3.0]
     """
     rows = tf.shape(tf.nest.flatten(batch)[0])[0]
-    times = tf.minimum(slices, rows)
+    times = tf.minimum(micro_batches, rows)
     reached = []
 
     def body(i, *sums):
@@ -41,7 +41,7 @@ def gradients_in_slices(function, batch, slices, weights) -> list:
         )
 
     zeros = [tf.zeros_like(tf.convert_to_tensor(weight)) for weight in weights]
-    # A loop rather than a list: TensorFlow would run all slices at once.
+    # A loop rather than a list: TensorFlow would run all of them at once.
     _, *sums = tf.while_loop(
         lambda i, *_: i < times, body, (0, *zeros), parallel_iterations=1
     )

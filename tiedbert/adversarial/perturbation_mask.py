@@ -17,8 +17,8 @@ def ordinary_tokens(token_ids, present=None):
 
     A row that begins with ``[CLS]`` and ends, before the padding (id 0), with
     ``[SEP]``, as BERT's input does, tells these tokens itself; others with the same
-    ids are special too. So no vocabulary is needed. For other rows give positions of
-    your own, e.g. :func:`except_tokens`.
+    ids are special too. So no vocabulary is needed. For other rows give a function
+    of your own, e.g. :func:`except_tokens`.
 
     Args:
         token_ids: ``[batch, time]``, any numeric dtype.
@@ -41,7 +41,7 @@ def ordinary_tokens(token_ids, present=None):
 
 
 def except_tokens(special_ids):
-    """Positions for models whose special tokens are known: all but these.
+    """A perturbation mask for models whose special tokens are known: all but these.
 
     Args:
         special_ids: token ids that are never perturbed, padding among them.
@@ -52,13 +52,13 @@ def except_tokens(special_ids):
 
     Example:
         >>> import tensorflow as tf
-        >>> positions = except_tokens([0, 2, 3])
-        >>> positions({"Input-Token": tf.constant([[2, 7, 3, 0]])}).numpy().tolist()
+        >>> mask = except_tokens([0, 2, 3])
+        >>> mask({"Input-Token": tf.constant([[2, 7, 3, 0]])}).numpy().tolist()
         [[False, True, False, False]]
     """
     special_ids = tf.constant(special_ids, tf.int32)
 
-    def positions(inputs):
+    def perturbation_mask(inputs):
         if isinstance(inputs, dict):
             names = [kind[0] for kind in _TOKENS if kind[0] in inputs]
             if not names:
@@ -73,7 +73,7 @@ def except_tokens(special_ids):
         token_ids = tf.cast(token_ids, tf.int32)
         return tf.reduce_all(token_ids[..., None] != special_ids, axis=-1)
 
-    return positions
+    return perturbation_mask
 
 
 def token_ids_of(model, inputs):
