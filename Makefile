@@ -11,6 +11,11 @@ HUB_INSTALLED := $(HUB_VENV)/.installed
 PEERS_VENV := .venv-peers
 PEERS_BIN := $(PEERS_VENV)/bin
 PEERS_INSTALLED := $(PEERS_VENV)/.installed
+DOCS_VENV := .venv-docs
+DOCS_BIN := $(DOCS_VENV)/bin
+DOCS_INSTALLED := $(DOCS_VENV)/.installed
+NEWEST_VENV := .venv-newest
+NEWEST_BIN := $(NEWEST_VENV)/bin
 # A CPU build: where PyPI has none for a machine, PIP_FIND_LINKS or
 # PIP_EXTRA_INDEX_URL names a place that has.
 PEERS_PYTHON ?= python3.11
@@ -20,7 +25,7 @@ TORCH ?= torch==2.13.0
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: demo test test-keras-3 test-keras-2 test-bert test-scripts test-all \
-	test-peers lint bench lock clean
+	test-peers test-newest lint bench lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py --output_dir runs/demo --overwrite
@@ -70,6 +75,27 @@ test-peers: $(PEERS_INSTALLED)
 	done; \
 	exit $$failed
 
+# The Keras 3 tests with the newest TensorFlow and Keras that pip finds, whatever upper
+# bounds pyproject.toml has. Run it before you raise a bound. A failure here is no fault
+# of the supported versions: it names what the new version changed.
+test-newest:
+	$(PYTHON) -m venv $(NEWEST_VENV)
+	$(NEWEST_BIN)/python -m pip install --quiet --no-deps -e .
+	$(NEWEST_BIN)/python -c "$$NAMES_OF_REQUIREMENTS" > $(NEWEST_VENV)/requirements.txt
+	$(NEWEST_BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager \
+		-r $(NEWEST_VENV)/requirements.txt
+	$(NEWEST_BIN)/python -m pip list | grep -iE '^(tensorflow|keras|tf.keras|numpy) '
+	TF_USE_LEGACY_KERAS=0 TF_KERAS=0 $(NEWEST_BIN)/python -m pytest tests
+
+# What tiedbert and its tests require, by name alone.
+define NAMES_OF_REQUIREMENTS
+import importlib.metadata, re
+for line in importlib.metadata.requires("tiedbert"):
+    if "extra ==" not in line or "test" in line.partition(";")[2]:
+        print(re.match("[A-Za-z0-9_.-]+", line)[0])
+endef
+export NAMES_OF_REQUIREMENTS
+
 lint: $(INSTALLED)
 	@failed=0; \
 	$(BIN)/ruff check . || failed=1; \
@@ -82,22 +108,27 @@ bench: $(INSTALLED)
 	done
 
 # --no-deps: the lock file is complete, and bert4keras' own pin must not count.
-$(INSTALLED): requirements.lock setup.py
+$(INSTALLED): requirements.lock pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --no-deps -r requirements.lock -e .
 	touch $@
 
 # keras-hub has an environment of its own: requirements-hub.in says why.
-$(HUB_INSTALLED): requirements-hub.lock setup.py
+$(HUB_INSTALLED): requirements-hub.lock pyproject.toml
 	$(PYTHON) -m venv $(HUB_VENV)
 	$(HUB_BIN)/python -m pip install --no-deps -r requirements-hub.lock -e .
 	touch $@
 
 # --no-deps above all for PyTorch: requirements-peers.in says why.
-$(PEERS_INSTALLED): requirements-peers.lock setup.py
+$(PEERS_INSTALLED): requirements-peers.lock pyproject.toml
 	$(PEERS_PYTHON) -m venv $(PEERS_VENV)
 	$(PEERS_BIN)/python -m pip install --no-deps $(TORCH) \
 		-r requirements-peers.lock -e .
+	touch $@
+
+$(DOCS_INSTALLED): requirements-docs.lock
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(DOCS_BIN)/python -m pip install --no-deps -r requirements-docs.lock
 	touch $@
 
 # `make lock UPGRADE=` adds what is new and leaves every other version as it is.
@@ -108,14 +139,16 @@ LOCK = $(UV) pip compile --universal --python-version 3.10 $(UPGRADE) \
 
 # The other environments take their versions from the first.
 lock:
-	$(LOCK) setup.py requirements.in --extra demo --extra test \
+	$(LOCK) pyproject.toml requirements.in --extra demo --extra test \
 		--output-file requirements.lock
-	$(LOCK) setup.py requirements-hub.in --extra test \
+	$(LOCK) pyproject.toml requirements-hub.in --extra test \
 		--constraint requirements.lock --output-file requirements-hub.lock
-	$(LOCK) setup.py requirements-peers.in --extra test \
+	$(LOCK) pyproject.toml requirements-peers.in --extra test \
 		--constraint requirements.lock --output-file requirements-peers.lock
+	$(LOCK) requirements-docs.in --output-file requirements-docs.lock
 
 # runs/ stays: it holds results.
 clean:
-	rm -rf $(VENV) $(HUB_VENV) $(PEERS_VENV) build dist *.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(HUB_VENV) $(PEERS_VENV) $(DOCS_VENV) $(NEWEST_VENV)
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
