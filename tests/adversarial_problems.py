@@ -19,7 +19,7 @@ from tiedbert.adversarial import (
     GradientPenalty,
     RandomNoise,
     RDrop,
-    geometry,
+    norms,
 )
 from tiedbert.adversarial.method import Method
 from tiedbert.layers import EmbeddingDense
@@ -119,7 +119,7 @@ def fix_noise(monkeypatch):
         return tf.slice(NOISE if rank == 3 else NOISE[:, 0], [0] * rank, shape)
 
     monkeypatch.setattr(tf.random, "normal", draw)
-    monkeypatch.setattr(geometry, "_cube", lambda like: draw(tf.shape(like)))
+    monkeypatch.setattr(norms, "_cube", lambda like: draw(tf.shape(like)))
 
 
 def assert_close(found, expected, rtol=1e-5, atol=1e-6):

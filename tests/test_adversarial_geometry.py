@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from tiedbert.adversarial import WarmUp
-from tiedbert.adversarial.ball import Ball
-from tiedbert.adversarial.geometry import NORMS, restrict, rms
+from tiedbert.adversarial.norms import NORMS, restrict, rms
+from tiedbert.adversarial.perturbation_ball import Ball
 from tiedbert.adversarial.schedules import value_at
 from tiedbert.errors import InputError
 

@@ -9,7 +9,7 @@ from variants import slow
 
 from tiedbert.adversarial import FGM, AdversarialTraining, FreeAT, FreeLB, RDrop
 from tiedbert.adversarial.method import Method
-from tiedbert.adversarial.part import Part
+from tiedbert.adversarial.seeded_function import Part
 from tiedbert.adversarial.step import Trained
 from tiedbert.errors import InputError
 

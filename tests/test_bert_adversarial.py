@@ -1,4 +1,4 @@
-"""Adversarial training of models of bert4keras: their dropout, their positions."""
+"""Adversarial training of models of bert4keras: dropout and perturbation masks."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from variants import slow
 
 from tiedbert.adversarial import FGM, AdversarialTraining, except_tokens
 from tiedbert.adversarial.cut_model import CutModel
-from tiedbert.adversarial.part import Part
+from tiedbert.adversarial.seeded_function import Part
 from tiedbert.bert import build_bert, classifier, masked_lm
 
 
@@ -66,15 +66,15 @@ def test_positions_follow_the_tokens_that_a_masked_language_model_gathers(
 ):
     bert = build_bert(write_config(tmp_path))
     model = masked_lm(bert, predictions=2, early_gather=early)
-    cut = CutModel(model, at, positions=given)
+    cut = CutModel(model, at, perturbation_mask=given)
     inputs = dict(zip(model.input_names, [*BATCH, POSITIONS], strict=True))
     *_, found = cut.run(inputs, cut.front(inputs), None, lambda i, x: cut.behind[i](x))
-    assert [positions.numpy().tolist() for positions in found] == expected
+    assert [mask.numpy().tolist() for mask in found] == expected
 
 
 @pytest.mark.parametrize("given", [None, SPECIAL], ids=["told", "given"])
 def test_a_pooled_text_is_perturbed_whole(given, tmp_path):
     model = classifier(build_bert(write_config(tmp_path)), 2)
-    cut = CutModel(model, "Pooler-Dense", positions=given)
+    cut = CutModel(model, "Pooler-Dense", perturbation_mask=given)
     inputs = dict(zip(model.input_names, BATCH, strict=True))
-    assert cut.positions(inputs, 0, cut.front(inputs)) == [None]
+    assert cut.perturbation_mask(inputs, 0, cut.front(inputs)) == [None]

@@ -4,7 +4,7 @@ from tiedbert.adversarial.attacks import FGM, PGD, RandomNoise
 from tiedbert.adversarial.consistency import ALUM, R3F, SMART, VAT, RDrop
 from tiedbert.adversarial.cut_model import OneOf
 from tiedbert.adversarial.divergences import KL, SquaredError
-from tiedbert.adversarial.free import FreeAT, FreeLB
+from tiedbert.adversarial.free_training import FreeAT, FreeLB
 from tiedbert.adversarial.gradient_penalty import GradientPenalty
 from tiedbert.adversarial.method import Method, Passes
 from tiedbert.adversarial.perturbation_mask import except_tokens

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tiedbert.adversarial.ball import Moved, repeat
-from tiedbert.adversarial.checks import (
+from tiedbert.adversarial.argument_rules import (
     COUNT,
     NORM,
     RADIUS,
@@ -15,6 +14,7 @@ from tiedbert.adversarial.checks import (
     argument,
 )
 from tiedbert.adversarial.method import Method, Passes
+from tiedbert.adversarial.perturbation_ball import Moved, repeat
 from tiedbert.adversarial.step import Trained
 
 
@@ -43,7 +43,7 @@ class FGM(Method):
 
     Example:
         >>> import tensorflow as tf
-        >>> from tiedbert.adversarial.ball import Ball
+        >>> from tiedbert.adversarial.perturbation_ball import Ball
         >>> ball = Ball("l2", 10.0, False, [tf.zeros([1, 2])], [None])
         >>> moved = FGM(10.0).attack(lambda delta: [tf.constant([[3.0, 4.0]])], ball)
         >>> moved.delta[0].numpy().round(3).tolist()
@@ -61,7 +61,7 @@ class FGM(Method):
         Args:
             gradient: function of a perturbation (None: zero) that gives the gradient
                 of the loss there, up to a positive factor: one tensor per point.
-            ball: :class:`tiedbert.adversarial.ball.Ball`.
+            ball: :class:`tiedbert.adversarial.perturbation_ball.Ball`.
         """
         return ball.step(None, gradient(None))
 
@@ -152,7 +152,7 @@ class RandomNoise(Method):
 
     Example:
         >>> import tensorflow as tf
-        >>> from tiedbert.adversarial.ball import Ball
+        >>> from tiedbert.adversarial.perturbation_ball import Ball
         >>> ball = Ball("l2", 2.0, False, [tf.zeros([3, 5])], [None])
         >>> moved = RandomNoise(2.0).attack(None, ball)
         >>> ball.size(moved.delta).numpy().round(5).tolist()

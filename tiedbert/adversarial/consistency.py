@@ -6,9 +6,7 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert import _keras
-from tiedbert.adversarial.attacks import ascend
-from tiedbert.adversarial.ball import Moved
-from tiedbert.adversarial.checks import (
+from tiedbert.adversarial.argument_rules import (
     COUNT,
     DIVERGENCE,
     LENGTH,
@@ -21,7 +19,9 @@ from tiedbert.adversarial.checks import (
     is_length,
     one_of,
 )
+from tiedbert.adversarial.attacks import ascend
 from tiedbert.adversarial.method import Method, Passes
+from tiedbert.adversarial.perturbation_ball import Moved
 from tiedbert.adversarial.step import Trained
 
 _POSITIVE = Rule("a number > 0", lambda value: is_length(value) and value > 0)

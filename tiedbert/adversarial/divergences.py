@@ -8,7 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.adversarial.geometry import mean
+from tiedbert.adversarial.norms import mean
 from tiedbert.errors import InputError
 
 _TINY = 1e-7  # what Keras clips probabilities to

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import tensorflow as tf
 
 from tiedbert import _keras
-from tiedbert.adversarial.ball import checked
-from tiedbert.adversarial.checks import LENGTH, argument
+from tiedbert.adversarial.argument_rules import LENGTH, argument
 from tiedbert.adversarial.divergences import check_means, rows_counted
-from tiedbert.adversarial.geometry import restrict
 from tiedbert.adversarial.method import Method, Passes
+from tiedbert.adversarial.norms import restrict
+from tiedbert.adversarial.perturbation_ball import checked
 from tiedbert.adversarial.step import Trained
 
 

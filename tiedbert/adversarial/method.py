@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from tiedbert.adversarial.checks import check
+from tiedbert.adversarial.argument_rules import check
 from tiedbert.errors import InputError
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tiedbert.adversarial.checks import COUNT, LENGTH, argument, check
+from tiedbert.adversarial.argument_rules import COUNT, LENGTH, argument, check
 from tiedbert.errors import InputError, reason
 
 

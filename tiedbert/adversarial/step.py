@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from tiedbert import _keras
-from tiedbert.adversarial.ball import Ball
 from tiedbert.adversarial.cut_model import moved
 from tiedbert.adversarial.divergences import divergence_between
-from tiedbert.adversarial.geometry import finite
+from tiedbert.adversarial.norms import finite
+from tiedbert.adversarial.perturbation_ball import Ball
 from tiedbert.adversarial.schedules import value_at
 
 
@@ -56,7 +56,8 @@ class Trained(NamedTuple):
         loss: what was minimized, scalar.
         adversarial: the part of it that comes from perturbation.
         delta_norm: float32 ``[batch]``; None where there is no perturbation.
-        failed: float32 ``[batch]``, of :class:`tiedbert.adversarial.ball.Moved`.
+        failed: float32 ``[batch]``, as in
+            :class:`tiedbert.adversarial.perturbation_ball.Moved`.
     """
 
     loss: Any

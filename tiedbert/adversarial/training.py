@@ -4,13 +4,13 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.adversarial.checks import is_count
+from tiedbert.adversarial.argument_rules import is_count
 from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.adversarial.divergences import check_means
-from tiedbert.adversarial.geometry import mean
 from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.micro_batches import gradients_in_micro_batches
-from tiedbert.adversarial.part import Part
+from tiedbert.adversarial.norms import mean
+from tiedbert.adversarial.seeded_function import Part
 from tiedbert.adversarial.step import Batch, Step, Trained
 from tiedbert.errors import InputError
 from tiedbert.surgery import clone

@@ -5,8 +5,7 @@ from dataclasses import dataclass
 
 import tensorflow as tf
 
-from tiedbert.adversarial.attacks import ascend, step_length
-from tiedbert.adversarial.checks import (
+from tiedbert.adversarial.argument_rules import (
     COUNT,
     NORM,
     RADIUS,
@@ -15,6 +14,7 @@ from tiedbert.adversarial.checks import (
     Rule,
     argument,
 )
+from tiedbert.adversarial.attacks import ascend, step_length
 from tiedbert.adversarial.method import Method, Passes
 from tiedbert.adversarial.step import Trained
 from tiedbert.errors import InputError

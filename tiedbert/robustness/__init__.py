@@ -1,5 +1,5 @@
 """Robustness evaluation: how accuracy falls as activations are perturbed."""
 
-from tiedbert.robustness.curves import correct, curve
+from tiedbert.robustness.accuracy_curve import correct, curve
 
 __all__ = ["correct", "curve"]

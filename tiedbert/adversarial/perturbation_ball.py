@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
-from tiedbert.adversarial.geometry import NORMS, finite, per_example, restrict, rms
+from tiedbert.adversarial.norms import NORMS, finite, per_example, restrict, rms
 from tiedbert.errors import InputError
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from numbers import Integral, Real
 from typing import NamedTuple
 
-from tiedbert.adversarial.geometry import NORMS
+from tiedbert.adversarial.norms import NORMS
 from tiedbert.errors import InputError
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from tiedbert import _keras
-from tiedbert.adversarial.checks import is_count
+from tiedbert.adversarial.argument_rules import is_count
 from tiedbert.adversarial.cut_model import OneOf
 from tiedbert.errors import InputError
 

@@ -6,11 +6,11 @@ import numpy as np
 import tensorflow as tf
 
 from tiedbert import _keras
-from tiedbert.adversarial.ball import Ball
 from tiedbert.adversarial.cut_model import CutModel
-from tiedbert.adversarial.geometry import finite
+from tiedbert.adversarial.norms import finite
+from tiedbert.adversarial.perturbation_ball import Ball
 from tiedbert.errors import InputError
-from tiedbert.robustness.checks import check, parts, radii
+from tiedbert.robustness.curve_inputs import check, parts, radii
 
 
 def curve(model, dataset, at, method, epsilons, perturbation_mask=None, restarts=1):
