@@ -369,20 +369,20 @@ def test_a_model_whose_nodes_have_moved_is_not_taken_for_one_without_a_graph():
         Graph(model)
 
 
-@pytest.mark.parametrize("moved", [0, 1], ids=_keras.NOTES[:2])
-def test_moved_notes_on_tensors_are_not_taken_for_none(moved, monkeypatch):
-    notes = list(_keras.NOTES)
-    notes[moved] = "_moved"
-    monkeypatch.setattr(_keras, "NOTES", tuple(notes))
-    _keras._check_notes.cache_clear()
+@pytest.mark.parametrize("moved", [0, 1], ids=_keras.METADATA[:2])
+def test_moved_metadata_of_tensors_is_not_taken_for_none(moved, monkeypatch):
+    names = list(_keras.METADATA)
+    names[moved] = "_moved"
+    monkeypatch.setattr(_keras, "METADATA", tuple(names))
+    _keras._check_metadata.cache_clear()
     tensor = models.chain().outputs[0]
     with pytest.raises(RuntimeError, match="has no EagerTensor._moved, which"):
-        _keras.symbolic_mask(tensor)
+        _keras.implicit_mask(tensor)
     with pytest.raises(RuntimeError, match="has no EagerTensor._moved, which"):
-        _keras.notes_on(tf.zeros(3))
+        _keras.metadata_of(tf.zeros(3))
     monkeypatch.undo()
-    _keras._check_notes.cache_clear()
-    assert _keras.symbolic_mask(tensor) is None
+    _keras._check_metadata.cache_clear()
+    assert _keras.implicit_mask(tensor) is None
 
 
 def test_other_moved_internals_are_one_clear_line():

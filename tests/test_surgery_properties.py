@@ -104,7 +104,7 @@ def fresh(values):
 
 
 def mask_of(value):
-    mask = _keras.running_mask(value)
+    mask = _keras.implicit_mask(value)
     return None if mask is None else tf.convert_to_tensor(mask)
 
 
@@ -240,7 +240,7 @@ def state_of(model):
     return (
         lines,
         {depth: len(found) for depth, found in nodes.items()},
-        [(id(t), id(_keras.maker(t)), id(_keras.symbolic_mask(t))) for t in tensors],
+        [(id(t), id(_keras.maker(t)), id(_keras.implicit_mask(t))) for t in tensors],
         model.get_config(),
         saved,
     )

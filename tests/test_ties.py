@@ -694,7 +694,7 @@ def test_a_tie_reads_well():
 def untie(model):
     other = layers.Embedding(VOCABULARY, WIDTH, name="tokens")
     other.build((None, None))
-    _keras.hold(named(model, "head"), "embedding_layer", other)
+    _keras.set_sublayers(named(model, "head"), "embedding_layer", other)
 
 
 @pytest.mark.parametrize("build", MODELS)

@@ -125,9 +125,9 @@ def _why_no_graph(model) -> str:
     )
 
 
-def kind_of_edited(model):
+def class_of_edited(model):
     """The class of an edited `model`: its own if inputs and outputs make one."""
-    plain = isinstance(model, keras.Sequential) or not made_of_tensors(model)
+    plain = isinstance(model, keras.Sequential) or not takes_inputs_and_outputs(model)
     return keras.Model if plain else type(model)
 
 
@@ -186,16 +186,16 @@ def dtype_name(tensor) -> str:
     return tf.as_dtype(tensor.dtype).name
 
 
-def symbolic_mask(tensor):
-    """What Keras keeps as the implicit mask of a symbolic tensor, or None.
+def implicit_mask(tensor):
+    """The implicit mask that Keras keeps at a tensor, or None.
 
-    Keras 3 keeps a tensor of the graph; Keras 2 keeps a bare placeholder that says
-    only that there is a mask.
+    At a symbolic tensor, Keras 3 keeps a tensor of the graph; Keras 2 keeps a bare
+    placeholder that says only that there is a mask.
     """
-    return _note_on(tensor, "_keras_mask")
+    return _metadata(tensor, "_keras_mask")
 
 
-def implicit_masks(call) -> dict:
+def masks_filled_in(call) -> dict:
     """The keyword arguments of a call that Keras itself filled with masks.
 
     Keras 3 records in some nodes the implicit masks of the arguments, as if the user
@@ -220,7 +220,7 @@ def implicit_masks(call) -> dict:
 def _are_masks_of(argument, masks) -> bool:
     masks, tensors = flatten(masks), flatten(argument)
     return len(masks) == len(tensors) and all(
-        mask is None or mask is symbolic_mask(tensor)
+        mask is None or mask is implicit_mask(tensor)
         for mask, tensor in zip(masks, tensors, strict=True)
     )
 
@@ -232,7 +232,7 @@ def forget_mask(tensor):
     that is not recorded is found again whenever the model runs.
     """
     if not LEGACY:
-        set_running_mask(tensor, None)
+        set_implicit_mask(tensor, None)
 
 
 def starts_masks(layers) -> bool:
@@ -264,7 +264,7 @@ def trace(function, specs):
         tf.function(function, autograph=False).get_concrete_function(*specs)
 
 
-def spec(tensor, shape):
+def type_spec(tensor, shape):
     """The `tf.TypeSpec` of a value of `shape` for a symbolic tensor."""
     kinds = {"sparse": tf.SparseTensorSpec, "ragged": tf.RaggedTensorSpec}
     kind = next((kinds[name] for name in sparse_or_ragged(tensor)), tf.TensorSpec)
@@ -280,23 +280,18 @@ def call(model, inputs, training):
         return model(inputs, training=training)
 
 
-def running_mask(tensor):
-    """The implicit mask of a tensor while a model runs, or None."""
-    return _note_on(tensor, "_keras_mask")
-
-
-def _note_on(tensor, name):
+def _metadata(tensor, name):
     """An attribute that Keras sets on some tensors, or None."""
-    _check_notes()
+    _check_metadata()
     return getattr(tensor, name, None)
 
 
 @functools.cache
-def _check_notes():
+def _check_metadata():
     """Keras still says where it did that a tensor has a mask or is made of logits."""
     with tf.init_scope():
-        _internal(keras.layers.Masking(name="masking")(tf.ones([1, 1, 1])), NOTES[0])
-        _internal(keras.activations.softmax(tf.ones([1, 2])), NOTES[1])
+        _internal(keras.layers.Masking(name="masking")(tf.ones([1, 1, 1])), METADATA[0])
+        _internal(keras.activations.softmax(tf.ones([1, 2])), METADATA[1])
 
 
 def changes_masks(layer) -> bool:
@@ -316,13 +311,54 @@ def in_training(layer, kwargs) -> dict:
     return {**kwargs, "training": True} if takes else kwargs
 
 
-def set_running_mask(tensor, mask):
+def set_implicit_mask(tensor, mask):
     """Give a tensor of Keras 3 an implicit mask."""
-    _check_notes()
+    _check_metadata()
     tensor._keras_mask = mask
 
 
-def side_effect(layer) -> bool:
+def supports_masking(layer) -> bool:
+    """Whether `layer` may be called on a tensor that has an implicit mask.
+
+    Keras 2 says of no functional model that it may, and lets every one.
+    """
+    knows = bool(getattr(layer, "supports_masking", False))
+    return knows or (LEGACY and has_graph(layer))
+
+
+def symbolic_tensors_tell_masks() -> bool:
+    """Whether symbolic tensors tell which implicit masks arrive when a model runs.
+
+    In Keras 2 they do, but for a mask that a nested model is given by keyword. In
+    Keras 3 a model must run to show it.
+    """
+    return LEGACY
+
+
+def returns_inputs_themselves() -> bool:
+    """Whether a model with an input among its outputs returns the tensor it is given.
+
+    Keras 3 does, so the graph that the model is called in does not show this call.
+    """
+    return not LEGACY
+
+
+def variables_to_read(version) -> str | None:
+    """The environment variables to set for reading a file of another Keras.
+
+    Args:
+        version: the version of the Keras that saved the file.
+
+    Returns:
+        ``"NAME=value NAME=value"``, or None if this Keras reads the file.
+    """
+    legacy = version.startswith("2.")
+    if legacy == LEGACY:
+        return None
+    return f"TF_USE_LEGACY_KERAS={legacy:d} TF_KERAS={legacy:d}"
+
+
+def is_side_effect(layer) -> bool:
     """Whether `layer` is how Keras 2 keeps a symbolic `add_loss` or `add_metric`."""
     return LEGACY and type(layer).__name__ in ("AddLoss", "AddMetric")
 
@@ -397,7 +433,7 @@ def ancestors(tensors):
         pending.extend(_raw_call(node).inputs)
 
 
-def called_by_hand(inputs) -> bool:
+def called_by_user(inputs) -> bool:
     """Whether a layer that is called now on `inputs` is called on numbers, by a user.
 
     And not by another layer or a trace.
@@ -431,7 +467,7 @@ def layers_within(layer) -> list:
     return list(_internal(layer, "_flatten_layers")())
 
 
-def layer_from(config):
+def deserialize_layer(config):
     """The layer of a config that `serialize_keras_object` gave, of any file format."""
     if LEGACY:
         module = sys.modules["tf_keras.src.saving.legacy.saved_model.utils"]
@@ -442,7 +478,7 @@ def layer_from(config):
     return keras.utils.deserialize_keras_object(config)
 
 
-def in_a_file() -> bool:
+def in_keras_file() -> bool:
     """Whether Keras writes or reads a ``.keras`` file, which tells shared objects."""
     if LEGACY:
         module = sys.modules["tf_keras.src.saving.serialization_lib"]
@@ -489,7 +525,7 @@ def is_compiled(model) -> bool:
     return _internal(model, "_is_compiled") if LEGACY else model.compiled
 
 
-def keep_metric(layer, name, metric):
+def track_metric(layer, name, metric):
     """Set an attribute of `layer` that its model reports and resets.
 
     Keras 2 would count the state of the metric among the weights of the layer.
@@ -501,7 +537,7 @@ def keep_metric(layer, name, metric):
         setattr(layer, name, metric)
 
 
-def whole_variables():
+def without_autocast():
     """Context in which variables are read in their own dtype under any policy."""
     if LEGACY:
         module = sys.modules["tf_keras.src.mixed_precision.autocast_variable"]
@@ -517,7 +553,7 @@ def scale_loss(optimizer, loss):
     return optimizer.scale_loss(loss)
 
 
-def leaves_out_infinite(optimizer) -> bool:
+def skips_nonfinite_gradients(optimizer) -> bool:
     """Whether `optimizer` takes no step when a gradient is infinite or no number."""
     where = keras.mixed_precision if LEGACY else keras.optimizers
     return isinstance(optimizer, where.LossScaleOptimizer)
@@ -540,7 +576,7 @@ def apply_gradients(optimizer, gradients, variables):
     optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
 
-def made_of_tensors(model) -> bool:
+def takes_inputs_and_outputs(model) -> bool:
     """Whether inputs and outputs are all there is to a model with a graph.
 
     Else its class has a constructor or a config of its own.
@@ -550,7 +586,7 @@ def made_of_tensors(model) -> bool:
     return all(method.__module__.partition(".")[0] == root for method in methods)
 
 
-def trusted_configs():
+def unsafe_deserialization():
     """Let the configs of this process's own layers make Lambda layers again."""
     if LEGACY:
         return contextlib.nullcontext()
@@ -603,13 +639,13 @@ def sublayers(layer) -> dict:
     }
 
 
-def hold(layer, name, value):
+def set_sublayers(layer, name, value):
     """Set an attribute of `layer` that holds layers.
 
     They take the places of those that it held, in the order of the weights too.
     """
     if LEGACY:
-        _hold_legacy(layer, name, value)
+        _set_sublayers_legacy(layer, name, value)
         return
     tracker = _internal(layer, "_tracker")
     for old, new in zip(leaves(vars(layer).get(name)), leaves(value), strict=False):
@@ -624,7 +660,7 @@ def hold(layer, name, value):
     tracker.locked = locked
 
 
-def _hold_legacy(layer, name, value):
+def _set_sublayers_legacy(layer, name, value):
     before = list(_internal(layer, "_self_tracked_trackables"))
     setattr(layer, name, value)
     tracked = _internal(layer, "_self_tracked_trackables")
@@ -692,7 +728,7 @@ def copy_flags(source, copy):
         copy._dtype_policy = _internal(source, "_dtype_policy")
 
 
-def added_losses(layer) -> int:
+def count_added_losses(layer) -> int:
     """How many losses a Keras 2 layer has as functions without arguments."""
     return len(_internal(layer, "_callable_losses")) if LEGACY else 0
 
@@ -728,16 +764,16 @@ def statistics(model) -> list:
 
 
 _LOGITS = {"Softmax": "_tiedbert_softmax_of", "Sigmoid": "_tiedbert_sigmoid_of"}
-NOTES = "_keras_mask", "_keras_logits", *_LOGITS.values()
+METADATA = "_keras_mask", "_keras_logits", *_LOGITS.values()
 
 
-def notes_on(tensor) -> list:
+def metadata_of(tensor) -> list:
     """What is known of a tensor beside its values, None where it is not.
 
     Its implicit mask, the logits that Keras' losses take instead of it, and those of
     which it is the softmax or the sigmoid.
     """
-    known = [_note_on(tensor, name) for name in NOTES[:2]]
+    known = [_metadata(tensor, name) for name in METADATA[:2]]
     return known + [_made_of(tensor, kind) for kind in _LOGITS]
 
 
@@ -749,7 +785,7 @@ def logits_behind(tensor, kind):
     made = {each: _made_of(tensor, each) for each in _LOGITS}
     if any(logits is not None for logits in made.values()):
         return made[kind]
-    return _note_on(tensor, "_keras_logits")
+    return _metadata(tensor, "_keras_logits")
 
 
 def _made_of(tensor, kind):
@@ -759,9 +795,9 @@ def _made_of(tensor, kind):
     return noted
 
 
-def with_notes(tensor, notes):
+def with_metadata(tensor, metadata):
     """`tensor`, of which the same is known from now on."""
-    for name, value in zip(NOTES, notes, strict=True):
+    for name, value in zip(METADATA, metadata, strict=True):
         if value is not None:
             setattr(tensor, name, value)
     return tensor
@@ -836,7 +872,7 @@ def check_logs_method(model):
 
 
 @contextlib.contextmanager
-def optimizer_lent(wrapper, model):
+def optimizer_attached(wrapper, model):
     """Context in which Keras 3 saves and loads a wrapper's optimizer with `model`.
 
     It keeps the optimizer in a file of weights, by the name of the attribute: what
@@ -856,10 +892,10 @@ def optimizer_lent(wrapper, model):
             object.__setattr__(model, "optimizer", own["optimizer"])
 
 
-def own_method(model, name):
+def overriding_class(model, name):
     """The class of a user's that overrides a method of `keras.Model`, or None."""
     definer = next(kind for kind in type(model).__mro__ if name in vars(kind))
-    return None if is_its_own(definer) else definer
+    return None if is_from_keras(definer) else definer
 
 
 def rewire(operation, place, tensor):
@@ -867,7 +903,7 @@ def rewire(operation, place, tensor):
     _internal(operation, "_update_input")(place, tensor)
 
 
-def is_its_own(kind) -> bool:
+def is_from_keras(kind) -> bool:
     """Whether a class or a function is one of Keras."""
     return kind.__module__.startswith(("keras.src.", "tf_keras.src."))
 

@@ -302,8 +302,10 @@ class RDrop(Method):
 
 def _constant(output):
     """An output without a gradient; what Keras says of it stays said."""
-    notes = [x if x is None else tf.stop_gradient(x) for x in _keras.notes_on(output)]
-    return _keras.with_notes(tf.stop_gradient(output), notes)
+    notes = [
+        x if x is None else tf.stop_gradient(x) for x in _keras.metadata_of(output)
+    ]
+    return _keras.with_metadata(tf.stop_gradient(output), notes)
 
 
 def _climb(method):

@@ -201,7 +201,7 @@ def rows_counted(training, outputs, labels):
         if loss is None:
             continue
         rank = max(output.shape.rank - 1, 1)
-        masks = [_keras.running_mask(output), labelled(loss, label)]
+        masks = [_keras.implicit_mask(output), labelled(loss, label)]
         masks = [_as_values(mask, rank) for mask in masks if mask is not None]
         if not masks:
             return None
@@ -224,7 +224,7 @@ def measure_for(loss, symmetric):
     config = loss.get_config() if hasattr(loss, "get_config") else {}
     known = "crossentropy" in name or name in _OTHERS
     # Others may call theirs by the same name, and mean logits.
-    if not known or not _keras.is_its_own(kind) or config.get("axis", -1) != -1:
+    if not known or not _keras.is_from_keras(kind) or config.get("axis", -1) != -1:
         raise InputError(
             f"divergence: the loss {kind.__name__!r} does not tell what the outputs "
             "are: give divergence=KL(from_logits=...) or SquaredError()"
@@ -274,8 +274,8 @@ def _with_units(output):
     """An output ``[batch]`` has one unit: its last axis is not that of its units."""
     if len(output.shape) != 1:
         return output
-    notes = [x if x is None else x[:, None] for x in _keras.notes_on(output)]
-    return _keras.with_notes(output[:, None], notes)
+    notes = [x if x is None else x[:, None] for x in _keras.metadata_of(output)]
+    return _keras.with_metadata(output[:, None], notes)
 
 
 def _finite_where_hidden(output, masks):
@@ -293,15 +293,15 @@ def _finite_where_hidden(output, masks):
         kept = (shown[..., None] > 0.0) | tf.math.is_finite(values)
         return tf.where(kept, values, tf.zeros_like(values))
 
-    mask, *logits = _keras.notes_on(output)
+    mask, *logits = _keras.metadata_of(output)
     logits = [x if x is None else finite(x) for x in logits]
-    return _keras.with_notes(finite(output), [mask, *logits])
+    return _keras.with_metadata(finite(output), [mask, *logits])
 
 
 def _mask_of(p, q):
     """The Keras mask of two outputs; a constant made of one has lost it."""
-    mask = _keras.running_mask(q)
-    return _keras.running_mask(p) if mask is None else mask
+    mask = _keras.implicit_mask(q)
+    return _keras.implicit_mask(p) if mask is None else mask
 
 
 def _mean(values, weights, masks):

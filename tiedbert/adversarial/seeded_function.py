@@ -43,12 +43,12 @@ class Part:
         """Call the model on a list of tensors; `seed`: int32 ``[2]``."""
         values, notes, losses = self._traced(tensors, seed)
         # They do not cross the border of a function by themselves.
-        flat = map(_keras.with_notes, tf.nest.flatten(values), notes)
+        flat = map(_keras.with_metadata, tf.nest.flatten(values), notes)
         return Called(tf.nest.pack_sequence_as(values, list(flat)), list(losses))
 
     def _run(self, tensors, seed):
         values = _keras.call(self.model, tensors, training=True)
-        notes = [_keras.notes_on(tensor) for tensor in tf.nest.flatten(values)]
+        notes = [_keras.metadata_of(tensor) for tensor in tf.nest.flatten(values)]
         losses = _keras.losses_of_calls(self.model)
         graph = tf.compat.v1.get_default_graph()
         if self._seeded:

@@ -309,7 +309,7 @@ class Step:
     @property
     def _skipped_by_optimizer(self) -> bool:
         """Whether the optimizer leaves out a step that is not finite by itself."""
-        return _keras.leaves_out_infinite(self.training.optimizer)
+        return _keras.skips_nonfinite_gradients(self.training.optimizer)
 
     def _is_learned(self, loss, passed, at_points):
         """Whether the weights learn from a pass, bool scalar: all of it is finite.

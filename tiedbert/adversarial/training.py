@@ -171,12 +171,12 @@ class AdversarialTraining(keras.Model):
 
     def save_weights(self, *args, **kwargs):
         """Save the weights of the wrapped model."""
-        with _keras.optimizer_lent(self, self.model):
+        with _keras.optimizer_attached(self, self.model):
             return self.model.save_weights(*args, **kwargs)
 
     def load_weights(self, *args, **kwargs):
         """Load weights into the wrapped model."""
-        with _keras.optimizer_lent(self, self.model):
+        with _keras.optimizer_attached(self, self.model):
             return self.model.load_weights(*args, **kwargs)
 
     # Keras would let autograph convert it, and wrap every error in another.
@@ -355,7 +355,7 @@ def _check_model(model):
                 "step; build it with stateful=False"
             )
     for name in _REFUSED:
-        owner = _keras.own_method(model, name) if hasattr(model, name) else None
+        owner = _keras.overriding_class(model, name) if hasattr(model, name) else None
         if owner is not None:
             raise InputError(
                 f"model {model.name!r} has a {name} of its own ({owner.__name__}), "

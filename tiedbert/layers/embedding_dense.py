@@ -105,7 +105,7 @@ class EmbeddingDense(keras.layers.Layer):
         return super().__call__(inputs, *args, **kwargs)
 
     def _find(self, inputs):
-        by_hand = inputs is not None and _keras.called_by_hand(inputs)
+        by_hand = inputs is not None and _keras.called_by_user(inputs)
         table = self._restored.find(inputs) or self._restored.own(self.name, by_hand)
         self._tie(table)
         self._restored = None
@@ -113,7 +113,7 @@ class EmbeddingDense(keras.layers.Layer):
     def build(self, input_shape):
         """Build the table if nobody has, and the bias."""
         if self._restored is not None:
-            if not _keras.in_a_file():  # The first call tells where the table is.
+            if not _keras.in_keras_file():  # The first call tells where the table is.
                 self._add_bias(self._restored.layer.input_dim)
                 return
             self._find(None)
@@ -210,7 +210,7 @@ class EmbeddingDense(keras.layers.Layer):
     def from_config(cls, config):
         """A layer that looks for its table when it is first called."""
         given = config["embedding_layer"]
-        layer = _keras.layer_from(given)
+        layer = _keras.deserialize_layer(given)
         return cls(**{**config, "embedding_layer": _restored(layer, given)})
 
 
@@ -233,7 +233,7 @@ def _restored(layer, config):
     model or a layer that it has written before. That there was one is left in the
     config of this head.
     """
-    if not (_keras.in_a_file() and "shared_object_id" in config):
+    if not (_keras.in_keras_file() and "shared_object_id" in config):
         return _Restored(layer)
     made = _keras.layers_being_loaded()
     # Another head, that waits for its first call too, may have read the one config.
@@ -297,7 +297,7 @@ class _Restored:
 
     def own(self, head, by_hand):
         """The layer of the config, where no copy can lose a tie by that."""
-        if not (by_hand or _keras.in_a_file()):
+        if not (by_hand or _keras.in_keras_file()):
             raise InputError(
                 f"EmbeddingDense {head!r} was tied to {self.layer.name!r}, which "
                 "nothing before it in its model looks up: a copy by Keras would have a "

@@ -81,8 +81,8 @@ class TiedCrossEntropy(EmbeddingDense):
             "z_loss": z_loss,
             "ignore_index": ignore_index,
         }
-        _keras.keep_metric(self, "_accuracy", keras.metrics.Mean(name="accuracy"))
-        _keras.keep_metric(self, "_perplexity", _Perplexity(name="perplexity"))
+        _keras.track_metric(self, "_accuracy", keras.metrics.Mean(name="accuracy"))
+        _keras.track_metric(self, "_perplexity", _Perplexity(name="perplexity"))
 
     def build(self, input_shape):
         """Check the number of inputs; build as `EmbeddingDense` does."""
@@ -108,7 +108,7 @@ class TiedCrossEntropy(EmbeddingDense):
             weights = counted * (
                 1.0 if weights is None else tf.cast(weights, tf.float32)
             )
-        with _keras.whole_variables():
+        with _keras.without_autocast():
             table = self._table()
             bias = tf.convert_to_tensor(self.bias) if self.use_bias else None
         found = tied_cross_entropy_by_position(

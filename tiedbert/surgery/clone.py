@@ -85,7 +85,7 @@ class _Copies:
         # Their constructors make the layers inside: the others take what is made. A
         # model comes before those that it is made of.
         for graph in sorted(graphs, key=lambda g: -len(_keras.layers_within(g))):
-            if not _keras.made_of_tensors(graph):
+            if not _keras.takes_inputs_and_outputs(graph):
                 self.of(graph)
 
     def of(self, source):
@@ -95,9 +95,11 @@ class _Copies:
         return self._known[id(source)]
 
     def _make(self, source):
-        if isinstance(source, keras.Sequential) and _keras.made_of_tensors(source):
+        if isinstance(source, keras.Sequential) and _keras.takes_inputs_and_outputs(
+            source
+        ):
             return self._sequential(source)
-        if _keras.has_graph(source) and _keras.made_of_tensors(source):
+        if _keras.has_graph(source) and _keras.takes_inputs_and_outputs(source):
             return self._graph(source)
         if not isinstance(source, keras.layers.Layer):
             return _keras.copy_operation(source)
@@ -124,7 +126,7 @@ class _Copies:
         # Classes that nobody registered are known all the same: from the model.
         kinds = {type(layer) for layer in _keras.layers_within(source)}
         known = keras.utils.custom_object_scope({kind.__name__: kind for kind in kinds})
-        with known, _keras.trusted_configs():
+        with known, _keras.unsafe_deserialization():
             return type(source).from_config(config)
 
     def _sequential(self, source):
@@ -173,7 +175,7 @@ class _Copies:
             return
         if not _keras.has_graph(source):
             self._join(source, copy)
-        elif not _keras.made_of_tensors(source):
+        elif not _keras.takes_inputs_and_outputs(source):
             self._learn_layers(source, copy)
 
     def _learn_layers(self, source, copy):
@@ -206,7 +208,7 @@ class _Copies:
             ]
             # None: the layer makes this one when it is built.
             if None not in layers and any(id(layer) not in olds for layer in layers):
-                _keras.hold(copy, name, new)
+                _keras.set_sublayers(copy, name, new)
 
     def _held(self, value, other):
         """What a copy holds where its source holds `value`; `other` is there now."""
@@ -249,7 +251,7 @@ class _Copies:
                 weightless = not any(map(_keras.own_variables, within))
                 new = self._known.get(id(value), value if weightless else None)
                 if new is not None and vars(copy).get(name) is not new:
-                    _keras.hold(copy, name, new)
+                    _keras.set_sublayers(copy, name, new)
 
     def finish(self):
         """Copy every value and flag, once it is sure that no tie is lost."""

@@ -158,7 +158,7 @@ def finalize_state(copy):
 
 def check_state(source, copy):
     """What layers keep beside their variables must have come through the config."""
-    if _keras.added_losses(source) != _keras.added_losses(copy):
+    if _keras.count_added_losses(source) != _keras.count_added_losses(copy):
         raise InputError(
             f"clone cannot keep a loss that was added to {source.name!r} from outside, "
             "as a function of the original's variables: use a regularizer"

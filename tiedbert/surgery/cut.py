@@ -104,7 +104,7 @@ class Cut:
         name = name or f"{self._graph.name}_rest"
         rest = keras.Model(inputs, outputs, name=name)
         _keras.name_outputs(rest, self._graph.output_names)
-        behind = [call for call in self._calls if _keras.side_effect(call.layer)]
+        behind = [call for call in self._calls if _keras.is_side_effect(call.layer)]
         _keras.repeat_side_effects(rest, behind, new)
         return rest
 
@@ -169,9 +169,10 @@ def _passed(tensor, inputs):
     Keras 3 takes for the output of a model that passes its input through the very
     tensor that the model is called with, and so forgets who made that.
     """
-    if _keras.LEGACY or not any(tensor is x for x in inputs):
-        return tensor
-    return DropMask()(tensor)
+    passed = any(tensor is x for x in inputs)
+    if passed and _keras.returns_inputs_themselves():
+        return DropMask()(tensor)
+    return tensor
 
 
 def _check_leads_to_an_output(graph, cut, calls):

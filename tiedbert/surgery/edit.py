@@ -116,7 +116,7 @@ def _with_siblings(graph, changes) -> dict:
             if id(call.layer) in reached
             and id(call) not in instead
             and not any(id(t) in new for t in call.inputs)
-            and not _keras.side_effect(call.layer)
+            and not _keras.is_side_effect(call.layer)
         ]
         if not siblings:
             return instead

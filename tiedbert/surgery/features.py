@@ -74,8 +74,7 @@ class _Exposed:
         graph = settled_inside(outer, call.layer, points.values())
         outputs = graph.output_tensors if outputs_too else []
         tensors = _tensors(graph, list(points.values()), outputs)
-        if not _keras.LEGACY:
-            # Keras 3 would take for its output the tensor that it is called with.
+        if _keras.returns_inputs_themselves():
             inputs = {id(tensor) for tensor in graph.input_tensors}
             tensors = [CopyMask()([t, t]) if id(t) in inputs else t for t in tensors]
         name = unique(f"{graph.name}_features", names)

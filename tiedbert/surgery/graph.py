@@ -53,7 +53,7 @@ class Graph:
         self._stand_ins = stand_ins or {}
         self._points = points or {}
         self.entering = entering or {}
-        self.kind = kind or _keras.kind_of_edited(model)
+        self.kind = kind or _keras.class_of_edited(model)
         self.inputs, self.outputs = _keras.structures(graph)
         self.output_names = _keras.output_names(graph)
         self.calls = _numbered(_keras.calls(graph))
@@ -77,7 +77,7 @@ class Graph:
     @cached_property
     def side_effects(self) -> list:
         """The calls that add a loss or a metric, which no output needs (Keras 2)."""
-        return [call for call in self.calls if _keras.side_effect(call.layer)]
+        return [call for call in self.calls if _keras.is_side_effect(call.layer)]
 
     @property
     def names(self) -> set:

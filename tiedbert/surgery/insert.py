@@ -51,7 +51,7 @@ def insert(model, at, layer, keep_mask=True):
         ['middle', 'dropout']
     """
     check_layer(layer)
-    masked = has_masks(Graph(model)) and not _knows_masks(layer)
+    masked = has_masks(Graph(model)) and not _keras.supports_masking(layer)
     return edited(model, points_of(at), _Insertion(layer, masked, keep_mask))
 
 
@@ -84,7 +84,7 @@ def replace(model, name, layer, keep_mask=True):
         True
     """
     check_layer(layer)
-    masked = has_masks(Graph(model)) and not _knows_masks(layer)
+    masked = has_masks(Graph(model)) and not _keras.supports_masking(layer)
 
     def change(graph, point):
         calls = graph.calls_at(point)
@@ -202,12 +202,14 @@ def _passes_mask_on(call):
 
     The output itself may not tell: a mask may come from outside of a nested model.
     """
-    if _keras.symbolic_mask(call.outputs[0]) is not None:
+    if _keras.implicit_mask(call.outputs[0]) is not None:
         return True
     first = call.args[0] if call.args else next(iter(call.kwargs.values()))
     tensors = [t for t in _keras.flatten(first) if _keras.is_symbolic(t)]
     # A mask is [batch, time]: what has no time has none.
-    if not _knows_masks(call.layer) or any(len(t.shape) < 3 for t in tensors):
+    if not _keras.supports_masking(call.layer) or any(
+        len(t.shape) < 3 for t in tensors
+    ):
         return False
     masks = _keras.map_structure(
         lambda t: keras.Input(t.shape[1:2], dtype="bool"), first
@@ -217,19 +219,14 @@ def _passes_mask_on(call):
 
 def _as_known(layer, value):
     """`value` as a layer takes it: without a mask if it does not know masks."""
-    if not _keras.is_symbolic(value) or _knows_masks(layer):
+    if not _keras.is_symbolic(value) or _keras.supports_masking(layer):
         return value
     return without_mask(value)
 
 
-def _knows_masks(layer):
-    knows = bool(getattr(layer, "supports_masking", False))
-    return knows or (_keras.LEGACY and _keras.has_graph(layer))
-
-
 def _given(call) -> dict:
     """The keyword arguments that the user gave."""
-    implicit = _keras.implicit_masks(call)
+    implicit = _keras.masks_filled_in(call)
     return {name: value for name, value in call.kwargs.items() if name not in implicit}
 
 

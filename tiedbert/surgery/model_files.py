@@ -91,9 +91,8 @@ def _read(path: str | Path) -> tuple[dict, dict]:
 
 
 def _check_generation(path: str | Path, version: str) -> None:
-    legacy = version.startswith("2.")
-    if version and legacy != _keras.LEGACY:
-        variables = f"TF_USE_LEGACY_KERAS={legacy:d} TF_KERAS={legacy:d}"
+    variables = _keras.variables_to_read(version)
+    if version and variables:
         raise InputError(
             f"{path} was saved by Keras {version}, and this is Keras "
             f"{_keras.VERSION}: set {variables}"

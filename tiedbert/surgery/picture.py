@@ -295,7 +295,7 @@ def _looked_through(layer, source, mask=None) -> Source:
 
 def _recorded_masks(call) -> set:
     """The ids of the implicit masks that Keras 3 made inputs of a call."""
-    names = _keras.implicit_masks(call)
+    names = _keras.masks_filled_in(call)
     return {id(leaf) for name in names for leaf in _keras.flatten(call.kwargs[name])}
 
 

@@ -82,7 +82,7 @@ def _points(model, own, inputs=(), path="", beside=0):
         name = _keras.maker(tensor).name
         yield _point(graph, received, name, "Input", tensor, beside)
     for call in graph.calls:
-        if id(call.layer) in own and not _keras.side_effect(call.layer):
+        if id(call.layer) in own and not _keras.is_side_effect(call.layer):
             yield from _points_of_call(graph, received, call, beside)
 
 
@@ -155,7 +155,7 @@ def _masks(graph, received, receivers, tensors, always=False) -> set:
         keys = {(reader, id(tensor)) for reader in receivers}
         check_in_both_modes(graph, received, tensor, keys)
         arrives = any(key in received for key in keys)
-        mask = _keras.symbolic_mask(tensor)
+        mask = _keras.implicit_mask(tensor)
         if arrives or (always and mask is not None):
             known = _keras.is_symbolic(mask)
             masks.add(id(mask) if known else ("mask of", id(tensor)))

@@ -30,12 +30,12 @@ def replay(calls, new, *, recorded_masks=False, seen_by=None, instead=None, afte
             for tensor in call.inputs
         )
         outputs = call.outputs
-        if id(call) in instead or (reached and not _keras.side_effect(call.layer)):
+        if id(call) in instead or (reached and not _keras.is_side_effect(call.layer)):
             args, kwargs = _arguments(call, new, seen_by, recorded_masks)
             function = instead.get(id(call), call.layer)
             outputs = _keras.flatten(function(*args, **kwargs))
         for old, tensor in zip(call.outputs, outputs, strict=True):
-            if recorded_masks and _keras.symbolic_mask(old) is None:
+            if recorded_masks and _keras.implicit_mask(old) is None:
                 _keras.forget_mask(tensor)
             tensor = after[id(old)](tensor) if id(old) in after else tensor
             if tensor is not old:
@@ -73,14 +73,14 @@ def _arguments(call, new, seen_by, recorded_masks):
             return seen(id(value))
         return new.get(id(value), value)
 
-    implicit = {} if recorded_masks else _keras.implicit_masks(call)
+    implicit = {} if recorded_masks else _keras.masks_filled_in(call)
     kwargs = {name: call.kwargs[name] for name in call.kwargs if name not in implicit}
     args, kwargs = _keras.map_structure(mapped, (tuple(call.args), kwargs))
     for name, argument in implicit.items():
         # Keras would not record it beside another keyword argument, and a layer can
         # take the mask off its input before this call runs.
         tensors = _keras.map_structure(mapped, argument)
-        masks = _keras.map_structure(_keras.symbolic_mask, tensors)
+        masks = _keras.map_structure(_keras.implicit_mask, tensors)
         if any(_keras.is_symbolic(mask) for mask in _keras.flatten(masks)):
             kwargs[name] = masks
     return args, kwargs

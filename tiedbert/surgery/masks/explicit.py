@@ -109,7 +109,7 @@ def mask_of(tensor, shape=None):
         shape: the shape of the mask that the tensor is known to have when its model
             runs, although in Keras 3 it may not say so; None: trust what it says.
     """
-    mask = _keras.symbolic_mask(tensor)
+    mask = _keras.implicit_mask(tensor)
     if _keras.is_symbolic(mask) or (mask is None and shape is None):
         return mask
     return ReadMask(shape or tuple(mask.shape))(tensor)
@@ -117,4 +117,4 @@ def mask_of(tensor, shape=None):
 
 def without_mask(tensor):
     """A symbolic tensor of the same values that carries no implicit mask."""
-    return tensor if _keras.symbolic_mask(tensor) is None else DropMask()(tensor)
+    return tensor if _keras.implicit_mask(tensor) is None else DropMask()(tensor)

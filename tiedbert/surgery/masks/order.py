@@ -63,7 +63,7 @@ def settled_inside(graph, layer, points=()):
     """The settled graph of a nested model, which calls of `graph` call."""
     path = f"{graph.path}{layer.name}/"
     inner = Graph(layer, path)
-    if _keras.LEGACY or not _depends_at_any_depth(inner):
+    if _keras.symbolic_tensors_tell_masks() or not _depends_at_any_depth(inner):
         return settled(inner, points)
     received = masks_received(graph)
     entering = {}
@@ -127,7 +127,7 @@ def _changes_masks(call) -> bool:
 
 def _puts_another(call) -> bool:
     """Whether a call puts a mask on a tensor that is not its own."""
-    return any(mask is not _keras.symbolic_mask(t) for t, mask in given_masks(call))
+    return any(mask is not _keras.implicit_mask(t) for t, mask in given_masks(call))
 
 
 def _in_order(graph, call, reader, edited) -> bool:

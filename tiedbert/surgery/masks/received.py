@@ -49,7 +49,9 @@ def masks_received(graph) -> dict:
 
 def may_have_masks(graph) -> bool:
     """Whether it is worth a look which masks arrive in a model."""
-    return _keras.LEGACY or bool(graph.entering) or has_masks(graph)
+    if _keras.symbolic_tensors_tell_masks():
+        return True  # To look costs nothing.
+    return bool(graph.entering) or has_masks(graph)
 
 
 class Received(dict):
@@ -139,14 +141,14 @@ class Run:
 
     def record(self, graph, inputs):
         """Let the calls of `graph` run one after another, as its model runs them."""
-        self.keep(graph.input_tensors, inputs, map(_keras.running_mask, inputs))
+        self.keep(graph.input_tensors, inputs, map(_keras.implicit_mask, inputs))
         for call in graph.calls:
             before = self.read(id(call), call.inputs, self._mask)
             outputs = _keras.flatten(self._call(call))
             for tensor, mask in zip(call.inputs, before, strict=True):
                 if self._mask(tensor) is not mask:
                     self.changes.append((call, tensor, self._mask(tensor)))
-            self.keep(call.outputs, outputs, map(_keras.running_mask, outputs))
+            self.keep(call.outputs, outputs, map(_keras.implicit_mask, outputs))
         self.read(None, graph.output_tensors, self._mask)
 
     def keep(self, tensors, values, masks):
@@ -173,7 +175,7 @@ class Run:
         return mask is not self.first_mask[id(tensor)] and not by_itself
 
     def _mask(self, tensor):
-        return _keras.running_mask(self.values[id(tensor)])
+        return _keras.implicit_mask(self.values[id(tensor)])
 
     def _call(self, call):
         def value(leaf):
@@ -187,7 +189,7 @@ class Run:
 
 def watched(graph, training=False) -> Run:
     """What happens when a model runs; in Keras 3 on placeholders, all inputs given."""
-    if _keras.LEGACY:
+    if _keras.symbolic_tensors_tell_masks():
         return _followed(graph)
     errors = []
     for batch, size in SIZES:
@@ -212,10 +214,10 @@ def _followed(graph) -> Run:
     masks = {}  # id of a tensor -> the mask that it has by now
 
     def mask_of(tensor):
-        return masks.get(id(tensor), _keras.symbolic_mask(tensor))
+        return masks.get(id(tensor), _keras.implicit_mask(tensor))
 
     for made in (graph.input_tensors, *(call.outputs for call in graph.calls)):
-        run.keep(made, made, map(_keras.symbolic_mask, made))
+        run.keep(made, made, map(_keras.implicit_mask, made))
     for call in graph.calls:
         run.read(id(call), call.inputs, mask_of)
         for tensor, mask in given_masks(call):
@@ -245,14 +247,14 @@ def filled(shape, batch, size) -> list:
 def _run_at(graph, training, batch, size) -> Run:
     sizes = partial(filled, batch=batch, size=size)
     run, tensors = Run(training=training), graph.input_tensors
-    specs = [_keras.spec(tensor, sizes(tensor.shape)) for tensor in tensors]
+    specs = [_keras.type_spec(tensor, sizes(tensor.shape)) for tensor in tensors]
     masks = graph.entering.values()
     specs += [tf.TensorSpec(sizes(shape), tf.bool) for shape in masks]
 
     def function(*values):
         inputs, masks = values[: len(tensors)], values[len(tensors) :]
         for i, mask in zip(graph.entering, masks, strict=True):
-            _keras.set_running_mask(inputs[i], mask)
+            _keras.set_implicit_mask(inputs[i], mask)
         run.record(graph, inputs)
 
     _keras.trace(function, specs)
