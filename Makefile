@@ -25,7 +25,7 @@ TORCH ?= torch==2.13.0
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
 .PHONY: demo test test-keras-3 test-keras-2 test-bert test-scripts test-all \
-	test-peers test-newest lint bench lock clean
+	test-peers test-newest lint docs gallery bench lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py --output_dir runs/demo --overwrite
@@ -101,6 +101,15 @@ lint: $(INSTALLED)
 	$(BIN)/ruff check . || failed=1; \
 	$(BIN)/ruff format --check . || failed=1; \
 	exit $$failed
+
+# The site, in site/. After the first call, which installs the tools, it needs no network.
+docs: $(DOCS_INSTALLED)
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_BIN)/mkdocs build --strict --quiet
+
+# Run the examples again and record what they print, for the gallery of the site.
+gallery: $(INSTALLED) $(HUB_INSTALLED)
+	@$(BIN)/python docs/gallery.py
+	@$(HUB_BIN)/python docs/gallery.py adversarial_keras_hub.py
 
 bench: $(INSTALLED)
 	@for script in $(sort $(wildcard benchmarks/[a-z]*.py)); do \
