@@ -104,7 +104,7 @@ lint: $(INSTALLED)
 
 # The site, in site/. After the first call, which installs the tools, it needs no network.
 docs: $(DOCS_INSTALLED)
-	@NO_MKDOCS_2_WARNING=1 $(DOCS_BIN)/mkdocs build --strict --quiet
+	@NO_MKDOCS_2_WARNING=1 $(DOCS_BIN)/mkdocs build --strict
 
 # Run the examples again and record what they print, for the gallery of the site.
 gallery: $(INSTALLED) $(HUB_INSTALLED)

@@ -4,7 +4,7 @@
 
 `keras.Model(model.input, inner_layer.output)` fails with "graph disconnected"
 (github.com/keras-team/keras/issues/16123): the inner tensors belong to another graph.
-Expected: a path names the inner layer, and everything is exact.
+Expected: a path names the inner layer, and cut, features and noise are exact.
 """
 
 import tensorflow as tf

@@ -1,4 +1,4 @@
-"""A layer called on two inputs is one variable that learns from both.
+"""A layer that is called on two inputs trains one kernel from both.
 
     python examples/1_reuse_a_layer.py        (about 6 seconds)
 

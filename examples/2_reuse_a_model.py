@@ -1,9 +1,9 @@
-"""A model is a layer too: call it twice and both calls share every weight.
+"""Call a model twice, as a layer: both calls share every weight.
 
     python examples/2_reuse_a_model.py        (about 6 seconds)
 
-Expected: a siamese network with the weights of one encoder, symmetric in its two
-inputs to the last bit, before training and after.
+Expected: a siamese network has the weights of one encoder. Swapping its two inputs
+changes no bit of the output, before training and after.
 """
 
 import tensorflow as tf

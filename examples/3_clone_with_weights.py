@@ -1,10 +1,10 @@
-"""A clone starts with the same numbers and goes its own way.
+"""Copy a model with its weights; train the copy without changing the original.
 
     python examples/3_clone_with_weights.py        (about 6 seconds)
 
-Expected: equal outputs, no shared variable, and training the clone leaves the
-original as it was. (Keras' own `clone_model` copies the architecture only: it draws
-new weights, and makes two of a layer that is used inside and outside of a nested
+Expected: equal outputs, no shared variable, and training the clone does not change
+the original. (`clone_model` of Keras copies the architecture only. It draws new
+weights, and makes two layers of one that is used inside and outside of a nested
 model.)
 """
 

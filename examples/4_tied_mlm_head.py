@@ -2,8 +2,8 @@
 
     python examples/4_tied_mlm_head.py        (about 6 seconds)
 
-Expected: one table in the model. A token that is never an input still learns, from
-the head; the tie holds after saving, loading and more training.
+Expected: one table in the model. The row of a token that is never an input is still
+trained, by the head. The tie holds after saving, loading and more training.
 """
 
 import tempfile

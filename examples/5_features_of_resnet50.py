@@ -2,9 +2,9 @@
 
     python examples/5_features_of_resnet50.py        (about 6 seconds)
 
-Expected: the features are what the whole network computes on its way, bit for bit,
-from a small part of its weights. The weights here are random; with
-`weights="imagenet"` they are useful as well.
+Expected: the features equal those inside the whole network, bit for bit, and need a
+small part of its weights. The weights here are random; use `weights="imagenet"` for
+useful features.
 """
 
 import tensorflow as tf

@@ -1,9 +1,9 @@
-"""Cut ResNet50 anywhere: the two halves in a row are the whole.
+"""Cut ResNet50 at any layer: the two parts composed are the original.
 
     python examples/6_cut_resnet50.py        (about 6 seconds)
 
-Expected: one tensor crosses between two residual blocks; two cross inside a block,
-the cut one and the shortcut. The difference is exactly 0.0 at both places.
+Expected: one tensor crosses a cut between two residual blocks. Two cross a cut inside
+a block, the cut tensor and the shortcut. The difference is exactly 0.0 at both places.
 """
 
 import tensorflow as tf

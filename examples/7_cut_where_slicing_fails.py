@@ -1,10 +1,10 @@
-"""A slice of `model.layers` is not a part of a residual network; a cut is.
+"""A slice of `model.layers` cannot be used as a part of a residual network.
 
     python examples/7_cut_where_slicing_fails.py        (about 6 seconds)
 
-Expected: `Sequential(layers[k:])` fails at the addition, for it has one tensor where
-two belong; without the addition it runs and computes something else; `split` hands
-over both tensors and is exact.
+Expected: `Sequential(layers[k:])` fails at the addition, which needs two tensors.
+Without the addition it runs and gives wrong outputs. `split` passes both tensors on
+and is exact.
 """
 
 import tensorflow as tf

@@ -1,11 +1,11 @@
-"""Noise at Embedding-Norm of a BERT whose batch has padding.
+"""Add noise at Embedding-Norm of a BERT whose batch has padding.
 
     python examples/8_noise_in_a_padded_bert.py        (about 6 seconds)
 
-Expected: a model cut out with `keras.Model(hidden, output)` forgets at `hidden + noise`
-which tokens are padding, and the outputs of the real tokens change by more than 0.1.
-The rest that `split` gives takes the mask as an input: its real tokens come out as they
-do without any padding, but for rounding.
+Expected: a model made with `keras.Model(hidden, output)` loses the padding mask at
+`hidden + noise`, and the outputs of real tokens change by more than 0.1. The rest that
+`split` returns has the mask as an input: its outputs for real tokens are those without
+padding, up to rounding.
 """
 
 import json

@@ -1,10 +1,10 @@
-"""Put a layer into a built model, exchange one, take one out; the old model stays.
+"""Insert, replace and remove layers of a built model; the old model stays as it is.
 
     python examples/9_insert_a_layer.py        (about 6 seconds)
 
-The question of stackoverflow.com/questions/49492255, which the post answers for a
-chain of layers; here the model has a shortcut. Expected: a model built by hand with
-the other layers gives the same numbers.
+This is the question of stackoverflow.com/questions/49492255. The post answers it for a
+chain of layers; here the model has a shortcut. Expected: a model that is built by hand
+with the other layers gives the same numbers.
 """
 
 import tensorflow as tf

@@ -2,9 +2,9 @@
 
     python examples/adversarial_pretraining.py        (about 80 seconds)
 
-FGM needs the loss alone and finds it inside the model (`with_loss=True`). ALUM compares
-outputs, so its model gives logits; labels and a weight for each position go to `fit`.
-Both models have the same weights: the first one tells the loss on held-out reviews.
+FGM needs only the loss, which is inside the model (`with_loss=True`). ALUM compares
+outputs, so its model returns logits; labels and a weight for each position go to `fit`.
+Both models share their weights; the first one measures the loss on held-out reviews.
 
 Expected: in 400 steps it falls from 8.34 nats a masked token (a guess among 4,000 ids
 is 8.29) to 6.02 plainly, 6.05 with FGM and 6.11 with ALUM: no gain on clean text.

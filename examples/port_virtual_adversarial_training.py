@@ -2,11 +2,11 @@
 
     python examples/port_virtual_adversarial_training.py        (about 50 seconds)
 
-There, steps on the 1 % of texts with labels took turns with steps on others at a moved
-embedding table. Here each batch has both kinds, and each text's vectors move by its
-share of 1; a text without a label has weight 0 and counts in the divergence alone.
+The original alternates steps on the 1 % of texts that have labels with steps on other
+texts at a perturbed embedding table. Here each batch has both. A text without a label
+has the weight 0 and counts in the divergence alone.
 
-Expected: about 50%, a guess: 40 labels teach a BERT from scratch nothing.
+Expected: about 50%, a guess: 40 labels are too few for a BERT from scratch.
 """
 
 import sys

