@@ -37,14 +37,10 @@ def main():
 
     bert = build_bert(Path(__file__).with_name("small_bert.json"))
     model = classifier(bert, len(names))
-    # As in the original, [CLS] and [SEP] count and padding does not.
-    perturbation_mask = except_tokens([0])
-    training = AdversarialTraining(
-        model,
-        GradientPenalty(1 / BATCH),
-        at="Embedding-Token",
-        perturbation_mask=perturbation_mask,
-    )
+    method = GradientPenalty(1 / BATCH)
+    counted = except_tokens([0])  # as in the original: [CLS] and [SEP], not padding
+    at = "Embedding-Token"
+    training = AdversarialTraining(model, method, at, perturbation_mask=counted)
     training.compile(
         adamw(1e-3, EPOCHS * -(-len(train.y) // BATCH)),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
