@@ -16,7 +16,7 @@ import tensorflow as tf
 from generation import IS_LEGACY
 from models import assert_same, batch
 from tensorflow import keras
-from test_surgery_picture import classifier, needs_dot
+from test_surgery_drawing import classifier
 from variants import slow
 
 from tiedbert.errors import InputError
@@ -264,18 +264,16 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
         model_files.save({}, tmp_path / "file" / "halves")
 
 
-@needs_dot
 def test_the_folder_of_a_picture_is_checked_before_anything_is_written(saved, tmp_path):
     path, halves = saved(models.chain()), tmp_path / "halves"
-    picture = tmp_path / "nowhere" / "cut.svg"
+    picture = tmp_path / "nowhere" / "cut.dot"
     message = refused(path, "--cut", "middle", "--output", halves, "--draw", picture)
     assert "no such folder" in message
     assert not halves.exists()
 
 
-@needs_dot
 def test_draw_writes_the_picture_of_the_cut(saved, tmp_path, capsys):
-    path = str(tmp_path / "a.svg")
+    path = str(tmp_path / "a.dot")
     main([saved(models.chain()), "--cut", "middle", "--draw", path])
     assert capsys.readouterr().out.splitlines()[-1] == path
     assert "cut tensor" in Path(path).read_text()

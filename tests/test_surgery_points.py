@@ -4,7 +4,7 @@ import models
 import pytest
 from models import MODELS
 from tensorflow import keras
-from test_surgery_picture import classifier, encoder
+from test_surgery_drawing import classifier, encoder
 from variants import others_slow
 
 from tiedbert.errors import InputError

@@ -19,14 +19,9 @@ from pathlib import Path
 from tiedbert.command import parser
 from tiedbert.surgery import model_files
 from tiedbert.surgery.composition import check_composes
+from tiedbert.surgery.dot import check_can_draw, printable, write
+from tiedbert.surgery.drawing import drawing_of, drawing_of_cut
 from tiedbert.surgery.nested import cut_at
-from tiedbert.surgery.picture import (
-    check_can_draw,
-    drawing_of,
-    drawing_of_cut,
-    printable,
-    write,
-)
 from tiedbert.surgery.points import cut_points
 
 
@@ -40,7 +35,7 @@ def options(arguments=None):
         help="cut point; repeat it for several, none behind another")  # fmt: skip
     add("--output", type=Path, metavar="DIR", help="folder for the two parts of --cut")
     add("--draw", type=Path, metavar="FILE",
-        help="picture (.svg or .png) of the model, or of --cut")  # fmt: skip
+        help="picture (.svg, .png or .dot) of the model, or of --cut")  # fmt: skip
     add("--overwrite", action="store_true", help="replace the models in --output")
     add("--import", action="append", default=[], dest="modules", metavar="MODULE",
         help="import a module that registers layers")  # fmt: skip
@@ -89,7 +84,7 @@ def _cut(model, args):
     parts = {"front": cut.front(), "rest": cut.rest()}
     drawing = drawing_of_cut(model, cut, **parts)
     rows = [
-        [node.name, node.side, maker, node.shape] for node, maker in drawing.crossing()
+        [node.name, node.side, maker, node.shape] for node, maker in drawing.crossing
     ]
     print_table(["crossing", "", "made by", "tensor"], rows)
     if args.output:

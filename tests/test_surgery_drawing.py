@@ -2,7 +2,7 @@
 
 docs/images/cut.svg is the picture of `encoder` below, drawn under Keras 2 by
 
-    cd tests && TF_USE_LEGACY_KERAS=1 python test_surgery_picture.py
+    cd tests && TF_USE_LEGACY_KERAS=1 python test_surgery_drawing.py
 """
 
 import re
@@ -17,8 +17,9 @@ from tensorflow import keras
 
 from tiedbert.errors import InputError
 from tiedbert.surgery import cut_at, draw, split
+from tiedbert.surgery.dot import STYLES, to_dot
+from tiedbert.surgery.drawing import drawing_of
 from tiedbert.surgery.graph import Graph
-from tiedbert.surgery.picture import STYLES, drawing_of, to_dot
 
 layers = keras.layers
 IMAGE = Path(__file__).parents[1] / "docs/images/cut.svg"
@@ -59,7 +60,7 @@ def names(drawing, side):
 
 def crossing(drawing):
     """(number, side, shape) of the crossing tensors, in order."""
-    return [(node.name, node.side, node.shape) for node, _ in drawing.crossing()]
+    return [(node.name, node.side, node.shape) for node, _ in drawing.crossing]
 
 
 def edges(drawing):
@@ -84,7 +85,7 @@ def test_a_chain_is_cut_in_two_sides_and_one_tensor():
 def test_nodes_tell_the_class_and_the_shape():
     drawing = drawing_of(models.chain())
     first = next(node for node in drawing.nodes.values() if node.name == "first")
-    assert first == ("first", "Dense", "(?, 3) float32", "whole", None)
+    assert first == ("first", "Dense", "(?, 3) float32", "whole")
 
 
 def test_without_a_cut_all_is_of_one_side():
@@ -147,46 +148,39 @@ def test_calls_of_a_shared_layer_have_the_names_of_cut_points(at, expected):
     assert expected <= edges(drawing_of(models.shared(), at))
 
 
-def test_a_nested_model_is_one_box_unless_it_is_cut():
+def test_a_nested_model_is_one_node_unless_it_is_cut():
     drawing = drawing_of(classifier(), "pool")
     assert names(drawing, "front") == ["ids", "encoder", "pool"]
-    assert drawing.boxes == {}
+    assert names(drawing, "rest") == ["label", "output"]
 
 
-def test_a_nested_model_that_is_cut_shows_its_two_parts():
+def test_calls_in_a_nested_model_that_is_cut_have_the_names_of_cut_points():
     drawing = drawing_of(classifier(), "encoder/attention_norm_1")
-    front, rest = drawing.boxes
-    assert drawing.boxes[front] == ("encoder_front", "front", None)
-    assert drawing.boxes[rest] == ("encoder_rest", "rest", None)
-    inside = {
-        box: [node.name for node in drawing.nodes.values() if node.box == box]
-        for box in (None, front, rest)
-    }
-    assert inside[front][0] == "embedding"
-    assert "attention_norm_1" in inside[front]
-    assert inside[rest][:2] == ["feed_forward_1", "feed_forward_down_1"]
-    assert inside[None] == ["ids", "0", "1", "pool", "label", "output"]
+    norm = "encoder/attention_norm_1"
+    front, rest = names(drawing, "front"), names(drawing, "rest")
+    assert front[:2] == ["ids", "encoder/embedding"]
+    assert norm in front
+    assert rest[:2] == ["encoder/feed_forward_1", "encoder/feed_forward_down_1"]
+    assert rest[-3:] == ["pool", "label", "output"]
     assert [side for _, side, _ in crossing(drawing)] == ["cut", "mask"]
-    assert {"attention_norm_1 -> 0", "0 -> feed_forward_add_1"} <= edges(drawing)
+    assert {f"{norm} -> 0", "0 -> encoder/feed_forward_add_1"} <= edges(drawing)
     # In Keras 3 attention takes the mask off the tensor that runs on.
-    masks = {"attention_norm_1 => 1", "1 => feed_forward_1", "1 => feed_forward_add_1"}
+    readers = ["encoder/feed_forward_1", "encoder/feed_forward_add_1"]
+    masks = {f"{norm} => 1", *(f"1 => {reader}" for reader in readers)}
     assert (masks <= edges(drawing)) == IS_LEGACY
 
 
-def test_boxes_lie_in_boxes():
+def test_names_in_nested_models_are_whole_paths():
     x = keras.Input((3,), name="x")
     inner = models.chain_of(3, "inner")
     outer = keras.Model(x, inner(x), name="outer")
     y = keras.Input((3,), name="y")
-    model = keras.Model(y, layers.Dense(2)(outer(y)))
-    first = inner.layers[1].name
-    drawing = drawing_of(model, f"outer/inner/{first}")
-    assert list(drawing.boxes.values()) == [
-        ("outer_front", "front", None),
-        ("inner_front", "front", "box0"),
-        ("outer_rest", "rest", None),
-        ("inner_rest", "rest", "box2"),
-    ]
+    model = keras.Model(y, layers.Dense(2, name="last")(outer(y)))
+    first, second = (f"outer/inner/{layer.name}" for layer in inner.layers[1:])
+    drawing = drawing_of(model, first)
+    assert names(drawing, "front") == ["y", first]
+    assert names(drawing, "rest") == [second, "last", "output"]
+    assert [made_by for _, made_by in drawing.crossing] == [first]
 
 
 @pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
@@ -214,51 +208,29 @@ def test_the_model_computes_what_it_did():
     assert [call.layer for call in Graph(model).calls] == [c.layer for c in before]
 
 
-def dot_nodes(dot):
-    return {
-        node.get_name(): node for g in [dot, *subgraphs(dot)] for node in g.get_nodes()
-    }
-
-
-def subgraphs(dot):
-    return [part for g in dot.get_subgraphs() for part in [g, *subgraphs(g)]]
-
-
 def test_colours_and_lines_tell_the_sides():
-    model = models.recurrent()
-    drawing = drawing_of(model, "dense")
-    dot = dot_of(model, "dense")
-    found = dot_nodes(dot)
+    drawing = drawing_of(models.recurrent(), "dense")
+    lines = to_dot(drawing).splitlines()
     for key, node in drawing.nodes.items():
-        assert found[key].get_fillcolor().strip('"') == STYLES[node.side]["fillcolor"]
-        assert found[key].get_peripheries() == ("2" if node.name == "dense" else None)
-    lines = {
-        (e.get_source(), e.get_destination(), e.get_style()) for e in dot.get_edges()
-    }
-    assert lines == {(a, b, "dashed" if mask else None) for a, b, mask in drawing.edges}
-    bold = {e.get_color() for e in dot.get_edges() if e.get_penwidth() == "2"}
-    assert bold == {'"#c24100"'} or bold == {"#c24100"}
-
-
-def test_crossing_tensors_are_on_one_line():
-    dot = dot_of(models.residual(), "a_norm")
-    (line,) = dot.get_subgraphs()
-    assert line.get("rank") == "same"
-    assert len(line.get_nodes()) == 2
-
-
-def test_parts_of_a_nested_model_are_clusters():
-    dot = dot_of(classifier(), "encoder/attention_norm_1")
-    clusters = [g for g in dot.get_subgraphs() if "cluster" in g.get_name()]
-    assert [g.get_label() for g in clusters] == ["<encoder_front>", "<encoder_rest>"]
+        (line,) = [line for line in lines if line.startswith(f"{key} [")]
+        assert f'"{node.name}  {node.kind}'.rstrip() in line
+        assert f'{node.shape}" {STYLES[node.side]}' in line
+        assert ("peripheries=2" in line) == (node.name == "dense")
+    assert len({STYLES[node.side] for node in drawing.nodes.values()}) == 4
+    drawn = [line.split(" [") for line in lines if " -> " in line]
+    for (arrow, look), (a, b, is_mask) in zip(drawn, drawing.edges, strict=True):
+        sides = {drawing.nodes[key].side for key in (a, b)}
+        assert arrow == f"{a} -> {b}"
+        assert ("style=dashed" in look) == is_mask
+        assert ('color="#c24100"' in look) == bool(sides & {"cut", "mask"})
 
 
 def test_only_a_cut_has_a_legend():
-    assert "implicit mask" in dot_of(models.chain(), "middle").to_string()
-    assert "implicit mask" not in dot_of(models.chain()).to_string()
+    assert "implicit mask" in dot_of(models.chain(), "middle")
+    assert "implicit mask" not in dot_of(models.chain())
 
 
-# They mean something in DOT or in HTML. Keras 2 wants tamer names of layers.
+# Characters with a meaning in DOT or in HTML. Keras 2 wants tamer names of layers.
 STRANGE = "x>\\N\\" if IS_LEGACY else '"];<b>&amp;層\n\x1b\\N\\'
 
 
@@ -268,11 +240,18 @@ def strange():
 
 
 def test_names_are_text():
-    source = dot_of(strange(), "x").to_string()
+    source = dot_of(strange(), "x")
     assert source.isascii()
-    assert "<b>&lt;hr&gt;</b>" in source
-    shown = "x&gt;" if IS_LEGACY else "&quot;];&lt;b&gt;&amp;amp;&#23652;\\n\\x1b"
-    assert f"<<b>{shown}\\N\\</b>  Dense" in source
+    assert 'label="&lt;hr&gt;\\n' in source
+    shown = "x&gt;" if IS_LEGACY else "&quot;];&lt;b&gt;&amp;amp;&#23652;\\\\n\\\\x1b"
+    assert f'[label="{shown}\\\\N\\\\  Dense\\n(?, 3) float32"' in source
+
+
+def test_a_dot_file_needs_no_graphviz(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    model = models.chain()
+    draw(model, "middle", tmp_path / "a.dot")
+    assert (tmp_path / "a.dot").read_text() == dot_of(model, "middle")
 
 
 @needs_dot
@@ -294,10 +273,9 @@ def test_dot_draws_png(tmp_path):
     assert (tmp_path / "a.PNG").read_bytes().startswith(b"\x89PNG\r\n")
 
 
-@needs_dot
 def test_a_folder_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(InputError, match="none/a.svg: there is no such folder"):
-        draw(models.chain(), path=tmp_path / "none" / "a.svg")
+    with pytest.raises(InputError, match="none/a.dot: there is no such folder"):
+        draw(models.chain(), path=tmp_path / "none" / "a.dot")
 
 
 @pytest.mark.parametrize("path", ["cut.jpg", "cut", "svg", ".svg"])
@@ -313,17 +291,11 @@ def test_without_graphviz_the_command_that_installs_it_is_given(tmp_path, monkey
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_pydot_the_command_that_installs_it_is_given(tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(InputError, match="pip install pydot"):
-        draw(models.chain(), "middle", tmp_path / "a.svg")
-
-
 def test_a_wrong_cut_point_is_told_as_split_tells_it(tmp_path):
     with pytest.raises(InputError) as expected:
         split(models.chain(), "midle")
     with pytest.raises(InputError) as caught:
-        dot_of(models.chain(), "midle")
+        draw(models.chain(), "midle", tmp_path / "a.dot")
     assert str(caught.value) == str(expected.value)
 
 
