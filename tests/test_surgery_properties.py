@@ -1,6 +1,6 @@
 """What holds of every edit, on random models: the whole model tells what is right.
 
-By default the simplest model and a random one. With more, as in `make test-all`:
+By default the simplest model and two random ones. With more, as in `make test-all`:
 
     TIEDBERT_EXAMPLES=40 python -m pytest tests/test_surgery_properties.py
 
@@ -8,6 +8,7 @@ The draws are the same each time. A failure prints the smallest description of a
 that fails; `random_models.build` makes the model of it.
 """
 
+import functools
 import json
 import os
 import tempfile
@@ -26,10 +27,10 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.surgery import features, inject, insert, remove, replace, split
+from tiedbert.surgery import clone, features, inject, insert, remove, replace, split
 from tiedbert.surgery.graph import Graph
 
-EXAMPLES = int(os.environ.get("TIEDBERT_EXAMPLES", "2"))
+EXAMPLES = int(os.environ.get("TIEDBERT_EXAMPLES", "3"))
 
 # Keras 3 says so of every nested model, also of those that pass the mask on; and of
 # `Plain`, of which it is true.
@@ -75,32 +76,52 @@ def is_float(tensor):
     return "float" in _keras.dtype_name(tensor)
 
 
-def picked(model, numbers):
-    """Points of a model, each once."""
-    candidates = list(points(Graph(model)))
-    chosen = [candidates[-1 - i % len(candidates)] for i in numbers]
-    return list(dict.fromkeys(chosen))
+class NotApplicable(Exception):
+    """A property says nothing of this model."""
 
 
-def cut(model, numbers):
-    """`split` at points that do not depend on each other, and these points."""
-    chosen, halves = [], None
-    for point in picked(model, numbers):
-        try:
-            halves = split(model, [p.at for p in [*chosen, point]])
-            chosen.append(point)
-        except InputError as error:
-            known = "must not depend on each other", "no output of model"
-            if not any(text in str(error) for text in known):
-                raise
-    hypothesis.assume(chosen)
-    hypothesis.note(f"cut at {chosen}")
-    return *halves, chosen
+def require(condition):
+    """Leave a property out for a model that it says nothing of."""
+    if not condition:
+        raise NotApplicable
 
 
-def fresh(values):
-    """The same inputs: Keras may leave the mask of one call on its tensors."""
-    return tf.nest.map_structure(tf.identity, values)
+class Case:
+    """A random model, a batch for it, and a cut of it, made once for all properties."""
+
+    def __init__(self, description, numbers):
+        self.model = build(description)
+        self.values = batch(self.model)
+        self.numbers = numbers
+        self.state, self.expected = state_of(self.model), self.model(self.x)
+
+    @property
+    def x(self):
+        """The same inputs, new: Keras may leave the mask of one call on its tensors."""
+        return tf.nest.map_structure(tf.identity, self.values)
+
+    @functools.cached_property
+    def picked(self):
+        """Points of the model, each once."""
+        candidates = list(points(Graph(self.model)))
+        chosen = [candidates[-1 - i % len(candidates)] for i in self.numbers]
+        return list(dict.fromkeys(chosen))
+
+    @functools.cached_property
+    def cut(self):
+        """`split` at points that do not depend on each other, and these points."""
+        chosen, halves = [], None
+        for point in self.picked:
+            try:
+                halves = split(self.model, [p.at for p in [*chosen, point]])
+                chosen.append(point)
+            except InputError as error:
+                known = "must not depend on each other", "no output of model"
+                if not any(text in str(error) for text in known):
+                    raise
+        require(chosen)
+        hypothesis.note(f"cut at {chosen}")
+        return *halves, chosen
 
 
 def mask_of(value):
@@ -140,90 +161,80 @@ def alone(values):
     return values[0] if len(values) == 1 else values
 
 
-def composition(model, x, numbers):
+def composition(case):
     """rest(front(x)) is model(x), whatever arithmetic comes between."""
-    front, rest, chosen = cut(model, numbers)
-    expected = model(fresh(x))
-    crossing = front(fresh(x))
+    front, rest, chosen = case.cut
+    crossing = front(case.x)
     assert isinstance(crossing, list)
     hidden, context = crossing[: len(chosen)], crossing[len(chosen) :]
-    assert_same(rest([*hidden, *context]), expected)
+    assert_same(rest([*hidden, *context]), case.expected)
     zeros = [value + tf.zeros_like(value) for value in hidden]
-    assert_same(rest([*zeros, *context]), expected)
-    found = features(model, [point.at for point in chosen])(fresh(x))
+    assert_same(rest([*zeros, *context]), case.expected)
+    found = features(case.model, [point.at for point in chosen])(case.x)
     assert_same(found, alone(hidden), masks=False)
-    used = [{id(weight) for weight in part.weights} for part in (front, rest, model)]
+    parts = front, rest, case.model
+    used = [{id(weight) for weight in part.weights} for part in parts]
     assert used[0] | used[1] == used[2]
 
 
-def injection(model, x, numbers):
+def injection(case):
     """A delta of zero is the model, another one a perturbation between the halves."""
-    front, rest, chosen = cut(model, numbers)
-    hypothesis.assume(all(point.is_float for point in chosen))
-    crossing = front(fresh(x))
+    front, rest, chosen = case.cut
+    require(all(point.is_float for point in chosen))
+    crossing = front(case.x)
     hidden, context = crossing[: len(chosen)], crossing[len(chosen) :]
     draw = np.random.default_rng(2)
     deltas = [tf.cast(draw.normal(size=h.shape), h.dtype) for h in hidden]
     perturbed = [h + delta for h, delta in zip(hidden, deltas, strict=True)]
-    injected = inject(model, [point.at for point in chosen])
-    found = injected(with_deltas(fresh(x), deltas, injected))
+    injected = inject(case.model, [point.at for point in chosen])
+    found = injected(with_deltas(case.x, deltas, injected))
     assert_same(found, rest([*perturbed, *context]))
     zeros = [tf.zeros_like(delta) for delta in deltas]
-    assert_same(injected(with_deltas(fresh(x), zeros, injected)), model(fresh(x)))
+    assert_same(injected(with_deltas(case.x, zeros, injected)), case.expected)
 
 
-def dependent_points(model, x, numbers):
+def dependent_points(case):
     """`inject` and `features` take points of which one depends on another."""
-    chosen = [point for point in picked(model, numbers) if point.is_float]
-    hypothesis.assume(chosen)
+    chosen = [point for point in case.picked if point.is_float]
+    require(chosen)
     hypothesis.note(f"points {chosen}")
     at = [point.at for point in chosen]
-    values = [features(model, point)(fresh(x)) for point in at]
+    values = [features(case.model, point)(case.x) for point in at]
     # A mask that a nested model is given hangs on the tensor if that model runs too.
-    assert_same(features(model, at)(fresh(x)), alone(values), masks=False)
-    injected = inject(model, at)
+    assert_same(features(case.model, at)(case.x), alone(values), masks=False)
+    injected = inject(case.model, at)
     zeros = [tf.zeros_like(value) for value in values]
-    assert_same(injected(with_deltas(fresh(x), zeros, injected)), model(fresh(x)))
+    assert_same(injected(with_deltas(case.x, zeros, injected)), case.expected)
 
 
-def neutral_edits(model, x, numbers):
+def neutral_edits(case):
     """Layers that change nothing, put in and taken out again."""
-    (point,) = picked(model, numbers[:1])
-    expected = model(fresh(x))
+    point = case.picked[0]
     for kind in (Aware, Plain):
         for at in dict.fromkeys([point.at, point.every]):
             hypothesis.note(f"insert {kind.__name__} at {at}")
-            edited = insert(model, at, kind(name="put_in"))
-            assert_same(edited(fresh(x)), expected)
+            edited = insert(case.model, at, kind(name="put_in"))
+            assert_same(edited(case.x), case.expected)
         outer, slash, _ = point.every.rpartition("/")
-        assert_same(remove(edited, f"{outer}{slash}put_in")(fresh(x)), expected)
+        removed = remove(edited, f"{outer}{slash}put_in")
+        assert_same(removed(case.x), case.expected)
 
 
-def replacement(model, x, numbers):
+def replacement(case):
     """A layer in the place of itself."""
-    layers = [
-        p for p in points(Graph(model)) if isinstance(p.layer, keras.layers.Layer)
-    ]
-    hypothesis.assume(layers)
-    point = layers[-1 - numbers[0] % len(layers)]
+    found = points(Graph(case.model))
+    layers = [point for point in found if isinstance(point.layer, keras.layers.Layer)]
+    require(layers)
+    point = layers[-1 - case.numbers[0] % len(layers)]
     for at in dict.fromkeys([point.at, point.every]):
         hypothesis.note(f"replace {at}")
-        assert_same(replace(model, at, point.layer)(fresh(x)), model(fresh(x)))
+        assert_same(replace(case.model, at, point.layer)(case.x), case.expected)
 
 
-def source(model, x, numbers):
+def source(case):
     """Every edit leaves the model it is made from as it was."""
-    (point,) = picked(model, numbers[:1])
-    before, expected = state_of(model), model(fresh(x))
-    cut(model, numbers[:1])
-    features(model, point.at)
-    if point.is_float:
-        inject(model, point.at)
-    for kind in (Aware, Plain):
-        edited = insert(model, point.at, kind(name="put_in"))
-        edited(fresh(x))
-    assert state_of(model) == before
-    assert_same(model(fresh(x)), expected)
+    assert state_of(case.model) == case.state
+    assert_same(case.model(case.x), case.expected)
 
 
 def state_of(model):
@@ -246,17 +257,25 @@ def state_of(model):
     )
 
 
-def saving(model, x, numbers):
+def copies(case):
+    """A clone gives the same, and has weights of its own."""
+    copy = clone(case.model)
+    assert_same(copy(case.x), case.expected)
+    for weight in copy.weights:
+        weight.assign(tf.zeros_like(tf.convert_to_tensor(weight)))
+    assert_same(case.model(case.x), case.expected)
+
+
+def saving(case):
     """Halves that come back from files, unless Keras cannot save such a model."""
-    front, rest, _ = cut(model, numbers)
-    hypothesis.assume(not any(shares_layers(part) for part in (model, front, rest)))
+    front, rest, _ = case.cut
+    require(not any(shares_layers(part) for part in (case.model, front, rest)))
     try:
-        expected = saved_and_loaded(model)(fresh(x))
-        assert_same(expected, model(fresh(x)))
-    except Exception:
-        hypothesis.reject()
-    crossing = saved_and_loaded(front)(fresh(x))
-    assert_same(saved_and_loaded(rest)(crossing), expected)
+        assert_same(saved_and_loaded(case.model)(case.x), case.expected)
+    except Exception as error:
+        raise NotApplicable from error
+    crossing = saved_and_loaded(front)(case.x)
+    assert_same(saved_and_loaded(rest)(crossing), case.expected)
 
 
 def shares_layers(model):
@@ -275,25 +294,14 @@ def saved_and_loaded(model):
         return keras.models.load_model(f"{directory}/model.keras")
 
 
-def gradients(model, x, numbers):
+def gradients(case):
     """Of all weights; the tape adds what comes from several branches in any order."""
-    front, rest, _ = cut(model, numbers)
-    weights = model.trainable_variables
-
-    def of(function):
-        with tf.GradientTape() as tape:
-            outputs = tf.nest.flatten(function(fresh(x)))
-            outputs = [tf.cast(output, "float32") for output in outputs]
-            loss = tf.add_n([tf.reduce_sum(tf.square(output)) for output in outputs])
-        return tape.gradient(loss, weights)
-
-    half = any(
-        _keras.dtype_name(t) in HALVES
-        for c in all_calls(Graph(model))
-        for t in c.outputs
-    )
-    tolerance = 0.02 if half else 1e-5
-    for a, b in zip(of(lambda x: rest(front(x))), of(model), strict=True):
+    front, rest, _ = case.cut
+    calls = all_calls(Graph(case.model))
+    dtypes = [_keras.dtype_name(tensor) for call in calls for tensor in call.outputs]
+    tolerance = 0.02 if any(dtype in HALVES for dtype in dtypes) else 1e-5
+    found = gradients_of(case, lambda x: rest(front(x)))
+    for a, b in zip(found, gradients_of(case, case.model), strict=True):
         assert (a is None) == (b is None)
         if a is not None:
             a, b = tf.convert_to_tensor(a), tf.convert_to_tensor(b)
@@ -301,16 +309,25 @@ def gradients(model, x, numbers):
             np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * size)
 
 
+def gradients_of(case, function):
+    """Of the sum of squares of what `function` gives."""
+    with tf.GradientTape() as tape:
+        outputs = tf.nest.flatten(function(case.x))
+        outputs = [tf.cast(output, "float32") for output in outputs]
+        loss = tf.add_n([tf.reduce_sum(tf.square(output)) for output in outputs])
+    return tape.gradient(loss, case.model.trainable_variables)
+
+
 HALVES = "float16", "bfloat16"
 
 
-def training(model, x, numbers):
+def training(case):
     """The draws of dropout, and the statistics that normalization keeps."""
-    layers = [id(call.layer) for call in all_calls(Graph(model))]
+    layers = [id(call.layer) for call in all_calls(Graph(case.model))]
     # The calls of one layer may come in another order, and so its draws.
-    hypothesis.assume(len(set(layers)) == len(layers))
-    front, rest, _ = cut(model, numbers)
-    within = _keras.layers_within(model)
+    require(len(set(layers)) == len(layers))
+    front, rest, _ = case.cut
+    within = _keras.layers_within(case.model)
     variables = [v for layer in within for v in _keras.own_variables(layer)]
     start = [tf.convert_to_tensor(variable) for variable in variables]
 
@@ -321,8 +338,8 @@ def training(model, x, numbers):
         outputs = function()
         return outputs, [tf.convert_to_tensor(variable) for variable in variables]
 
-    whole = run(lambda: model(fresh(x), training=True))
-    halves = run(lambda: rest(front(fresh(x), training=True), training=True))
+    whole = run(lambda: case.model(case.x, training=True))
+    halves = run(lambda: rest(front(case.x, training=True), training=True))
     assert_same(halves, whole)
 
 
@@ -332,33 +349,50 @@ PROPERTIES = [
     dependent_points,
     neutral_edits,
     replacement,
-    source,
+    copies,
     saving,
     gradients,
-    training,
+    source,  # after every edit
+    training,  # changes statistics
 ]
 
 
-@pytest.mark.parametrize("holds", PROPERTIES, ids=lambda check: check.__name__)
-@settings(
-    max_examples=EXAMPLES,
-    derandomize=True,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),  # Models take long to build.
-)
-@given(
-    description=descriptions,
-    numbers=st.lists(st.integers(0, 30), min_size=1, max_size=3),
-)
-def test_of_random_models(holds, description, numbers):
-    keras.backend.clear_session()
-    model = build(description)
+def holds(check, case, description):
+    """Whether a property says something of a model: then it is checked."""
     try:
-        holds(model, batch(model), numbers)
-    except InputError as error:
+        check(case)
+    except NotApplicable:
+        return False
+    except InputError as error:  # No part can repeat such a model.
         if not may_be_refused(repr(description), str(error)):
             raise
-        hypothesis.reject()  # No part can repeat such a model.
+        return False
+    return True
+
+
+def test_every_property_holds_of_random_models():
+    checked = set()
+
+    @settings(
+        max_examples=EXAMPLES,
+        derandomize=True,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),  # Models take long to build.
+    )
+    @given(
+        description=descriptions,
+        numbers=st.lists(st.integers(0, 30), min_size=1, max_size=3),
+    )
+    def check_all(description, numbers):
+        keras.backend.clear_session()
+        case = Case(description, numbers)
+        for check in PROPERTIES:
+            hypothesis.note(check.__name__)
+            if holds(check, case, description):
+                checked.add(check)
+
+    check_all()
+    assert checked == set(PROPERTIES)
 
 
 def may_be_refused(description, message):
