@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from generation import IS_LEGACY, importable
 
+import tiedbert
+
 ROOT = Path(__file__).parents[1]
 
 # Bottom up. A module imports from its own entry and from lower lines only.
@@ -77,13 +79,18 @@ def wrong_imports(path):
             yield target
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=relative)
-def test_imports_point_downwards(path):
-    if path == ROOT / "tiedbert/__init__.py":
-        assert list(imports(path)) == [("importlib", None)]
-        return
-    assert entry(path) in HEIGHT, "a new module needs its place in LAYERS"
-    assert list(wrong_imports(path)) == []
+PACKAGE = ROOT / "tiedbert/__init__.py"
+
+
+def test_every_module_has_a_place():
+    entries = {entry(path) for path in LIBRARY if path != PACKAGE}
+    assert entries <= set(HEIGHT), "a new module needs its place in LAYERS"
+
+
+def test_imports_point_downwards():
+    assert list(imports(PACKAGE)) == [("importlib", None)]
+    wrong = {relative(p): [*wrong_imports(p)] for p in LIBRARY if p != PACKAGE}
+    assert {path: targets for path, targets in wrong.items() if targets} == {}
 
 
 @pytest.mark.parametrize(
@@ -105,15 +112,21 @@ def test_the_check_sees_an_upward_import(module, line, tmp_path, monkeypatch):
     assert len(list(wrong_imports(path))) == 1
 
 
-@pytest.mark.parametrize("path", LIBRARY, ids=relative)
-def test_library_imports_nothing_from_the_scripts(path):
+def importers(paths, is_wrong):
+    """The files of which an import is wrong."""
+    return [
+        relative(path) for path in paths if any(is_wrong(*i) for i in imports(path))
+    ]
+
+
+def test_library_imports_nothing_from_the_scripts():
     outside = {"scripts", "examples", "benchmarks", "tests"}
-    assert outside.isdisjoint(module.partition(".")[0] for module, _ in imports(path))
+    found = importers(LIBRARY, lambda module, _: module.partition(".")[0] in outside)
+    assert found == []
 
 
-@pytest.mark.parametrize("path", CODE, ids=relative)
-def test_no_star_imports(path):
-    assert "*" not in {name for _, name in imports(path)}
+def test_no_star_imports():
+    assert importers(CODE, lambda _, name: name == "*") == []
 
 
 MODULES = [
@@ -123,17 +136,40 @@ MODULES = [
 ]
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if importable(name)])
-def test_what_a_module_says_it_has_it_has(name):
+def test_what_a_module_says_it_has_it_has():
     """So `from module import *` works, and gives each name once."""
+    for name in filter(importable, MODULES):
+        module = importlib.import_module(name)
+        names = [
+            each
+            for each in getattr(module, "__all__", [])
+            if name != "tiedbert" or importable(f"{name}.{each}")
+        ]
+        assert [each for each in names if not hasattr(module, each)] == [], name
+        assert sorted(set(names)) == sorted(names), name
+
+
+# text is a folder of public modules, and errors is one module.
+PUBLIC = [
+    f"tiedbert.{name}" for name in tiedbert.__all__ if name not in ("errors", "text")
+]
+
+
+@pytest.mark.parametrize("name", [*filter(importable, PUBLIC)])
+def test_a_public_package_lists_what_it_offers(name):
+    """Nothing else without an underscore is in it, and each name says what it is."""
     module = importlib.import_module(name)
     names = [
         each
-        for each in getattr(module, "__all__", [])
-        if name != "tiedbert" or importable(f"{name}.{each}")
+        for each, value in vars(module).items()
+        if getattr(value, "__module__", "").startswith("tiedbert.")
+        and not each.startswith("_")
     ]
-    assert [each for each in names if not hasattr(module, each)] == []
-    assert sorted(set(names)) == sorted(names)
+    assert set(names) <= set(module.__all__)
+    undocumented = [
+        each for each in module.__all__ if not getattr(module, each).__doc__
+    ]
+    assert undocumented == []
 
 
 def run(code):
