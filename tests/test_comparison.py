@@ -5,13 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from tiedbert.jobs.comparison import (
+from tiedbert.jobs.compare_report import (
     accuracy_table,
-    compare,
     compute_table,
     difference_table,
-    result_of,
 )
+from tiedbert.jobs.compare_results import compare, result_of
 from tiedbert.jobs.significance import paired_test
 
 EPSILONS = [0.0, 1.0]

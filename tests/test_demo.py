@@ -1,5 +1,6 @@
 """The demo's data and its report. The demo itself is `make demo`."""
 
+import importlib
 import importlib.util
 import re
 import subprocess
@@ -92,7 +93,6 @@ def test_the_chain_fits_the_options_of_the_scripts(tmp_path, monkeypatch):
     names = [name for name, *_ in calls]
     assert names[:3] == ["demo_data", "prepare_corpus", "pretrain"]
     assert names[3:] == ["finetune"] * len(demo.FINE_TUNED) + ["evaluate"]
-    for name, *arguments in calls[1:]:
-        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, arguments)])
-        options = script(name).options()
-        assert options.output_dir.parent == tmp_path
+    for name, *given in calls[1:]:
+        job = importlib.import_module(f"tiedbert.jobs.{name}")
+        assert job.options([str(each) for each in given]).output_dir.parent == tmp_path

@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -28,6 +29,7 @@ for name in names:
 def run(*command, cwd):
     done = subprocess.run(command, capture_output=True, text=True, cwd=cwd)
     assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +85,28 @@ def test_metadata_of_the_wheel(installed):
     bounded = {"tensorflow", "tf-keras", "keras"}
     for name in bounded:
         assert [r for r in distribution.requires if r.startswith(f"{name}<")], name
+
+
+def command_of(installed, *command, cwd):
+    """Run a command as if the wheel's content were installed; what it printed."""
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=cwd, env=environment
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+def test_the_wheel_has_the_console_command(installed, tmp_path):
+    script = installed / "bin" / "tiedbert"
+    by_script = command_of(installed, script, "--help", cwd=tmp_path)
+    module = (sys.executable, "-m", "tiedbert")
+    assert by_script == command_of(installed, *module, "--help", cwd=tmp_path)
+    assert by_script.startswith("usage: tiedbert ")
+
+
+def test_the_wheel_has_the_jobs(installed, tmp_path):
+    module = (sys.executable, "-m", "tiedbert")
+    for job in ("surgery", "compare"):
+        text = command_of(installed, *module, job, "--help", cwd=tmp_path)
+        assert text.startswith(f"usage: tiedbert {job} ")

@@ -1,20 +1,17 @@
-"""The script in processes of its own, as a user starts it."""
+"""From text to a corpus, by the script."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from job_calls import call, finish, start
 from text_samples import VOCAB_SIZE, documents, tokenizer
 
 from tiedbert.errors import InputError
-from tiedbert.jobs.runs import write_json
+from tiedbert.text.files import write_json
 from tiedbert.text.records import (
     corpus_dataset,
     find_damage,
@@ -22,9 +19,6 @@ from tiedbert.text.records import (
     write_corpus,
 )
 from tiedbert.text.tokenizer import Tokenizer
-
-ROOT = Path(__file__).parents[1]
-SCRIPT = ROOT / "scripts" / "prepare_corpus.py"
 
 
 @pytest.fixture
@@ -36,19 +30,9 @@ def text(tmp_path):
     return path
 
 
-def command(*arguments):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    words = [sys.executable, "-W", "error", SCRIPT, *map(str, arguments)]
-    return {"args": words, "env": environment, "text": True}
-
-
-def prepare(*arguments):
-    return subprocess.run(**command(*arguments), capture_output=True)
-
-
 def refused(*arguments):
-    """Run, expect exit status 2 and one line; the line."""
-    done = prepare(*arguments)
+    """Call it, expect exit status 2 and one line; the line."""
+    done = call("prepare_corpus", *arguments)
     assert done.returncode == 2, done.stderr
     assert done.stderr.startswith("prepare_corpus.py: error: ")
     assert done.stderr.count("\n") == 1
@@ -67,11 +51,13 @@ def test_from_text_to_corpus(text, tmp_path):
     more = text.with_name("more.txt")
     more.write_text("孩子爱看\n", encoding="utf-8")
     out = tmp_path / "runs" / "corpus"
-    done = prepare(
-        *(text, more, "--output_dir", out, "--vocab_size", VOCAB_SIZE),
+    process = start(
+        *("prepare_corpus", text, more),
+        *("--output_dir", out, "--vocab_size", VOCAB_SIZE),
         *("--sequence_length", 16, "--shards", 2, "--threads", 1),
     )
-    assert done.returncode == 0, done.stderr
+    done = finish(process)
+    assert (done.returncode, done.stderr) == (0, "")
 
     texts = [*documents(), "孩子爱看"]
     trained = Tokenizer(out / "tokenizer.model")
@@ -100,13 +86,6 @@ def test_from_text_to_corpus(text, tmp_path):
     # Nothing but the run was left anywhere.
     assert {path.name for path in tmp_path.iterdir()} == {"texts", "runs"}
     assert [path.name for path in out.parent.iterdir()] == ["corpus"]
-
-
-def test_help_has_defaults():
-    done = prepare("--help")
-    assert done.returncode == 0
-    assert "(default: 8000)" in done.stdout
-    assert "python scripts/prepare_corpus.py texts.txt" in done.stdout
 
 
 @pytest.fixture
@@ -162,7 +141,8 @@ def test_a_finished_run_is_safe_from_mistakes(old_run, text, tmp_path):
 def test_overwrite_with_a_tokenizer_and_bytes_passed_over(old_run, text):
     with text.open("ab") as file:
         file.write("好看".encode() + b"\xff\n")
-    done = prepare(
+    done = call(
+        "prepare_corpus",
         *(text, "--output_dir", old_run, "--overwrite", "--shards", 2),
         *("--tokenizer", text.with_name("t.model"), "--errors", "ignore"),
     )
@@ -182,16 +162,13 @@ def test_killed_in_the_middle_there_is_no_corpus(text, tmp_path):
         for _ in range(200):
             file.write("\n".join(documents()) + "\n")
     out = tmp_path / "corpus"
-    script = subprocess.Popen(
-        **command(text, "--output_dir", out, "--tokenizer", model),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    given = ("--output_dir", out, "--tokenizer", model)
+    script = start("prepare_corpus", text, *given)
     while not list(tmp_path.rglob("*.tfrecord")):
         assert script.poll() is None, "it ended before it wrote"
         time.sleep(0.01)
     script.send_signal(signal.SIGKILL)
-    assert script.wait() == -signal.SIGKILL
+    assert finish(script).returncode == -signal.SIGKILL
     assert list(tmp_path.rglob("manifest.json")) == []
     with pytest.raises(InputError, match=r"manifest.json: expected .* found no file"):
         read_manifest(out)

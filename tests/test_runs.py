@@ -10,7 +10,8 @@ import pytest
 
 from tiedbert.errors import InputError
 from tiedbert.jobs import runs
-from tiedbert.jobs.runs import check_run, open_run, read_metrics, read_run, write_json
+from tiedbert.jobs.runs import check_run, open_run, read_metrics, read_run
+from tiedbert.text.files import write_json
 
 OPTIONS = {"steps": 3, "overwrite": False, "resume": False}
 

@@ -1,4 +1,4 @@
-"""Models of a run on disk: written, opened, and refused when they do not fit."""
+"""The model in a run: written, opened, and refused when its files do not fit."""
 
 import json
 
@@ -10,42 +10,42 @@ from text_samples import VOCAB_SIZE, tokenizer
 from tiedbert.bert import (
     build_bert,
     classifier,
+    load_classifier,
     load_safetensors,
     masked_lm,
+    open_pretrained,
     save_google_checkpoint,
 )
-from tiedbert.errors import InputError
-from tiedbert.jobs.runs import open_run
-from tiedbert.jobs.saved_models import (
-    check_length,
-    load_classifier,
-    open_pretrained,
+from tiedbert.bert.models import read_config
+from tiedbert.bert.saved_models import (
     save_classifier,
+    save_description,
+    save_weights,
+    saved_tokenizer,
 )
+from tiedbert.errors import InputError
+from tiedbert.jobs.max_length import check_max_length
 
 LABELS = ["bad", "good", "so-so"]
 
 
 @pytest.fixture
 def pretrained(tmp_path):
-    """A run as scripts/pretrain.py writes it."""
-    folder = open_run("pretrain", {"output_dir": tmp_path / "pretrain"})
-    (folder / "model").mkdir()
-    config = write_config(folder / "model", vocab_size=VOCAB_SIZE)
-    model = scramble(masked_lm(build_bert(config)))
-    save_google_checkpoint(model, folder / "model" / "bert_model.ckpt")
-    tokenizer().save(folder / "model" / "tokenizer.model")
+    """A model as `tiedbert pretrain` writes it."""
+    folder = tmp_path / "pretrain"
+    settings = read_config(write_config(tmp_path, vocab_size=VOCAB_SIZE))
+    config = save_description(folder, settings, tokenizer())
+    save_weights(folder, scramble(masked_lm(build_bert(config))))
     return folder
 
 
 @pytest.fixture
 def finetuned(tmp_path, pretrained):
-    """A classifier, and the run in which it is saved."""
+    """A classifier, and the folder in which it is saved."""
     saved = open_pretrained(pretrained)
     model = scramble(classifier(build_bert(saved.config, saved.checkpoint), 3), seed=1)
-    folder = open_run("finetune", {"output_dir": tmp_path / "finetune"})
-    save_classifier(model, LABELS, saved, folder / "model")
-    return model, folder
+    save_classifier(tmp_path / "finetune", model, LABELS, saved)
+    return model, tmp_path / "finetune"
 
 
 def change_json(path, **changes):
@@ -126,7 +126,6 @@ def test_a_vocabulary_of_another_size_is_refused(pretrained):
 @pytest.mark.parametrize(
     ("missing", "message"),
     [
-        ("config.json", "pretrain is not a run directory"),
         ("model/bert_config.json", "no BERT configuration at "),
         ("model/tokenizer.model", "expected a sentencepiece model, found nothing"),
     ],
@@ -137,15 +136,23 @@ def test_a_missing_file_is_named(pretrained, missing, message):
         open_pretrained(pretrained)
 
 
-def test_a_run_without_a_model_is_refused(tmp_path):
-    folder = open_run("prepare_corpus", {"output_dir": tmp_path / "corpus"})
-    with pytest.raises(InputError, match="corpus holds no model: expected a run of"):
-        open_pretrained(folder)
+@pytest.mark.parametrize("folder", ["corpus", "nowhere"])
+def test_a_folder_without_a_model_is_refused(tmp_path, folder):
+    (tmp_path / "corpus").mkdir()
+    message = f"{folder} holds no model: expected a run of `tiedbert pretrain` or `tied"
+    with pytest.raises(InputError, match=message):
+        open_pretrained(tmp_path / folder)
 
 
 def test_a_pretrained_model_is_no_classifier(pretrained):
-    with pytest.raises(InputError, match="expected a run of finetune, found pretrain"):
+    message = "model: expected a classifier, as `tiedbert finetune` writes it, found no"
+    with pytest.raises(InputError, match=message):
         load_classifier(pretrained)
+
+
+def test_the_tokenizer_of_a_run_may_not_be_written_yet(pretrained, tmp_path):
+    assert saved_tokenizer(pretrained).fingerprint == tokenizer().fingerprint
+    assert saved_tokenizer(tmp_path) is None
 
 
 @pytest.mark.parametrize(
@@ -183,12 +190,12 @@ def test_another_padding_than_the_tokenizers_is_refused(pretrained):
 def test_a_classifier_without_labels_is_refused(finetuned):
     _, folder = finetuned
     (folder / "model" / "labels.json").unlink()
-    with pytest.raises(InputError, match="labels.json cannot be read"):
+    with pytest.raises(InputError, match="expected a classifier.* no labels.json"):
         load_classifier(folder)
 
 
 def test_texts_must_fit_the_positions(finetuned):
     model, _ = finetuned
-    check_length(model, 32)
+    check_max_length(model, 32)
     with pytest.raises(InputError, match="--max_length 33: the model has 32 positions"):
-        check_length(model, 33)
+        check_max_length(model, 33)

@@ -1,7 +1,11 @@
-"""The scripts as a user runs them: real processes, from text to robust accuracy."""
+"""The jobs from text to robust accuracy, by their scripts.
+
+Most are called in this process; those that are killed, and one of each kind that ends
+well, are processes of their own.
+"""
 
 import argparse
-import importlib.util
+import contextlib
 import json
 import os
 import random
@@ -12,20 +16,19 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
-import script_processes
 import tensorflow as tf
+from job_calls import ROOT, arguments, call, finish, output_of, start
 from text_samples import VOCAB_SIZE, documents
 
+from tiedbert.bert import load_classifier
 from tiedbert.errors import InputError
+from tiedbert.jobs import evaluate, finetune, pretrain
 from tiedbert.jobs.runs import read_metrics, read_run
-from tiedbert.jobs.saved_models import load_classifier
 from tiedbert.text.tokenizer import Tokenizer, train_tokenizer
 
-ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(path.stem for path in (ROOT / "scripts").glob("*.py"))
 
 SMALL = {"layers": 1, "hidden_size": 16, "heads": 2, "batch_size": 8, "held_out": 16}
@@ -37,46 +40,9 @@ ADVERSARIES = {
 }
 
 
-def arguments(options):
-    """{"steps": 3, "resume": True} -> ["--steps", "3", "--resume"]."""
-    for name, value in options.items():
-        yield f"--{name}"
-        if value is not True:
-            yield from map(str, value if isinstance(value, list) else [value])
-
-
-def start(script, *positional, **options):
-    """A process of a script, without any switch of TensorFlow in its environment."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
-    command = [sys.executable, ROOT / "scripts" / f"{script}.py", *positional]
-    return subprocess.Popen(
-        [*command, *arguments(options)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**kept, "PYTHONPATH": str(ROOT)},
-    )
-
-
-def finish(process):
-    stdout, stderr = process.communicate(timeout=300)
-    return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
-
-
-def output_of(done):
-    """What a process that ended well has told."""
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
-
-
 def run(script, *positional, **options):
-    return output_of(finish(start(script, *positional, **options)))
-
-
-def run_forked(server, script, *positional, **options):
-    """The same, in a process that begins with TensorFlow imported."""
-    given = [*positional, *arguments(options)]
-    return output_of(script_processes.run(server, script, given, ROOT))
+    """Call a script in this process; what it printed."""
+    return output_of(call(script, *positional, *arguments(options)))
 
 
 # --help.
@@ -91,8 +57,13 @@ def test_help_shows_defaults_and_does_not_wait_for_tensorflow(script, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"    python scripts/{script}.py " in done.stdout
-    if script not in ("demo", "demo_data"):  # they have nothing to choose
+    header = (ROOT / "scripts" / f"{script}.py").read_text(encoding="utf-8")
+    assert f"\n    python scripts/{script}.py " in header.split('"""')[1]
+    assert f"usage: {script}.py " in done.stdout
+    if script in ("demo", "demo_data"):  # they have nothing to choose
+        assert f"    python scripts/{script}.py " in done.stdout
+    else:
+        assert f"    tiedbert {script.replace('_', '-')} " in done.stdout
         assert " ".join(done.stdout.split()).count("(default: ") >= 5
     assert after.ru_utime - before.ru_utime < 3
 
@@ -138,21 +109,16 @@ def corpus(runs, data):
 
 @pytest.fixture(scope="session")
 def pool():
-    """Processes run two at a time, as most load TensorFlow for themselves."""
-    pool = ThreadPoolExecutor(2)
+    """Processes run beside this one, as each loads TensorFlow for itself."""
+    pool = ThreadPoolExecutor(1)
     yield pool
     pool.shutdown(cancel_futures=True)
 
 
 @pytest.fixture(scope="session")
-def server():
-    return script_processes.server()
-
-
-@pytest.fixture(scope="session")
 def killed_pretraining(pool, runs, corpus):
     options = {"corpus": corpus, "output_dir": runs / "killed_pretrain", **PRETRAIN}
-    return pool.submit(kill_and_resume, "pretrain", 3, options)
+    return options, pool.submit(kill, "pretrain", 3, options)
 
 
 @pytest.fixture(scope="session")
@@ -167,32 +133,23 @@ def finetune_options(data, pretrained, **changes):
 
 
 @pytest.fixture(scope="session")
-def classifiers(pool, server, runs, data, pretrained):
+def classifiers(runs, data, pretrained):
     """Fine-tuned without and with an adversary: what that printed."""
     options = finetune_options(data, pretrained)
-    printed = {
-        name: pool.submit(
-            run_forked,
-            server,
-            "finetune",
-            output_dir=runs / name,
-            **options,
-            **adversary,
-        )
+    return {
+        name: run("finetune", output_dir=runs / name, **options, **adversary)
         for name, adversary in ADVERSARIES.items()
     }
-    return {name: future.result() for name, future in printed.items()}
 
 
 @pytest.fixture(scope="session")
-def evaluation(pool, server, killed_fine_tuning, refused, runs, data):
-    """The folder of an evaluation, and what it printed; the last of all processes."""
+def evaluation(killed_fine_tuning, classifiers, runs, data):
+    """The folder of an evaluation, and what it printed, in a process of its own."""
     folder = runs / "evaluation"
-    both = runs / "none", runs / "fgm"
     options = {"data": data / "validation.tsv", "epsilons": [0, 1, 100]}
-    given = {"output_dir": folder, **options}
-    printed = pool.submit(run_forked, server, "evaluate", *both, **given)
-    return folder, printed.result()
+    given = arguments({"output_dir": folder, **options})
+    process = start("evaluate", runs / "none", runs / "fgm", *given)
+    return folder, output_of(finish(process))
 
 
 def names(folder):
@@ -283,31 +240,21 @@ def test_a_fine_tuned_model_answers_from_its_files(runs, classifiers):
     assert [labels[i] for i in np.argmax(logits, -1)] == ["good", "bad"]
 
 
-def module(script):
-    """A script's functions, for what needs no process."""
-    path = ROOT / "scripts" / f"{script}.py"
-    spec = importlib.util.spec_from_file_location(script, path)
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
 def test_runs_of_the_same_name_stay_apart_in_the_picture():
-    titles = module("evaluate").titles
-    assert titles(["runs/a", "runs/b"]) == ["a", "b"]
-    assert titles(["x/run", "y/run"]) == ["x/run", "y/run"]
+    assert evaluate.titles(["runs/a", "runs/b"]) == ["a", "b"]
+    assert evaluate.titles(["x/run", "y/run"]) == ["x/run", "y/run"]
 
 
 def test_one_file_can_be_trained_on_and_validated_on(data):
     path = data / "validation.tsv"
     args = argparse.Namespace(train=path, validation=path, errors="strict")
-    names, train, validation = module("finetune").read_data(args)
+    names, train, validation = finetune.read_data(args)
     assert names == ["bad", "good"]
     assert train == validation
 
 
 def test_a_run_is_not_resumed_with_another_vocabulary(corpus, pretrained):
-    check = module("pretrain").check_same_vocabulary
+    check = pretrain.check_same_vocabulary
     args = argparse.Namespace(output_dir=pretrained, corpus=corpus, resume=True)
     check(args, Tokenizer(corpus / "tokenizer.model"))
     other = argparse.Namespace(fingerprint="another")
@@ -325,17 +272,17 @@ def lines_of(folder):
     return len(path.read_text().splitlines()) if path.exists() else 0
 
 
-def kill_and_resume(script, after, options):
-    """SIGKILL once there are metrics of so many epochs; how it ended and went on."""
+def kill(script, after, options):
+    """SIGKILL once there are metrics of so many epochs; the exit code, the epochs."""
     folder = options["output_dir"]
-    process = start(script, **options)
+    process = start(script, *arguments(options))
     while process.poll() is None and lines_of(folder) < after:
         time.sleep(0.01)
     process.kill()
     killed = finish(process).returncode, lines_of(folder)
     with open(folder / "metrics.jsonl", "a") as file:
         file.write('{"epoch": ')  # as if it had been writing at that moment
-    return killed, finish(start(script, **options, resume=True))
+    return killed
 
 
 @pytest.fixture(scope="session")
@@ -343,7 +290,7 @@ def killed_fine_tuning(pool, classifiers, runs, data, pretrained):
     folder = runs / "killed_finetune"
     options = finetune_options(data, pretrained, output_dir=folder)
     options |= ADVERSARIES["fgm"]
-    return pool.submit(kill_and_resume, "finetune", 3, options)
+    return options, pool.submit(kill, "finetune", 3, options)
 
 
 def weights_of(folder):
@@ -366,12 +313,13 @@ def without_seconds(lines):
 def test_a_killed_pretraining_ends_as_an_uninterrupted_one(
     killed_pretraining, runs, pretrained
 ):
-    (status, epochs), resumed = killed_pretraining.result()
+    options, killed = killed_pretraining
+    status, epochs = killed.result()
     assert status == -signal.SIGKILL
     assert 3 <= epochs < 12
-    assert (resumed.returncode, resumed.stderr) == (0, "")
-    assert "Epoch 1/12" not in resumed.stdout
-    assert "Epoch 12/12" in resumed.stdout
+    printed = run("pretrain", **options, resume=True)
+    assert "Epoch 1/12" not in printed
+    assert "Epoch 12/12" in printed
     folder = runs / "killed_pretrain"
     assert_same_weights(folder, pretrained)
     ours, theirs = read_metrics(folder), read_metrics(pretrained)
@@ -379,24 +327,32 @@ def test_a_killed_pretraining_ends_as_an_uninterrupted_one(
 
 
 def test_a_killed_fine_tuning_goes_on(killed_fine_tuning, runs):
-    (status, epochs), resumed = killed_fine_tuning.result()
+    options, killed = killed_fine_tuning
+    status, epochs = killed.result()
     assert status == -signal.SIGKILL
     assert 3 <= epochs < 12
-    assert (resumed.returncode, resumed.stderr) == (0, "")
-    assert "Epoch 1/12" not in resumed.stdout
+    given = arguments({**options, "resume": True})
+    printed = output_of(finish(start("finetune", *given)))
+    assert "Epoch 1/12" not in printed
     lines = read_metrics(runs / "killed_finetune")
     assert [line["epoch"] for line in lines] == list(range(1, 13))
     best = max(line["val_accuracy"] for line in lines)
-    assert f"best validation accuracy {best:.4f}" in resumed.stdout
+    assert f"best validation accuracy {best:.4f}" in printed
     assert load_classifier(runs / "killed_finetune")[1] == ["bad", "good"]
 
 
 # Bad input: one line, status 2, and no file is lost.
 
 
-def limit_files():
+@contextlib.contextmanager
+def limited_files():
     """A stand-in for a full disk: no file can grow beyond 400 kB."""
-    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, 400_000))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope="session")
@@ -629,7 +585,7 @@ BAD = {
     ),
     "full disk": (
         "pretrain",
-        {"hidden_size": 64, "output_dir": "out_full", "before": limit_files},
+        {"hidden_size": 64, "output_dir": "out_full", "within": limited_files},
         "out_full/checkpoints cannot be written: ",
     ),
 }
@@ -644,29 +600,28 @@ def files(folder):
     }
 
 
-def refuse(server, script, desk, changes):
+def refuse(script, desk, changes):
     options = {"output_dir": "new", **GOOD[script], **changes}
     runs = options.pop("runs", ["none"]) if script == "evaluate" else []
-    before = options.pop("before", None)
-    given = [*runs, *arguments(options)]
-    return script_processes.run(server, script, given, desk, before)
+    with options.pop("within", contextlib.nullcontext)():
+        return call(script, *runs, *arguments(options), cwd=desk)
 
 
 @pytest.fixture(scope="session")
-def refused(pool, server, desk):
-    """The processes of BAD; what was on the desk before is at ``None``."""
+def refused(desk):
+    """How the jobs of BAD ended; what was on the desk before is at ``None``."""
     before = files(desk)
-    futures = {
-        name: pool.submit(refuse, server, script, desk, changes)
+    ended = {
+        name: refuse(script, desk, changes)
         for name, (script, changes, _) in BAD.items()
     }
-    return {None: before, **futures}
+    return {None: before, **ended}
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_ends_in_one_line(refused, name):
     script, _, message = BAD[name]
-    done = refused[name].result()
+    done = refused[name]
     assert done.stderr.startswith(f"{script}.py: error: ")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
@@ -674,7 +629,4 @@ def test_bad_input_ends_in_one_line(refused, name):
 
 
 def test_bad_input_costs_no_file(refused, desk):
-    before, *futures = refused.values()
-    for future in futures:
-        future.result()
-    assert files(desk) == before
+    assert files(desk) == refused[None]

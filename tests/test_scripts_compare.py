@@ -1,25 +1,21 @@
 """The comparison of methods, as a user runs it: killed, and gone on with."""
 
-import importlib.util
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from job_calls import call, finish, output_of, start
 from text_samples import VOCAB_SIZE, documents
 
 from tiedbert.adversarial import FGM, PGD, SMART, RDrop
 from tiedbert.bert import build_bert, masked_lm, save_google_checkpoint
 from tiedbert.errors import InputError
-from tiedbert.jobs.runs import write_json
+from tiedbert.jobs.compare_plan import read_method
+from tiedbert.text.files import write_json
 from tiedbert.text.tokenizer import train_tokenizer
 
-ROOT = Path(__file__).parents[1]
 METHODS = ["none", "fgm:epsilon=1,clean=false"]
 OPTIONS = ["--seeds", "3", "--budget", "40", "--epsilons", "1", "--attack_steps", "2",
            "--restarts", "1", "--max_length", "16", "--batch_size", "8"]  # fmt: skip
@@ -50,23 +46,10 @@ def desk(tmp_path_factory):
     return desk
 
 
-def start(desk, *options, methods=METHODS):
-    kept = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+def given(*options):
     files = [f"--{name}={name}.tsv" for name in ("train", "validation", "test")]
-    return subprocess.Popen(
-        [sys.executable, ROOT / "scripts" / "compare.py", "--pretrained=pretrain",
-         *files, "--output_dir=comparison", *OPTIONS, "--methods", *methods, *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**kept, "PYTHONPATH": str(ROOT)},
-        cwd=desk,
-    )  # fmt: skip
-
-
-def finish(process):
-    stdout, stderr = process.communicate(timeout=300)
-    return process.returncode, stdout, stderr
+    return ["--pretrained=pretrain", *files, "--output_dir=comparison", *OPTIONS,
+            "--methods", *METHODS, *options]  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -75,15 +58,15 @@ def gone_on(desk):
     first, second = (
         desk / "comparison" / "runs" / method / "seed-3" for method in METHODS
     )
-    process = start(desk)
+    process = start("compare", *given(), cwd=desk)
     metrics = second / "training" / "metrics.jsonl"
     while process.poll() is None and not metrics.exists():
         time.sleep(0.02)
     process.kill()
-    status = finish(process)[0]
+    status = finish(process).returncode
     report = (desk / "comparison" / "report.md").read_text()
     before = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
-    ended = finish(start(desk, "--resume"))
+    ended = finish(start("compare", *given("--resume"), cwd=desk))
     after = {path: path.stat().st_mtime_ns for path in first.rglob("*")}
     return status, report, before == after, ended
 
@@ -98,8 +81,7 @@ def test_a_killed_comparison_keeps_what_was_finished(gone_on):
 
 @pytest.mark.slow
 def test_a_killed_comparison_goes_on(gone_on, desk):
-    status, printed, errors = gone_on[-1]
-    assert (status, errors) == (0, "")
+    printed = output_of(gone_on[-1])
     assert f"1/2 {METHODS[0]}, seed 3: epsilon 0 accuracy " in printed
     assert f"2/2 {METHODS[1]}, seed 3: epsilon 0 accuracy " in printed
     for method in METHODS:
@@ -131,22 +113,17 @@ def test_a_comparison_reports(gone_on, desk):
     assert (folder / "robustness.png").read_bytes().startswith(b"\x89PNG\r\n")
 
 
-@pytest.fixture(scope="module")
-def read_method():
-    path = ROOT / "scripts" / "compare.py"
-    spec = importlib.util.spec_from_file_location("compare", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return lambda title: module.read_method(title, 0.5)
+def method_of_title(title):
+    return read_method(title, 0.5)
 
 
-def test_a_method_is_written_with_its_options(read_method):
-    assert read_method("none") == ("none", None)
-    assert read_method("fgm") == ("fgm", FGM(0.5))
-    assert read_method("pgd:steps=2,epsilon=3") == ("pgd", PGD(3.0, steps=2))
-    assert read_method("smart") == ("smart", SMART())  # its radius is no L2 norm
-    assert read_method("fgm:norm=linf") == ("fgm", FGM(norm="linf"))
-    assert read_method("rdrop:weight=2") == ("rdrop", RDrop(2.0))
+def test_a_method_is_written_with_its_options():
+    assert method_of_title("none") == ("none", None)
+    assert method_of_title("fgm") == ("fgm", FGM(0.5))
+    assert method_of_title("pgd:steps=2,epsilon=3") == ("pgd", PGD(3.0, steps=2))
+    assert method_of_title("smart") == ("smart", SMART())  # its radius is no L2 norm
+    assert method_of_title("fgm:norm=linf") == ("fgm", FGM(norm="linf"))
+    assert method_of_title("rdrop:weight=2") == ("rdrop", RDrop(2.0))
 
 
 @pytest.mark.parametrize(
@@ -159,9 +136,9 @@ def test_a_method_is_written_with_its_options(read_method):
         ("gan", "no method 'gan': choose from fgm, "),
     ],
 )
-def test_a_method_that_is_none_is_refused(read_method, title, message):
+def test_a_method_that_is_none_is_refused(title, message):
     with pytest.raises(InputError, match=message):
-        read_method(title)
+        method_of_title(title)
 
 
 @pytest.mark.parametrize(
@@ -173,9 +150,9 @@ def test_a_method_that_is_none_is_refused(read_method, title, message):
     ],
 )
 def test_mistakes_are_told_before_the_work(desk, options, message):
-    status, _, errors = finish(start(desk, *options, "--output_dir", "other"))
-    assert status == 2
-    assert errors.startswith("compare.py: error: ")
-    assert errors.count("\n") == 1
-    assert message in errors
+    done = call("compare", *given(*options, "--output_dir", "other"), cwd=desk)
+    assert done.returncode == 2
+    assert done.stderr.startswith("compare.py: error: ")
+    assert done.stderr.count("\n") == 1
+    assert message in done.stderr
     assert not (desk / "other").exists()

@@ -10,6 +10,7 @@ import sentencepiece
 from text_samples import VOCAB_SIZE, documents, tokenizer
 
 from tiedbert.errors import InputError
+from tiedbert.text import files
 from tiedbert.text import tokenizer as module
 from tiedbert.text.documents import read_documents
 from tiedbert.text.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
@@ -165,7 +166,7 @@ def test_a_failed_write_leaves_nothing_new(tmp_path, monkeypatch):
     def fail(source, target):
         raise OSError("disk full")
 
-    monkeypatch.setattr(module.os, "replace", fail)
+    monkeypatch.setattr(files.os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
         tokenizer().save(tmp_path / "t.model")
     assert list(tmp_path.iterdir()) == []

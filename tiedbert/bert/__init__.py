@@ -1,7 +1,7 @@
-"""bert4keras models, cured of their traps and open to surgery (legacy Keras).
+"""bert4keras' models on today's TensorFlow, their heads and their files (Keras 2).
 
-Import this before TensorFlow, or set ``TF_USE_LEGACY_KERAS=1``: bert4keras needs
-Keras 2. See :mod:`tiedbert.bert.environment`.
+Import it before TensorFlow, or set ``TF_USE_LEGACY_KERAS=1``: bert4keras needs Keras 2.
+See :mod:`tiedbert.bert.environment`.
 """
 
 from tiedbert.bert import environment
@@ -19,14 +19,20 @@ from tiedbert.bert.hugging_face import (  # noqa: E402
 )
 from tiedbert.bert.masked_lm import masked_lm  # noqa: E402
 from tiedbert.bert.models import build_bert, build_bert_from  # noqa: E402
+from tiedbert.bert.saved_models import (  # noqa: E402
+    load_classifier,
+    open_pretrained,
+)
 
 __all__ = [
     "build_bert",
     "build_bert_from",
     "classifier",
+    "load_classifier",
     "load_google_checkpoint",
     "load_safetensors",
     "masked_lm",
+    "open_pretrained",
     "save_google_checkpoint",
     "save_safetensors",
 ]

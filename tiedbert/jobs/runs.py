@@ -6,17 +6,16 @@ metrics.jsonl   one JSON object a line
 """
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from tiedbert.errors import InputError
+from tiedbert.text.files import write_file, write_json
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
-MODEL = "model"
 LOCK = ".lock"
 _locks = {}  # folder -> the lock of it that this process holds
 _MARK = "tiedbert_run"
@@ -111,23 +110,12 @@ def read_metrics(folder) -> list:
         raise InputError(f"{path} cannot be read: {error}") from None
 
 
-def write_json(path, value):
-    """Write JSON under a temporary name, then rename: the file is whole or absent."""
-    _write(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
-
-
 def keep_metrics(folder, lines):
     """Drop the metrics after the first `lines`: a killed run wrote them too early."""
     path = Path(folder) / METRICS
     if path.exists():
-        kept = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
-        _write(path, "".join(kept))
-
-
-def _write(path, text):
-    draft = Path(f"{path}.part")
-    draft.write_text(text, encoding="utf-8")
-    os.replace(draft, path)
+        first = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
+        write_file(path, "".join(first).encode())
 
 
 def _is_used(folder) -> bool:

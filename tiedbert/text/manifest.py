@@ -1,7 +1,7 @@
-"""The manifest of a corpus: what is in the folder, and whether it still is.
+"""Lists the files of a corpus and checks them.
 
-A manifest may come from anywhere, so each field is checked before it is used, and
-the names in it can mean files of its own folder only.
+A manifest may come from anywhere: each field is checked before it is used, and a name
+of a file is refused unless it is that of a file in the same folder.
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 
 from tiedbert.errors import InputError
-from tiedbert.text.tokenizer import write_file
+from tiedbert.text.files import write_json
 
 MANIFEST = "manifest.json"
 FORMAT = {"format": "tiedbert.corpus", "version": 1}
@@ -46,8 +46,7 @@ def check_sizes(sequence_length, shards):
 def write_manifest(folder, fields):
     """Write the manifest, atomically, and return it as a `dict`."""
     manifest = {**FORMAT, **fields}
-    text = json.dumps(manifest, indent=2) + "\n"
-    write_file(Path(folder) / MANIFEST, text.encode())
+    write_json(Path(folder) / MANIFEST, manifest)
     return manifest
 
 
@@ -108,7 +107,7 @@ def _load_json(path):
     except (FileNotFoundError, NotADirectoryError):
         raise InputError(
             f"{path}: expected the manifest of a prepared corpus, found no file; "
-            "make one with scripts/prepare_corpus.py"
+            "make one with `tiedbert prepare-corpus`"
         ) from None
     except ValueError as error:  # not JSON, or not UTF-8
         raise InputError(f"{path}: expected JSON, found {error}; {REPAIR}") from None

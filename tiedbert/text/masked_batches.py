@@ -18,7 +18,7 @@ def masked_batches(
     one would have seen. A second iteration over the same object shuffles anew.
 
     Args:
-        corpus_dir: what ``scripts/prepare_corpus.py`` wrote.
+        corpus_dir: folder that ``tiedbert prepare-corpus`` wrote.
         tokenizer: the corpus' :class:`tiedbert.text.tokenizer.Tokenizer`.
         batch_size: sequences a batch.
         rate: share of the tokens to predict.

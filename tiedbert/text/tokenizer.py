@@ -1,7 +1,6 @@
 """A sentencepiece unigram tokenizer with BERT's special tokens."""
 
 import hashlib
-import os
 import re
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 import sentencepiece
 
 from tiedbert.errors import InputError, lfs_hint
+from tiedbert.text.files import write_file
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -147,18 +147,6 @@ class Tokenizer:
         write_file(model_file, self._model)
 
 
-def write_file(path, content):
-    """Write bytes under a temporary name first: no reader ever sees half a file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 class _Buffer:
     """What sentencepiece calls a model writer."""
 
@@ -231,7 +219,7 @@ def _load(model, path):
         raise InputError(
             f"tokenizer {path}: expected a sentencepiece model, found a file of "
             f"{len(model)} bytes that is none{lfs_hint(path)}; train one with "
-            "scripts/prepare_corpus.py"
+            "`tiedbert prepare-corpus`"
         ) from error
     expected = list(SPECIAL_TOKENS)
     size = processor.get_piece_size()
@@ -239,6 +227,6 @@ def _load(model, path):
     if found != expected:
         raise InputError(
             f"tokenizer {path}: expected {' '.join(expected)} as the first ids, found "
-            f"{' '.join(found)}; train one with scripts/prepare_corpus.py"
+            f"{' '.join(found)}; train one with `tiedbert prepare-corpus`"
         )
     return processor

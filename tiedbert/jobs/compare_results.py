@@ -1,6 +1,6 @@
-"""What a comparison of methods shows: means over seeds, tests, tables.
+"""The results of `tiedbert compare`: means over seeds, and tests of differences.
 
-A *result* of a method is a dict: what scripts/compare.py planned for it (``name``,
+A *result* of a method is a dict: what was planned for it (``name``,
 ``options``, ``passes``, ``cost``, ``epochs``), and of its finished runs ``seeds``,
 ``accuracy`` and ``accuracy_sd`` (one number an epsilon), ``validation_accuracy``,
 ``step_seconds`` and ``correct``, bool ``[seeds, epsilons, texts]``.
@@ -11,16 +11,15 @@ import numpy as np
 from tiedbert.jobs.runs import read_metrics
 from tiedbert.jobs.significance import holm, paired_test
 
-# What the methods are compared with, by the names of methods.
+# The names of the methods that the others are compared with.
 BASELINES = ("none", "random_noise")
-LEVEL = 0.05
 
 
 def result_of(planned, folders) -> dict:
     """The result of a method.
 
     Args:
-        planned: dict, kept in the result.
+        planned: dict, the first entries of the result.
         folders: dict seed -> folder of a finished run, which holds ``training`` and
             ``evaluation``; at least one.
     """
@@ -52,14 +51,14 @@ def compare(results, epsilons) -> list:
     Returns:
         list of dicts ``method``, ``against``, ``epsilon``, ``difference`` of the
         accuracies over the seeds that both have, ``p`` of
-        :func:`tiedbert.jobs.significance.paired_test`, and ``p_holm``, corrected for
-        all that is in the list.
+        :func:`tiedbert.jobs.significance.paired_test`, and ``p_holm``, Holm-adjusted
+        over the list.
     """
     found = []
     for name in BASELINES:
         base = next((m for m, r in results.items() if r["name"] == name), None)
         for method, result in results.items():
-            # Of two baselines the first was compared with the second.
+            # The second baseline is compared with the first, not the first with it.
             if base is None or method == base or result["name"] in BASELINES[:1]:
                 continue
             found += _differences(method, base, results, epsilons)
@@ -83,68 +82,3 @@ def _differences(method, base, results, epsilons):
             "difference": float(ours[:, i].mean() - theirs[:, i].mean()),
             "p": paired_test(ours[:, i], theirs[:, i]),
         }
-
-
-def table(head, rows) -> str:
-    """A table in Markdown.
-
-    Example:
-        >>> print(table(["a", "b"], [["1", "2"]]))
-        | a | b |
-        | --- | --- |
-        | 1 | 2 |
-    """
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def accuracy_table(results, epsilons) -> str:
-    """Mean and standard deviation over the seeds, in percent."""
-
-    def cell(mean, spread, seeds):
-        return f"{mean:.1%}" + (f" ± {100 * spread:.1f}" if seeds > 1 else "")
-
-    rows = []
-    for method, r in results.items():
-        seeds = len(r["seeds"])
-        pairs = zip(r["accuracy"], r["accuracy_sd"], strict=True)
-        rows.append([method, *(cell(*pair, seeds) for pair in pairs), str(seeds)])
-    return table(["method", *_radii(epsilons), "seeds"], rows)
-
-
-def difference_table(comparisons, against) -> str:
-    """Differences from one method in points, and their p-values."""
-    rows = {}
-    for row in comparisons:
-        if row["against"] == against:
-            star = "*" if row["p_holm"] < LEVEL else ""
-            p = "< 1e-12" if row["p_holm"] < 1e-12 else f"{row['p_holm']:.2g}"
-            text = f"{100 * row['difference']:+.1f}{star} (p {p})"
-            rows.setdefault(row["method"], {})[row["epsilon"]] = text
-    epsilons = next(iter(rows.values()))
-    lines = [[method, *cells.values()] for method, cells in rows.items()]
-    return table([f"minus {against}", *_radii(epsilons)], lines)
-
-
-def compute_table(results) -> str:
-    """What the training of each method cost, as counted and as measured."""
-    plain = [r["step_seconds"] for r in results.values() if r["name"] == "none"]
-    rows = [
-        [
-            method,
-            f"{r['passes']:g}",
-            f"{r['cost']:.3g}",
-            str(r["epochs"]),
-            f"{r['validation_accuracy']:.1%}",
-            f"{r['cost'] * r['epochs']:.3g}",
-            f"{1000 * r['step_seconds']:.0f}",
-            f"{r['step_seconds'] / plain[0]:.2f}" if plain else "—",
-        ]
-        for method, r in results.items()
-    ]
-    head = ["method", "passes a step", "cost of a step", "epochs", "best on validation"]
-    return table([*head, "cost in all", "ms a step", "times plain"], rows)
-
-
-def _radii(epsilons) -> list:
-    return [f"epsilon {epsilon:g}" if epsilon else "clean" for epsilon in epsilons]

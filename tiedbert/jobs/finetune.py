@@ -1,0 +1,262 @@
+"""Fine-tune a pretrained model as a text classifier, plainly or adversarially.
+
+    tiedbert finetune --pretrained runs/pretrain --train train.tsv \\
+        --validation validation.tsv --output_dir runs/classifier --adversary fgm
+
+Files are TSV or CSV with the columns `label` and `text`, UTF-8. Writes into
+--output_dir: config.json, metrics.jsonl, events/ for TensorBoard, checkpoints/ for
+--resume, and model/ with the classifier for bert4keras and for Hugging Face, its
+tokenizer and its labels. The saved weights are those of the epoch with the best
+validation accuracy.
+
+An adversary is a class of tiedbert.adversarial in lower case; its options are the
+arguments of that class (`python -m pydoc tiedbert.adversarial.PGD`), e.g.
+
+    --adversary pgd --epsilon 0.5 --method_option steps=3 step_size=0.2 norm=linf
+"""
+
+import argparse
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tiedbert.command import (
+    VERBOSITY,
+    fraction,
+    non_negative_float,
+    parser,
+    positive_int,
+    quiet_import,
+    seed,
+)
+from tiedbert.errors import InputError
+from tiedbert.jobs.method_options import METHODS, method_of, pairs, settings_of
+from tiedbert.jobs.runs import (
+    check_run,
+    keep_metrics,
+    open_run,
+    read_metrics,
+    read_run,
+)
+from tiedbert.text import labelled
+from tiedbert.text.documents import ENCODING_ERRORS
+
+# Options without effect on plain training.
+ONLY_ADVERSARIAL = (
+    *("epsilon", "method_option", "at", "one_of"),
+    *("warm_up", "same_dropout", "micro_batches"),
+)
+
+
+def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line."""
+    command = parser(__doc__)
+    add = command.add_argument
+    add("--pretrained", required=True, type=Path, help="run of `tiedbert pretrain`")
+    add(
+        "--random_init",
+        action="store_true",
+        help="use its architecture alone",
+    )
+    add("--train", required=True, type=Path, help="labelled text to train on")
+    add("--validation", required=True, type=Path, help="labelled text to validate on")
+    add("--output_dir", required=True, type=Path, help="run directory to write")
+    add("--adversary", choices=["none", *METHODS], default="none",
+        help="method of adversarial training")  # fmt: skip
+    add("--epsilon", type=non_negative_float,
+        help="its radius per text, short for --method_option epsilon=... "
+        "(default: that of the method)")  # fmt: skip
+    add("--method_option", metavar="NAME=VALUE", nargs="+", action="extend",
+        default=[], help="its other options; a wrong name lists them")  # fmt: skip
+    add("--at", metavar="LAYER", nargs="+",
+        help="layers whose outputs are perturbed, by bert4keras' names "
+        "(default with --adversary: Embedding-Norm)")  # fmt: skip
+    add("--one_of", action="store_true",
+        help="perturb one layer of --at in each step, drawn at random")  # fmt: skip
+    add("--warm_up", type=positive_int,
+        help="steps in which the radius grows from 0")  # fmt: skip
+    add("--same_dropout", action="store_true",
+        help="the same dropout in all passes of a step, with an --adversary "
+        "(default: as the method is defined)")  # fmt: skip
+    add("--micro_batches", type=positive_int,
+        help="gradient accumulation with an --adversary: the number of micro-batches "
+        "into which a batch is split (default: 1)")  # fmt: skip
+    add("--epochs", type=positive_int, default=3, help="passes over the training file")
+    add("--patience", type=positive_int,
+        help="epochs without a better validation accuracy after which training ends "
+        "(default: never)")  # fmt: skip
+    add("--batch_size", type=positive_int, default=32, help="texts a step")
+    add(
+        "--learning_rate",
+        type=non_negative_float,
+        default=3e-4,
+        help="peak; linear warm-up, cosine decay",
+    )
+    add(
+        "--dropout",
+        type=fraction,
+        default=0.1,
+        help="rate in every block and before the last layer",
+    )
+    add("--max_length", type=positive_int, default=128, help="tokens a text")
+    add("--errors", choices=ENCODING_ERRORS, default="strict",
+        help="what to do with bytes that are not UTF-8")  # fmt: skip
+    add("--seed", type=seed, default=0, help="of weights, order and dropout")
+    used = command.add_mutually_exclusive_group().add_argument
+    used("--resume", action="store_true", help="continue the run in --output_dir")
+    used("--overwrite", action="store_true", help="replace the run in --output_dir")
+    return resolve(command.parse_args(argv))
+
+
+def resolve(args):
+    """Fill in what depends on other options; refuse options without effect."""
+    args.method = pairs(args.method_option)
+    if args.epsilon is not None:
+        if "epsilon" in args.method:
+            raise InputError("the radius is given twice: --epsilon and --method_option")
+        args.method["epsilon"] = args.epsilon
+    if args.adversary == "none":
+        for name in ONLY_ADVERSARIAL:
+            if getattr(args, name) not in (None, [], False):
+                raise InputError(f"--{name} has no effect without --adversary: add it")
+    elif args.at is None:
+        args.at = ["Embedding-Norm"]
+    if args.one_of and len(args.at) < 2:
+        raise InputError("--one_of needs two layers or more: name them with --at")
+    del args.epsilon, args.method_option  # `method` holds both
+    return args
+
+
+def read_data(args):
+    """Label names, and texts and labels for training and validation."""
+    paths = args.train, args.validation
+    train, validation = (labelled.read_labelled(path, args.errors) for path in paths)
+    labelled.check_same_labels({args.train: train[1], args.validation: validation[1]})
+    names = labelled.label_names(train[1])
+    if len(names) < 2:
+        raise InputError(f"{args.train}: expected at least two labels, found {names}")
+    return names, train, validation
+
+
+def batches(data, names, tokenizer, args, shuffle_seed=None):
+    """A dataset of texts and labels."""
+    texts, labels = data
+    return labelled.classification_dataset(
+        texts,
+        labelled.label_ids(labels, names),
+        tokenizer,
+        args.batch_size,
+        args.max_length,
+        shuffle_seed,
+    )
+
+
+def build(args, method, pretrained, num_labels):
+    """The classifier, and the model to fit: itself, or its adversarial training."""
+    from tensorflow import keras
+
+    from tiedbert.bert import classifier
+    from tiedbert.jobs.max_length import check_max_length
+
+    keras.utils.set_random_seed(args.seed)
+    bert = pretrained.encoder(
+        args.random_init,
+        dropout_rate=args.dropout,
+        attention_dropout_rate=args.dropout,
+    )
+    check_max_length(bert, args.max_length)
+    model = classifier(bert, num_labels, args.dropout)
+    if method is None:
+        return model, model
+    return model, adversarial_training(
+        args, model, method, pretrained.tokenizer.special_ids
+    )
+
+
+def adversarial_training(args, model, method, special_ids):
+    """The adversarial training of `model`."""
+    from tiedbert import adversarial
+
+    if args.warm_up:
+        if not hasattr(method, "epsilon"):
+            raise InputError(
+                f"--warm_up has no effect on {args.adversary}: it has no radius"
+            )
+        radius = adversarial.WarmUp(method.epsilon, args.warm_up)
+        method = dataclasses.replace(method, epsilon=radius)
+    return adversarial.AdversarialTraining(
+        model,
+        method,
+        at=adversarial.OneOf(*args.at) if args.one_of else args.at,
+        perturbation_mask=adversarial.except_tokens(special_ids),
+        same_dropout=args.same_dropout or None,
+        micro_batches=args.micro_batches or 1,
+    )
+
+
+def fit(model, trained, data, args, folder, save):
+    """Train; `save` is called after each epoch that is the best so far."""
+    from tensorflow import keras
+
+    from tiedbert.jobs.callbacks import BestEpoch, MetricsLog, StepTime, TrainingState
+    from tiedbert.jobs.optimization import adamw
+
+    train, validation = data
+    # FreeAT takes several steps a batch.
+    steps = len(train) * (trained.method.replays if trained is not model else 1)
+    optimizer = adamw(args.learning_rate, args.epochs * steps)
+    trained.compile(
+        optimizer,
+        loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
+    )
+    average = getattr(trained, "average", None)  # SMART's, of the weights
+    extra = {} if average is None else {"average": average}
+    state = TrainingState(folder, model, optimizer, **extra)
+    done = state.restore()
+    keep_metrics(folder, done)
+    earlier = [line["val_accuracy"] for line in read_metrics(folder)]
+    best = BestEpoch(save, "val_accuracy", earlier, args.patience)
+    trained.fit(
+        train,
+        validation_data=validation,
+        initial_epoch=args.epochs if best.done else done,
+        epochs=args.epochs,
+        callbacks=[StepTime(), MetricsLog(folder), best, state],
+        verbose=VERBOSITY,
+    )
+    return best.best
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Read everything, then train and save."""
+    args = options(argv)
+    started = time.perf_counter()
+    inputs = [args.pretrained, args.train, args.validation]
+    method_options = vars(args).pop("method")
+    check_run("finetune", vars(args), inputs)
+    read_run(args.pretrained)
+    names, train, validation = read_data(args)
+    with quiet_import():
+        import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
+    from tiedbert.bert.saved_models import open_pretrained, save_classifier
+
+    method = None
+    if args.adversary != "none":
+        method = method_of(args.adversary, method_options)
+    args.method = settings_of(method) if method else None
+    pretrained = open_pretrained(args.pretrained)
+    model, trained = build(args, method, pretrained, len(names))
+    data = (
+        batches(train, names, pretrained.tokenizer, args, args.seed),
+        batches(validation, names, pretrained.tokenizer, args),
+    )
+    folder = open_run("finetune", vars(args), inputs)
+
+    def save():
+        save_classifier(folder, model, names, pretrained)
+
+    best = fit(model, trained, data, args, folder, save)
+    seconds = time.perf_counter() - started
+    print(f"{folder}: best validation accuracy {best:.4f}, {seconds:.0f} s")
