@@ -1,13 +1,13 @@
-"""Fine-tune a classifier plainly and with FGM; then attack both.
+"""Fine-tune a classifier without and with FGM; then attack both.
 
     python examples/adversarial_classifier.py        (about 60 seconds)
 
-4,000 Chinese reviews, a BERT of 2 layers from scratch; `--texts 20000` takes all there
-are, `--pretrained RUN` starts from a run of `tiedbert pretrain`. The attack moves the
-activations of each test text at Embedding-Norm by epsilon (L2) up the gradient.
+It trains a BERT of 2 layers from scratch on 4,000 Chinese reviews (`--texts 20000` for
+all there are), or a run of `tiedbert pretrain` (`--pretrained RUN`). The attack moves
+the activations of each test text at Embedding-Norm along the gradient, by epsilon (L2).
 
-Expected: about 78% on clean text for both; at epsilon 2, 53% are left of plain training
-and 60% of FGM.
+Expected: about 78% accuracy on clean text for both. At epsilon 2 it is 53% after plain
+training and 60% after FGM.
 """
 
 import sys
