@@ -37,6 +37,12 @@ ALIKE_TEST_FILES = [
 ]
 
 
+# The module for the Keras that this process does not run.
+OTHER_GENERATION = "tiedbert._keras._keras3" if IS_LEGACY else "tiedbert._keras._keras2"
+
+
 def importable(module):
     """Can this process import the tiedbert module of this name?"""
+    if module == OTHER_GENERATION:
+        return False
     return IS_LEGACY or not module.startswith(LEGACY_MODULES)

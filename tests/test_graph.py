@@ -1,6 +1,7 @@
 """What a name picks, in which order, and what each mistake is told."""
 
 import re
+import sys
 from types import SimpleNamespace
 
 import models
@@ -11,6 +12,7 @@ from generation import IS_LEGACY
 from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert._keras import internals, tensor_metadata
 from tiedbert.errors import InputError
 from tiedbert.surgery import split
 from tiedbert.surgery.graph import Graph
@@ -369,19 +371,19 @@ def test_a_model_whose_nodes_have_moved_is_not_taken_for_one_without_a_graph():
         Graph(model)
 
 
-@pytest.mark.parametrize("moved", [0, 1], ids=_keras.METADATA[:2])
+@pytest.mark.parametrize("moved", [0, 1], ids=tensor_metadata.METADATA[:2])
 def test_moved_metadata_of_tensors_is_not_taken_for_none(moved, monkeypatch):
-    names = list(_keras.METADATA)
+    names = list(tensor_metadata.METADATA)
     names[moved] = "_moved"
-    monkeypatch.setattr(_keras, "METADATA", tuple(names))
-    _keras._check_metadata.cache_clear()
+    monkeypatch.setattr(tensor_metadata, "METADATA", tuple(names))
+    tensor_metadata.check_metadata.cache_clear()
     tensor = models.chain().outputs[0]
     with pytest.raises(RuntimeError, match="has no EagerTensor._moved, which"):
         _keras.implicit_mask(tensor)
     with pytest.raises(RuntimeError, match="has no EagerTensor._moved, which"):
         _keras.metadata_of(tf.zeros(3))
     monkeypatch.undo()
-    _keras._check_metadata.cache_clear()
+    tensor_metadata.check_metadata.cache_clear()
     assert _keras.implicit_mask(tensor) is None
 
 
@@ -401,6 +403,11 @@ def test_other_moved_internals_are_one_clear_line():
             _keras.table_of(table)
 
 
-def test_the_version_is_that_of_the_running_keras():
-    assert _keras.LEGACY == IS_LEGACY
-    assert _keras.VERSION.startswith("2." if IS_LEGACY else "3.")
+def test_moved_modules_and_locals_of_keras_are_one_clear_line():
+    with pytest.raises(RuntimeError, match=r"has no keras\.moved\.name, which"):
+        internals.internal_in_module("keras.moved", "name")
+    with pytest.raises(RuntimeError, match=r"has no math\.name, which"):
+        internals.internal_in_module("math", "name")
+    frame = sys._getframe()
+    with pytest.raises(RuntimeError, match=f"has no made in {frame.f_code.co_name}, "):
+        internals.internal_local(frame, "made")

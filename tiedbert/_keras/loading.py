@@ -1,0 +1,34 @@
+"""What Keras is doing when it makes or calls a layer: loading, tracing, running."""
+
+import sys
+from typing import Any
+
+import tensorflow as tf
+from tensorflow import keras
+
+from tiedbert._keras.choice import generation
+from tiedbert._keras.internals import internal_local
+
+
+def layers_being_loaded() -> list:
+    """What is made so far of the models that Keras is making from configs just now.
+
+    Keras hands it to none of the layers that it makes, so it is read off the stack.
+    """
+    found, frame = [], sys._getframe()
+    while frame is not None:
+        function = frame.f_globals.get("__name__"), frame.f_code.co_name
+        if function in generation.REBUILDING:
+            made = internal_local(frame, generation.REBUILDING[function])
+            found += list(made.values()) if isinstance(made, dict) else [made]
+        frame = frame.f_back
+    return [layer for layer in found if isinstance(layer, keras.layers.Layer)]
+
+
+def called_by_user(inputs: Any) -> bool:
+    """Whether a layer that is called now on `inputs` is called on numbers, by a user.
+
+    And not by another layer or a trace.
+    """
+    symbolic = any(map(generation.is_symbolic, generation.flatten(inputs)))
+    return tf.executing_eagerly() and not generation.in_a_call() and not symbolic
