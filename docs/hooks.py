@@ -31,6 +31,9 @@ EXAMPLES = {
     for path in sorted((ROOT / "examples").iterdir())
     if path.suffix in (".py", ".json")
 }
+LOADED_FROM_ELSEWHERE = re.compile(
+    r"""<(?:script|link|img|iframe)\b[^>]*\b(?:src|href)=["'](?:https?:)?//[^>]*>"""
+)
 WITH_MODULES = """    options:
       show_root_heading: false
       show_submodules: true
@@ -79,6 +82,13 @@ def on_page_markdown(markdown, page, config, files):
     return LINK.sub(led, markdown)
 
 
+def on_post_page(output, page, config):
+    """A page may link to other sites but must load nothing from them."""
+    for loaded in LOADED_FROM_ELSEWHERE.findall(output):
+        LOG.warning("%s loads from another site: %s", page.file.src_uri, loaded)
+    return output
+
+
 def page_of(path, source):
     """The page that shows a file of the repository."""
     page = PAGES.get(path) or EXAMPLES.get(path)
@@ -104,7 +114,7 @@ def example(name):
     if path.suffix != ".py":
         return f"# {path.name}\n\n```json\n{code}```\n"
     about = ast.get_docstring(ast.parse(code))
-    page = f"# {path.name}\n\n```text\n{about}\n```\n"
+    page = f"# {path.name}\n\n{about}\n"
     record = ROOT / f"docs/gallery/{path.stem}.txt"
     if record.exists():
         printed = record.read_text(encoding="utf-8")
