@@ -774,9 +774,20 @@ def global_of_a_function_made_inside(table):
     return lambda h: [head_over_a_global(x) for x in [h]][0]
 
 
+def attribute_of_an_object(table):
+    holder = types.SimpleNamespace(table=table)
+    return lambda h: head_over(h, holder.table)
+
+
+def read_in_training(table):
+    return lambda h, training=None: head_over(h, table) if training else h
+
+
 @pytest.mark.parametrize(
     "function_over",
     [
+        attribute_of_an_object,
+        read_in_training,
         partial_head,
         calls_a_closure,
         keyword_only_default,
@@ -796,6 +807,53 @@ def test_a_layer_is_found_wherever_a_function_holds_it(function_over, monkeypatc
     logits = layers.Lambda(function_over(table), name="logits", **shape)(hidden)
     with pytest.raises(InputError, match="'logits' uses from outside: tokens;"):
         clone(keras.Model(ids, logits))
+
+
+def test_a_layer_is_found_in_a_function_within_a_wrapper():
+    ids = keras.Input((4, 3), dtype="int32")
+    table = embedding()
+    logits = layers.Lambda(calls_a_closure(table), output_shape=(3, VOCABULARY))
+    wrapped = layers.TimeDistributed(logits, name="many")(table(ids))
+    with pytest.raises(InputError, match="'many' uses from outside: tokens;"):
+        clone(keras.Model(ids, wrapped))
+
+
+def test_a_layer_beside_the_model_is_found_in_a_function():
+    x = keras.Input((3,))
+    dense = layers.Dense(3, name="beside")
+    dense.build((None, 3))
+    outer = layers.Lambda(lambda h: dense(h), output_shape=(3,), name="outer")
+    with pytest.raises(InputError, match="'outer' uses from outside: .*kernel"):
+        clone(keras.Model(x, outer(x)))
+
+
+def test_a_layer_that_is_the_function_is_copied():
+    x = keras.Input((3,))
+    dense = layers.Dense(3)
+    dense.build((None, 3))
+    source = keras.Model(x, layers.Lambda(dense, output_shape=(3,))(x))
+    ones = tf.ones([2, 3])
+    expected = source(ones)
+    copy = clone(source)
+    assert_same(copy(ones), expected)
+    copy.layers[1].function.bias.assign([1.0, 2.0, 3.0])
+    assert_same(source(ones), expected)
+    assert np.all(copy(ones) != expected)
+
+
+def test_random_functions_are_copied():
+    x = keras.Input((3,))
+    draw = tf.random.normal if IS_LEGACY else keras.random.normal
+    noise = layers.Lambda(lambda h: h + draw(tf.shape(h)), output_shape=(3,))
+    assert clone(keras.Model(x, noise(x)))(tf.ones([2, 3])).shape == (2, 3)
+
+
+@needs_keras_3
+def test_a_function_that_cannot_be_traced_is_refused():
+    x = keras.Input((3,))
+    function = layers.Lambda(lambda h: h.numpy(), output_shape=(3,), name="eager")
+    with pytest.raises(InputError, match="'eager' uses weights from outside: it fails"):
+        clone(keras.Model(x, function(x)))
 
 
 def recursive(h, times=2):

@@ -1,23 +1,21 @@
-"""What a clone must keep: ties that would be lost are found and told."""
+"""What a clone must keep: an InputError for each tie or state that it would lose."""
 
-import contextlib
-import dis
-import functools
-import inspect
+from collections.abc import Iterable
+from typing import Any
 
+import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.errors import InputError
+from tiedbert._identity import IdentityMap, IdentitySet
+from tiedbert.errors import InputError, reason
+from tiedbert.surgery.graph import Call, Graph
+from tiedbert.surgery.masks.received import SIZES, filled
 
-# No layer of a user is among their globals.
-_LIBRARIES = {"tensorflow", "keras", "tf_keras", "numpy"}
-_LOOKUPS = keras.layers.StringLookup, keras.layers.IntegerLookup
 
-
-def paired_variables(pairs) -> dict:
-    """id of a variable -> (it, its one copy), of all layers in `pairs`."""
-    found, owners = {}, {}
+def paired_variables(pairs: Iterable) -> IdentityMap:
+    """Variable -> its one copy, for the variables of all (layer, copy) in `pairs`."""
+    copies, owners = IdentityMap(), IdentityMap()
     for source, copy in pairs:
         old, new = _keras.own_variables(source), _keras.own_variables(copy)
         if [v.shape for v in old] != [v.shape for v in new]:
@@ -27,16 +25,16 @@ def paired_variables(pairs) -> dict:
                 f"{_shapes(old)}, received {_shapes(new)}: {_how_to_make(source)}"
             )
         for variable, twin in zip(old, new, strict=True):
-            owner = owners.setdefault(id(variable), source)
-            if found.setdefault(id(variable), (variable, twin))[1] is not twin:
-                raise InputError(untied([owner.name, source.name], "variable"))
-    first = {}
-    for variable, twin in found.values():
-        other = first.setdefault(id(twin), variable)
-        if other is not variable or id(twin) in found:
-            names = {owners[id(v)].name for v in (variable, other)}
-            raise InputError(untied(sorted(names), "its copy is not one of its own"))
-    return found
+            owner = owners.setdefault(variable, source)
+            if copies.setdefault(variable, twin) is not twin:
+                raise tie_error([owner.name, source.name], "variable")
+    sources = IdentityMap()  # copy -> variable
+    for variable, twin in copies.items():
+        other = sources.setdefault(twin, variable)
+        if other is not variable or twin in copies:
+            names = {owners[v].name for v in (variable, other)}
+            raise tie_error(sorted(names), "its copy is not one of its own")
+    return copies
 
 
 def _how_to_make(source) -> str:
@@ -49,21 +47,33 @@ def _how_to_make(source) -> str:
     )
 
 
-def untied(names, what) -> str:
-    """The message about a tie that a copy of these layers would lose."""
+def _shapes(variables) -> str:
+    return " ".join(str(tuple(v.shape)) for v in variables) or "(none)"
+
+
+def tie_error(names: list, what: str) -> InputError:
+    """The error for a tie that a copy of the layers of these names would lose."""
     listed = " and ".join(repr(name) for name in names)
-    return (
+    return InputError(
         f"clone cannot keep a tie of layer(s) {listed} ({what}): their configs make "
         "two of what is one; let one layer hold the other as an attribute"
     )
 
 
-def _shapes(variables) -> str:
-    return " ".join(str(tuple(v.shape)) for v in variables) or "(none)"
+def check_complete(model: keras.Model, copies: IdentityMap) -> None:
+    """Every variable of `model` must have a copy."""
+    for layer in _keras.layers_within(model):
+        if any(variable not in copies for variable in _keras.own_variables(layer)):
+            raise InputError(
+                f"clone does not reach layer {layer.name!r} "
+                f"({type(layer).__name__}) of model {model.name!r}: no call of the "
+                "graph uses it, or the layer that holds it does not make it again; "
+                "hold it as an attribute that get_config tells of"
+            )
 
 
-def check_arguments(calls):
-    """A variable that a call is given would stay that of the original."""
+def check_arguments(calls: list) -> None:
+    """No call may be given a variable: that of the original would stay."""
     for call in calls:
         for leaf in _keras.leaves([call.args, call.kwargs]):
             if _keras.is_variable(leaf):
@@ -74,89 +84,81 @@ def check_arguments(calls):
                 )
 
 
-def layers_used(function, arguments) -> list:
-    """Names of the layers and variables that a function takes from around it.
+def check_functions(model: keras.Model, copy: keras.Model) -> None:
+    """No function of a Lambda layer may read weights that the layer does not hold.
 
-    It follows closures, globals, defaults, `functools.partial`, methods and the
-    functions that those hold or call. What an attribute of another object or of a
-    module holds is not seen.
+    Each call of such a layer in `copy` is traced, to see which variables it reads,
+    wherever its function has them from: those would be the variables of `model`.
     """
-    names, seen, pending = [], set(), [function, *arguments.values()]
-    while pending:
-        for leaf in _keras.leaves([pending.pop()]):
-            if id(leaf) in seen:
-                continue
-            seen.add(id(leaf))
-            if isinstance(leaf, keras.layers.Layer) or _keras.is_variable(leaf):
-                names.append(leaf.name)
-            else:
-                pending += _around(leaf)
-    return names
+    owners = IdentityMap(
+        (_tf_variable(variable), layer.name)
+        for layer in _keras.layers_within(model)
+        for variable in _keras.own_variables(layer)
+    )
+    for graph in filter(_keras.has_graph, _keras.layers_within(copy)):
+        for call in Graph(graph).calls:
+            if not _keras.has_graph(call.layer) and _holds_function(call.layer):
+                _check_call(call, owners)
 
 
-def _around(function) -> list:
-    """What a function uses that no call gives it; nothing of another object."""
-    if isinstance(function, functools.partial):
-        return [function.func, *function.args, *function.keywords.values()]
-    if inspect.ismethod(function):
-        return [function.__self__, function.__func__]
-    if inspect.ismodule(function) or not callable(function):
-        return []
-    # Of what wraps a function (functools.wraps, tf.function), and of a function.
-    found = [getattr(function, "__dict__", {}).get("__wrapped__")]
-    if not inspect.isfunction(function):
-        return found
-    found += [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
-    for cell in function.__closure__ or ():
-        with contextlib.suppress(ValueError):  # a name that is not bound yet
-            found.append(cell.cell_contents)
-    if str(function.__module__).partition(".")[0] not in _LIBRARIES:
-        names = _globals_read(function.__code__)
-        found += [function.__globals__.get(name) for name in names]
-    return found
+def _holds_function(layer) -> bool:
+    parts = _keras.layers_within(layer)
+    return any(isinstance(part, keras.layers.Lambda) for part in parts)
 
 
-def _globals_read(code) -> set:
-    """Names of globals that some code reads, in the functions that it makes too."""
-    steps = dis.get_instructions(code)
-    names = {s.argval for s in steps if s.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
-    made = [part for part in code.co_consts if inspect.iscode(part)]
-    return names.union(*map(_globals_read, made))
+def _check_call(call, owners):
+    own = IdentitySet(
+        _tf_variable(variable)
+        for layer in _keras.layers_within(call.layer)
+        for variable in _keras.own_variables(layer)
+    )
+    # Keras itself has random states, of integers, that all layers may share.
+    outside = [v for v in _variables_read(call) if v.dtype.is_floating and v not in own]
+    if outside:
+        names = sorted({owners.get(variable, variable.name) for variable in outside})
+        raise InputError(
+            f"clone cannot keep what the function of Lambda layer {call.layer.name!r} "
+            f"uses from outside: {', '.join(names)}; write a layer that holds it as an "
+            "attribute (EmbeddingDense holds the table of an Embedding)"
+        )
 
 
-def copy_learned(source, copy):
-    """Give `copy` what `source` has learned by `adapt` and no variable holds.
-
-    Before it is called: the shape of its output may depend on that.
-    """
-    if isinstance(source, keras.layers.Discretization):
-        if source.bin_boundaries is not None:
-            copy.bin_boundaries = [float(bound) for bound in source.bin_boundaries]
-    elif isinstance(source, _LOOKUPS):
-        _copy_vocabulary(source, copy)
+def _tf_variable(variable: Any) -> tf.Variable:
+    return variable if isinstance(variable, tf.Variable) else variable.value
 
 
-def _copy_vocabulary(source, copy):
-    words = source.get_vocabulary()  # the special ones first, as set_vocabulary wants
-    if list(words) == list(copy.get_vocabulary()):
-        return
-    if source.output_mode == "tf_idf":
-        copy.set_vocabulary(words, source.idf_weights.numpy()[: len(words)])
-    else:
-        copy.set_vocabulary(words)
+def _variables_read(call: Call) -> list:
+    """The variables that a call reads when it runs, in inference and in training."""
+
+    def run(values, training):
+        new = IdentityMap(zip(call.inputs, values, strict=True))
+        given = tuple(call.args), dict(call.kwargs)
+        args, kwargs = _keras.map_structure(lambda leaf: new.get(leaf, leaf), given)
+        if isinstance(call.layer, keras.layers.Lambda):
+            kwargs["training"] = training
+        return call.layer(*args, **kwargs)
+
+    def both_modes(*values):
+        for training in (False, True):
+            _keras.call(run, values, training)
+
+    why = ""
+    for batch, size in SIZES:
+        shapes = [filled(tensor.shape, batch, size) for tensor in call.inputs]
+        specs = map(_keras.type_spec, call.inputs, shapes)
+        traced = tf.function(both_modes, autograph=False)
+        try:
+            return list(traced.get_concrete_function(*specs).graph.variables)
+        except Exception as error:  # whatever a user's function raises
+            why = why or reason(error)
+    raise InputError(
+        f"clone cannot tell whether the function of Lambda layer {call.layer.name!r} "
+        f"uses weights from outside: it fails on placeholders ({why}); write a layer "
+        "class with a get_config instead"
+    )
 
 
-def finalize_state(copy):
-    """Let a copy derive what it keeps beside its variables, as Normalization does.
-
-    The others of Keras would make what they have learned from counts that no copy has.
-    """
-    learned = keras.layers.Discretization, *_LOOKUPS, keras.layers.TextVectorization
-    if hasattr(copy, "finalize_state") and not isinstance(copy, learned):
-        copy.finalize_state()
-
-
-def check_state(source, copy):
+def check_state(source: keras.layers.Layer, copy: keras.layers.Layer) -> None:
     """What layers keep beside their variables must have come through the config."""
     if _keras.count_added_losses(source) != _keras.count_added_losses(copy):
         raise InputError(
