@@ -1,4 +1,4 @@
-"""What the tests of adversarial training share: problems, methods, a look inside."""
+"""Problems and methods for the tests of adversarial training, and a spy."""
 
 import numpy as np
 import tensorflow as tf
@@ -27,7 +27,7 @@ from tiedbert.layers import EmbeddingDense
 layers = keras.layers
 
 FROM_LOGITS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-# A batch of at most this shape meets the same draw in every pass and every process.
+# A batch of at most this shape gets the same draw in every pass and every process.
 NOISE = np.random.default_rng(3).uniform(-1.0, 1.0, (8, 8, 8)).astype("float32")
 
 
@@ -58,13 +58,13 @@ def methods(epsilon=0.5):
 
 
 def attributes_of(method):
-    """What a method is beside how it trains: for one that wraps it."""
+    """The attributes of a method without `train`, for one that wraps it."""
     names = [name for name in dir(method) if not name.startswith("__")]
     return {name: getattr(method, name) for name in names if name != "train"}
 
 
 class Spy(Method):
-    """A method that keeps what each of its passes was run at, and what came out.
+    """A method that records the perturbation and the outputs of each of its passes.
 
     For one cut point, run eagerly. `seen` has a list per training step of
     ``(delta, outputs)``, numpy; a delta of None is zero.
@@ -77,11 +77,11 @@ class Spy(Method):
     def train(self, step):
         self.seen.append([])
         for name in ("run", "run_first", "run_rest"):
-            setattr(step, name, self._keeping(getattr(step, name)))
+            setattr(step, name, self._recording(getattr(step, name)))
         return self.method.train(step)
 
-    def _keeping(self, run):
-        def keeping(*args):
+    def _recording(self, run):
+        def recording(*args):
             done = run(*args)
             if run.__name__ == "run_rest":
                 self.seen[-1][-1][1] = done.outputs.numpy()
@@ -94,11 +94,11 @@ class Spy(Method):
                 self.seen[-1].append([delta, outputs])
             return done
 
-        return keeping
+        return recording
 
     @property
     def deltas(self):
-        """Those of all passes of all steps."""
+        """The perturbations of all passes of all steps."""
         return [delta for step in self.seen for delta, _ in step if delta is not None]
 
 
@@ -112,7 +112,7 @@ def trained(model, method, x, y, at="hidden", learning_rate=0.0, **options):
 
 
 def fix_noise(monkeypatch):
-    """Let every draw of a perturbation be that of `NOISE`."""
+    """Replace every draw of a perturbation by numbers of `NOISE`."""
 
     def draw(shape):
         rank = shape.shape[0]

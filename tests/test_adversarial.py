@@ -1,4 +1,4 @@
-"""`fit` of adversarial training: a step by hand, what runs, what is kept."""
+"""`fit` of adversarial training: a step by hand, passes, saved files."""
 
 import adversarial_problems as problems
 import models
@@ -324,10 +324,10 @@ def test_weights_saved_are_those_of_the_wrapped_model(tmp_path):
     training = AdversarialTraining(model, FGM(), at="hidden")
     path = str(tmp_path / "model.weights.h5")
     training.save_weights(path)
-    kept = model.get_weights()
-    model.set_weights([w + 1 for w in kept])
+    saved = model.get_weights()
+    model.set_weights([w + 1 for w in saved])
     training.load_weights(path)
-    for weight, value in zip(model.get_weights(), kept, strict=True):
+    for weight, value in zip(model.get_weights(), saved, strict=True):
         np.testing.assert_array_equal(weight, value)
 
 

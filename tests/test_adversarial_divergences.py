@@ -1,4 +1,4 @@
-"""How far outputs are apart: against NumPy, and as Keras weighs its losses."""
+"""Divergences between outputs: against NumPy, and weighted as Keras' losses."""
 
 from decimal import Decimal, localcontext
 
@@ -8,7 +8,8 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert.adversarial import KL, SquaredError
-from tiedbert.adversarial.divergences import divergence_between, measure_for
+from tiedbert.adversarial.compiled_losses import CompiledLosses
+from tiedbert.adversarial.output_comparison import divergence_between, measure_for
 from tiedbert.errors import InputError
 
 layers = keras.layers
@@ -60,7 +61,7 @@ def test_kl_of_events(from_logits, symmetric):
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("binary", [False, True])
-def test_equal_outputs_are_not_apart_and_climb_nowhere(binary, symmetric):
+def test_equal_outputs_have_no_divergence_and_no_gradient(binary, symmetric):
     with tf.GradientTape() as tape:
         p = tf.constant(P)
         tape.watch(p)
@@ -147,7 +148,7 @@ def value_and_gradients(measure, p, q):
     return [value.numpy(), *(x.numpy() for x in tape.gradient(value, [p, q]))]
 
 
-def apart(gap, classes=3):
+def distant(gap, classes=3):
     """Logits ``[4, classes]`` of which one is `gap` above the others, and near ones."""
     p = np.random.default_rng(gap).normal(size=(4, classes)).astype("float32")
     p[range(4), np.arange(4) % classes] += gap
@@ -157,7 +158,7 @@ def apart(gap, classes=3):
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("gap", [0, 16, 40, 80])
 def test_kl_of_certain_categories_keeps_size_and_direction(gap, symmetric):
-    p, q = apart(gap)
+    p, q = distant(gap)
     found = value_and_gradients(KL(symmetric=symmetric), p, q)
     for i in range(len(p)):
         for value, expected in zip(found, exact(p[i], q[i], symmetric), strict=True):
@@ -171,7 +172,7 @@ def test_kl_of_certain_categories_keeps_size_and_direction(gap, symmetric):
 @pytest.mark.parametrize("sign", [1, -1])
 def test_kl_of_certain_events_keeps_size_and_direction(sign, gap, symmetric):
     """The sigmoid of a logit is the softmax of it and 0."""
-    p, q = (sign * x[:, :1] for x in apart(gap, classes=1))
+    p, q = (sign * x[:, :1] for x in distant(gap, classes=1))
     found = value_and_gradients(KL(symmetric=symmetric, binary=True), p, q)
     for i in range(len(p)):
         pair = [[x[i, 0], 0.0] for x in (p, q)]
@@ -192,7 +193,7 @@ def test_categories_that_never_are_do_not_count():
 
 
 def test_the_largest_class_of_one_output_may_be_the_smallest_of_the_other():
-    p, q = apart(30)
+    p, q = distant(30)
     q = q[:, ::-1].copy()
     found = value_and_gradients(KL(symmetric=True), p, q)
     for i in range(len(p)):
@@ -243,8 +244,13 @@ def compiled(names, **options):
     return model
 
 
+def between(model, *args, **options):
+    """The divergence of two outputs of a compiled model."""
+    return divergence_between(CompiledLosses.of(model), *args, **options)
+
+
 def test_it_is_the_mean_over_the_batch():
-    found = divergence_between(compiled("a", loss=CROSS), P, Q, symmetric=False)
+    found = between(compiled("a", loss=CROSS), P, Q, symmetric=False)
     assert float(found) == pytest.approx(kl(softmax(P), softmax(Q)).mean(), rel=1e-5)
 
 
@@ -253,7 +259,7 @@ def test_sample_weights_count_as_in_a_loss_of_keras(shape):
     """Which is what it is when p is certain: the cross-entropy."""
     weights = np.array([1.0, 0.0, 3.0, 0.5], np.float32)
     model = compiled("a", loss="mse")
-    found = divergence_between(model, P, Q, tf.constant(weights.reshape(shape)))
+    found = between(model, P, Q, tf.constant(weights.reshape(shape)))
     expected = keras.losses.MeanSquaredError()(P, Q, weights)
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
 
@@ -262,9 +268,9 @@ def test_sample_weights_count_as_in_a_loss_of_keras(shape):
 def test_an_output_without_an_axis_of_units_has_one(loss):
     weights = tf.constant([1.0, 0.0, 3.0, 0.5])
     model = compiled("a", loss=loss)
-    flat = divergence_between(model, P[:, 0], Q[:, 0], weights)
+    flat = between(model, P[:, 0], Q[:, 0], weights)
     assert float(flat) > 0
-    assert float(flat) == float(divergence_between(model, P[:, :1], Q[:, :1], weights))
+    assert float(flat) == float(between(model, P[:, :1], Q[:, :1], weights))
 
 
 def masked(values, mask):
@@ -284,15 +290,15 @@ def test_what_the_mask_of_an_output_hides_does_not_count(weights, side):
         weights = DRAW.uniform(0.5, 2.0, weights).astype("float32")
     pair = [tf.constant(p), tf.constant(q)]
     pair[side] = masked(pair[side], mask)
-    found = divergence_between(compiled("a", loss="mse"), *pair, weights)
+    found = between(compiled("a", loss="mse"), *pair, weights)
     expected = keras.losses.MeanSquaredError()(p, masked(q, mask), weights)
     assert float(found) == pytest.approx(float(expected), rel=1e-5)
     assert float(found) < 100
 
 
-def test_a_batch_that_is_masked_altogether_is_not_apart():
+def test_a_batch_that_is_all_masked_has_no_divergence():
     nothing = masked(np.ones((2, 3, 5), np.float32), np.zeros((2, 3), bool))
-    found = divergence_between(compiled("a", loss="mse"), 3 * nothing, nothing)
+    found = between(compiled("a", loss="mse"), 3 * nothing, nothing)
     assert float(found) == 0.0
 
 
@@ -327,7 +333,7 @@ def test_several_outputs_are_added_with_the_weights_of_their_losses(
     """The output "b" is the first by its place, the second by its name."""
     model = compiled("ba", pack=pack, **options)
     p, q = ({"b": P, "a": P}, {"b": Q, "a": Q}) if pack is dict else ([P, P], [Q, Q])
-    found = divergence_between(model, p, q, symmetric=False)
+    found = between(model, p, q, symmetric=False)
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
@@ -336,14 +342,14 @@ def test_outputs_may_have_sample_weights_of_their_own():
     model = compiled("ba", loss={"b": CROSS, "a": "mse"})
     outputs = {"b": P, "a": P}, {"b": Q, "a": Q}
     weights = {"b": first, "a": second}
-    found = divergence_between(model, *outputs, weights, symmetric=False)
+    found = between(model, *outputs, weights, symmetric=False)
     expected = kl(softmax(P), softmax(Q))[0] + np.square(P - Q).mean(-1)[1]
     assert float(found) == pytest.approx(expected / 4, rel=1e-5)
 
 
 def test_a_given_measure_is_taken_for_every_output():
     model = compiled("ba", pack=list, loss=[lambda y, p: y - p, CROSS])
-    found = divergence_between(model, [P, P], [Q, Q], given=SquaredError())
+    found = between(model, [P, P], [Q, Q], given=SquaredError())
     assert float(found) == pytest.approx(2 * SECOND, rel=1e-5)
 
 
@@ -364,7 +370,7 @@ def test_what_has_no_label_does_not_count(weights, column):
     if weights is not None:
         weights = DRAW.uniform(0.5, 2.0, weights).astype("float32")
         expected = expected * weights
-    found = divergence_between(
+    found = between(
         compiled("a", loss=IGNORING),
         tf.constant(p),
         tf.constant(q),
@@ -378,7 +384,7 @@ def test_what_has_no_label_does_not_count(weights, column):
 def test_the_mask_and_the_labels_both_leave_out():
     labels = tf.constant([[0, -100, 1]])
     p, q = DRAW.normal(size=(2, 1, 3, 5)).astype("float32")
-    found = divergence_between(
+    found = between(
         compiled("a", loss=IGNORING),
         tf.constant(p),
         masked(q, [[True, True, False]]),
@@ -395,14 +401,14 @@ def test_each_output_has_labels_of_its_own(pack):
     pairs = [{"b": P, "a": P}, {"b": Q, "a": Q}]
     if pack is list:
         y, pairs = [y["b"], y["a"]], [[P, P], [Q, Q]]
-    found = divergence_between(model, *pairs, symmetric=False, labels=y)
+    found = between(model, *pairs, symmetric=False, labels=y)
     expected = kl(softmax(P), softmax(Q))[0] + SECOND
     assert float(found) == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_batch_without_a_label_is_not_apart():
+def test_a_batch_without_a_label_has_no_divergence():
     labels = tf.fill([4], -100)
-    found = divergence_between(compiled("a", loss=IGNORING), P, Q, labels=labels)
+    found = between(compiled("a", loss=IGNORING), P, Q, labels=labels)
     assert float(found) == 0.0
 
 
@@ -429,7 +435,7 @@ def test_hidden_outputs_that_are_not_finite_have_the_gradient_0(
             if hidden_by == "mask":
                 q._keras_mask = tf.constant(left)
             labels = tf.constant(np.where(left, 0, -100))
-            value = divergence_between(
+            value = between(
                 model,
                 *(p, q),
                 given=measure,
@@ -457,7 +463,7 @@ def test_hidden_logits_that_are_not_finite_have_the_gradient_0(kind):
     def gradient(q):
         with tf.GradientTape() as tape:
             tape.watch(q)
-            value = divergence_between(
+            value = between(
                 model,
                 *(activation(p), activation(q)),
                 given=KL(from_logits=False, binary=kind == "sigmoid"),

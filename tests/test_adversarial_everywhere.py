@@ -47,7 +47,7 @@ def test_compiled_it_gives_the_same(name):
     assert_alike(fit(name, problems.network(), jit_compile=True), expected, 1e-4)
 
 
-def test_slices_compiled_give_the_same():
+def test_micro_batches_compiled_give_the_same():
     expected = fit("FGM-0", problems.network(), run_eagerly=True)
     found = fit("FGM-0", problems.network(), micro_batches=2, jit_compile=True)
     assert_alike(found, expected, 1e-4)

@@ -662,7 +662,7 @@ def test_a_layer_that_goes_on_with_each_pass_is_refused():
     x = keras.Input(batch_shape=(5, 6, 3))
     hidden = layers.Dense(4, name="hidden")(x)
     model = keras.Model(x, layers.Dense(1)(layers.LSTM(3, stateful=True)(hidden)))
-    with pytest.raises(InputError, match="is stateful: it would go on"):
+    with pytest.raises(InputError, match="is stateful: each pass of a step"):
         AdversarialTraining(model, FGM(), "hidden")
 
 
@@ -815,5 +815,7 @@ def test_nothing_is_traced_again(method):
     assert traced in (1, 2)  # Keras 2 may trace once more to make its variables.
     training.fit(data, epochs=2, shuffle=False, verbose=0)
     assert counting.traced == traced
-    traces = [part._traced.experimental_get_tracing_count() for part in training.behind]
+    traces = [
+        part._traced.experimental_get_tracing_count() for part in training._setup.parts
+    ]
     assert traces == [1] * len(traces)

@@ -154,7 +154,7 @@ def test_a_draw_is_in_the_ball_and_uses_it(name, shape):
     assert np.all(sizes <= 2.0 + 1e-6)
     if mask is not None:
         assert not np.any(found[:, 2])
-    # The corners of the cube are on the sphere, positions that may not move left out.
+    # The corners of the cube are on the sphere of the numbers that may be perturbed.
     moving = np.asarray(found if mask is None else found[:, :2])
     count = moving[0].size if name == "l2" else moving.shape[-1]
     side = 2.0 / (np.sqrt(count) if name.startswith("l2") else 1.0)
@@ -175,14 +175,14 @@ def test_a_normal_draw_has_the_standard_deviation_epsilon():
 
 
 @pytest.mark.parametrize("shape", [(1, 3), (1, 3, 2), (1, 3, 2, 2)])
-def test_positions_apply_to_all_axes_after_time(shape):
+def test_a_mask_applies_to_all_axes_after_time(shape):
     wild = tf.fill(shape, np.nan)
     restricted = restrict(wild, tf.constant([[True, False, True]]))
     assert np.all(np.isnan(restricted[:, ::2]))
     assert np.all(restricted[:, 1] == 0)
 
 
-def test_positions_may_be_of_several_axes():
+def test_a_mask_may_have_several_axes():
     mask = tf.constant([[[True, False], [False, False], [True, True]]])
     hidden = tf.fill([1, 3, 2, 4], 2.0)
     restricted = restrict(hidden, mask)
@@ -190,7 +190,7 @@ def test_positions_may_be_of_several_axes():
     np.testing.assert_allclose(rms(hidden, mask), [2.0], rtol=1e-6)
 
 
-def test_the_root_mean_square_counts_only_the_allowed_positions():
+def test_the_root_mean_square_counts_only_what_the_mask_allows():
     hidden = tf.constant([[[3.0, 4.0], [100.0, 0.0]], [[1.0, 1.0], [5.0, 5.0]]])
     mask = tf.constant([[True, False], [False, False]])
     np.testing.assert_allclose(rms(hidden, mask), [np.sqrt(12.5), 0.0], rtol=1e-6)
@@ -233,20 +233,20 @@ def test_the_step_and_the_radius_are_separate(name):
     np.testing.assert_allclose(inside.size(long), [2.0] * 2, rtol=1e-6)
 
 
-def test_a_step_counts_only_the_allowed_positions():
+def test_a_step_counts_only_what_the_mask_allows():
     inside = ball("l2", 1.0, tf.zeros([1, 3, 1]), tf.constant([[True, True, False]]))
-    delta = inside.step(None, [tf.constant([[[3.0], [4.0], [np.nan]]])])
-    np.testing.assert_allclose(delta.delta[0], [[[0.6], [0.8], [0.0]]], rtol=1e-6)
-    assert delta.failed.numpy().tolist() == [0.0]
+    found = inside.step(None, [tf.constant([[[3.0], [4.0], [np.nan]]])])
+    np.testing.assert_allclose(found.delta[0], [[[0.6], [0.8], [0.0]]], rtol=1e-6)
+    assert found.failed.numpy().tolist() == [0.0]
 
 
-def test_an_example_without_a_position_is_not_perturbed():
+def test_an_example_that_the_mask_excludes_is_not_perturbed():
     for name in NORMS:
         nowhere = tf.constant([[False, False]])
         inside = ball(name, 1.0, tf.ones([1, 2, 2]), nowhere, relative=True)
-        moved = inside.step(None, [tf.ones([1, 2, 2])])
-        assert not np.any(moved.delta[0])
-        assert inside.size(moved.delta).numpy().tolist() == [0.0]
+        delta = inside.step(None, [tf.ones([1, 2, 2])]).delta
+        assert not np.any(delta[0])
+        assert inside.size(delta).numpy().tolist() == [0.0]
 
 
 @every_norm
@@ -258,15 +258,15 @@ def test_an_example_without_a_finite_gradient_is_not_perturbed(name, wild):
     start = inside.random()
     tame = inside.step(start, [tf.constant(gradient)], 0.1)
     gradient[1, 2] = wild
-    moved = inside.step(start, [tf.constant(gradient)], 0.1)
-    assert not np.any(moved.delta[0][1])
-    np.testing.assert_array_equal(moved.delta[0][::2], tame.delta[0][::2])
+    found = inside.step(start, [tf.constant(gradient)], 0.1)
+    assert not np.any(found.delta[0][1])
+    np.testing.assert_array_equal(found.delta[0][::2], tame.delta[0][::2])
     assert tame.failed.numpy().tolist() == [0.0, 0.0, 0.0]
-    assert moved.failed.numpy().tolist() == [0.0, 1.0, 0.0]
-    later = inside.step(moved.delta, [tf.ones([3, 4])], 0.1, moved.failed)
+    assert found.failed.numpy().tolist() == [0.0, 1.0, 0.0]
+    later = inside.step(found.delta, [tf.ones([3, 4])], 0.1, found.failed)
     assert not np.any(later.delta[0][1])
     assert np.all(later.delta[0][::2] != 0)
-    np.testing.assert_array_equal(later.failed, moved.failed)
+    np.testing.assert_array_equal(later.failed, found.failed)
 
 
 def test_a_resized_ball_is_another_one():

@@ -76,7 +76,7 @@ ERRORS = np.array([-1.0, 1.0, 2.0], np.float32)  # of the predictions, at Y
 Y = (X.reshape(3, 4) @ W - ERRORS)[:, None]
 RMS = np.sqrt(np.square(X).mean((1, 2)))
 
-# Methods, and how far they have moved in their last pass, in units of epsilon.
+# Methods, and the norm of the perturbation in their last pass over epsilon.
 CLIMBERS = {
     "FGM": (FGM, {}, 1.0),
     "FGM alone": (FGM, {"clean": False}, 1.0),
@@ -113,13 +113,13 @@ CLIMBERS = {
 @pytest.mark.parametrize("name", CLIMBERS)
 def test_squared_loss_of_a_linear_model(name, norm, relative):
     """Each error grows by the way gone times the dual norm of w."""
-    kind, options, share = CLIMBERS[name]
+    kind, options, fraction = CLIMBERS[name]
     method = kind(0.5, norm=norm, relative=relative, **options)
     logs = trained(linear(), method, X, Y, loss="mse")
-    moved = 0.5 * share * (RMS if relative else np.ones(3))
-    adversarial_loss = np.mean((np.abs(ERRORS) + moved * DUAL[norm]) ** 2)
+    norms = 0.5 * fraction * (RMS if relative else np.ones(3))
+    adversarial_loss = np.mean((np.abs(ERRORS) + norms * DUAL[norm]) ** 2)
     assert logs["adversarial_loss"] == pytest.approx(adversarial_loss, rel=1e-5)
-    assert logs["delta_norm"] == pytest.approx(0.5 * share, rel=1e-5)
+    assert logs["delta_norm"] == pytest.approx(0.5 * fraction, rel=1e-5)
     assert logs["nonfinite_gradients"] == 0.0
     if "clean_loss" in logs:
         assert logs["clean_loss"] == pytest.approx(2.0, rel=1e-5)
@@ -470,7 +470,7 @@ class Trap(layers.Layer):
     """Its input; no gradient of some examples is a number.
 
     Args:
-        only_moved: those that began with `CAUGHT`, and were moved; else all that do.
+        only_moved: those that began with `CAUGHT` and were perturbed; else all that do.
     """
 
     def __init__(self, only_moved=False, **kwargs):
@@ -770,8 +770,8 @@ def test_an_epsilon_that_is_no_radius_is_refused(kind, epsilon):
 
 
 NORM_NAMES = "'l2' or 'linf' or 'linf_scaled' or 'l2_per_token'"
-LENGTH, COUNT, SWITCH = "a number >= 0", "a whole number >= 1", "True or False"
-OPTIONAL = f"{LENGTH} or None"
+NON_NEGATIVE, COUNT, SWITCH = "a number >= 0", "a whole number >= 1", "True or False"
+OPTIONAL = f"{NON_NEGATIVE} or None"
 A_DIVERGENCE = r"a function of two outputs such as KL\(\), or None"
 REFUSED = [
     *((kind, "norm", "l1", NORM_NAMES) for kind in (FGM, PGD, RandomNoise, FreeAT)),
@@ -782,8 +782,8 @@ REFUSED = [
     *((kind, "relative", "l2", SWITCH) for kind in (FGM, PGD, VAT, SMART, ALUM, R3F)),
     *((kind, "clean", "l2", SWITCH) for kind in (FGM, PGD, FreeLB, RandomNoise)),
     *((kind, "random_start", 1, SWITCH) for kind in (PGD, FreeLB, YOPO)),
-    *((kind, "weight", -1.0, LENGTH) for kind in (VAT, SMART, ALUM, R3F, RDrop)),
-    *((kind, "weight", None, LENGTH) for kind in (VAT, RDrop, GradientPenalty)),
+    *((kind, "weight", -1.0, NON_NEGATIVE) for kind in (VAT, SMART, ALUM, R3F, RDrop)),
+    *((kind, "weight", None, NON_NEGATIVE) for kind in (VAT, RDrop, GradientPenalty)),
     *((kind, "divergence", KL, A_DIVERGENCE) for kind in (VAT, SMART, ALUM)),
     *((kind, "divergence", "kl", A_DIVERGENCE) for kind in (R3F, RDrop)),
     (ALUM, "step_size", "1", OPTIONAL),
@@ -792,19 +792,21 @@ REFUSED = [
     (YOPO, "inner", True, COUNT),
     (VAT, "xi", None, "a number > 0"),
     (VAT, "xi", 0.0, "a number > 0"),
-    (SMART, "proximal", -1.0, LENGTH),
+    (SMART, "proximal", -1.0, NON_NEGATIVE),
     (SMART, "momentum", 1.0, "a number >= 0 and < 1"),
     (SMART, "momentum", -0.5, "a number >= 0 and < 1"),
     (R3F, "noise", "gaussian", "'uniform' or 'normal'"),
     (lambda **given: WarmUp(**{"epsilon": 1.0, **given}), "steps", 0, COUNT),
-    (lambda **given: WarmUp(**{"steps": 3, **given}), "epsilon", -1.0, LENGTH),
-    (lambda **given: WarmUp(**{"steps": 3, **given}), "epsilon", abs, LENGTH),
+    (lambda **given: WarmUp(**{"steps": 3, **given}), "epsilon", -1.0, NON_NEGATIVE),
+    (lambda **given: WarmUp(**{"steps": 3, **given}), "epsilon", abs, NON_NEGATIVE),
 ]
 
 
 @pytest.mark.parametrize(("kind", "name", "value", "expected"), REFUSED)
 def test_a_wrong_argument_is_refused(kind, name, value, expected):
     who = kind.__name__ if isinstance(kind, type) else "WarmUp"
-    with pytest.raises(InputError, match=rf"{who} expected {name}: {expected}") as told:
+    with pytest.raises(
+        InputError, match=rf"{who} expected {name}: {expected}"
+    ) as error:
         kind(**{name: value})
-    assert str(told.value).endswith(f"received {value!r}")
+    assert str(error.value).endswith(f"received {value!r}")

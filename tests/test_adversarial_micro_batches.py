@@ -72,42 +72,43 @@ def assert_alike(given, found):
 
 
 @pytest.mark.parametrize("method", METHODS, ids=repr)
-def test_slices_teach_what_the_batch_does(method):
+def test_micro_batches_train_as_the_batch_does(method):
     """Also a smaller last batch, and more micro-batches than it has rows."""
     assert_alike(trained(method, 1, batch_size=4), trained(method, 3, batch_size=4))
 
 
-def test_slices_run_in_a_graph():
+def test_micro_batches_run_in_a_graph():
     assert_alike(trained(FGM(0.5), 1), trained(FGM(0.5), 3, jit_compile=False))
 
 
 @pytest.mark.slow
-def test_slices_on_two_devices(mirrored):
+def test_micro_batches_on_two_devices(mirrored):
     given = trained(FGM(0.5), 1, rows=4, batch_size=4)
     with mirrored.scope():
         found = trained(FGM(0.5), 2, rows=4, batch_size=4, jit_compile=False)
     assert_alike(given, found)
 
 
-def test_slices_run_one_after_another_and_each_row_once():
+def test_micro_batches_run_one_after_another_and_each_row_once():
     seen = []
 
-    def gradients(slice_):
-        rows, nothing = slice_
+    def gradients(micro_batch):
+        rows, nothing = micro_batch
         assert nothing is None
         seen.append(rows[:, 0].numpy().tolist())
-        return [tf.reduce_mean(rows, axis=0), None]
+        return [tf.reduce_mean(rows, axis=0), None], "value"
 
     rows = tf.constant([[float(i)] for i in range(7)])
     weights = [tf.Variable([0.0]), tf.Variable([0.0])]
-    found = gradients_in_micro_batches(gradients, (rows, None), 3, weights)
+    found, value = gradients_in_micro_batches(gradients, (rows, None), 3, weights)
+    assert value == "value"
     assert seen == [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0, 6.0]]
     np.testing.assert_allclose(found[0], [3.0], rtol=1e-6)
     assert found[1] is None
 
 
 @pytest.mark.parametrize("micro_batches", [0, -1, 2.0, "2", None])
-def test_a_number_of_slices_is_a_whole_one(micro_batches):
+def test_the_number_of_micro_batches_is_a_whole_one(micro_batches):
     with pytest.raises(
         InputError, match="micro_batches: a whole number >= 1; received"
     ):

@@ -93,7 +93,7 @@ def test_an_empty_text_is_counted_in_mixed_precision(name, policy):
     assert logs["nonfinite_gradients"] >= 1.0
 
 
-def test_a_slice_without_an_empty_text_is_learned_from():
+def test_a_micro_batch_without_an_empty_text_is_learned_from():
     here = model()
     before = here.get_weights()
     logs, _ = fitted(here, FGM(0.5), EMPTY, micro_batches=3)
@@ -104,7 +104,7 @@ def test_a_slice_without_an_empty_text_is_learned_from():
 
 @pytest.mark.parametrize("method", [FGM(0.5), slow(RandomNoise(0.5))])
 def test_a_moving_average_stays_a_number(method):
-    """One text has made no number of the whole batch: it cannot be told which."""
+    """The loss is not finite because of one text, and nothing tells of which."""
     here = model(layers.BatchNormalization())
     before = here.get_weights()
     logs, _ = fitted(here, method, EMPTY)
@@ -121,7 +121,7 @@ def test_an_average_of_the_weights_stays_finite(micro_batches):
     _, training = fitted(
         here, SMART(0.5, proximal=1.0), EMPTY, micro_batches=micro_batches
     )
-    for weight in [*here.get_weights(), *training.average.get_weights()]:
+    for weight in [*here.get_weights(), *training._average.model.get_weights()]:
         assert np.isfinite(weight).all()
 
 
@@ -157,7 +157,7 @@ def test_a_weight_without_a_derivative_stops_the_step(name, where):
 
 
 @pytest.mark.parametrize("name", others_slow(["FGM-0", "FreeAT-6"], METHODS))
-def test_a_finite_moving_average_stays_where_nothing_is_learned(name):
+def test_a_finite_moving_average_is_restored_where_nothing_is_learned(name):
     """It is before the cut, and all that it sees is finite."""
     root, average = Root(), layers.BatchNormalization()
     here = model(root, front=[average])

@@ -103,7 +103,7 @@ def test_events_that_are_categories_too_are_compared_as_what_they_are(eagerly):
 
 
 def test_probabilities_without_logits_are_clipped_as_those_of_a_loss():
-    """The documents say so: a mean of two softmaxes that are certain is not apart."""
+    """A documented limit: two saturated means of softmaxes have no divergence."""
 
     def head(logits):
         return layers.Average()([layers.Softmax()(logits), layers.Softmax()(logits)])

@@ -19,11 +19,11 @@ from tiedbert.adversarial import (
     FreeAT,
     Method,
     Passes,
-    Trained,
+    StepResult,
 )
 from tiedbert.errors import InputError
 from tiedbert.jobs.method_options import settings_of
-from tiedbert.robustness import correct
+from tiedbert.robustness import correct_under_attack
 
 DATA = np.random.default_rng(0).normal(size=(4, 3)).astype("float32")
 LABELS = np.array([0, 1, 2, 0])
@@ -37,11 +37,11 @@ class Shrinking(PGD):
     """PGD whose perturbation is shrunk; another default, and a setting of its own."""
 
     epsilon: float = 0.5
-    share: float = 1.0
+    factor: float = 1.0
 
     def attack(self, gradient, ball):
-        moved = super().attack(gradient, ball)
-        return moved._replace(delta=[self.share * delta for delta in moved.delta])
+        found = super().attack(gradient, ball)
+        return found._replace(delta=[self.factor * delta for delta in found.delta])
 
 
 class Plain(PGD):
@@ -56,7 +56,7 @@ class Plain(PGD):
 class Simple(Method):
     """The loss at one step up its gradient, written from nothing."""
 
-    length: float = 0.5
+    epsilon: float = 0.5
 
     def passes(self, first_block=1.0):
         return Passes(1, ascending=1)
@@ -64,9 +64,9 @@ class Simple(Method):
     def train(self, step):
         (gradient,) = step.gradient()
         norm = tf.norm(gradient, axis=-1, keepdims=True)
-        delta = [tf.stop_gradient(self.length * gradient / norm)]
+        delta = [tf.stop_gradient(self.epsilon * gradient / norm)]
         learned = step.learn_at(delta)
-        return Trained(learned.loss, learned.loss, tf.norm(delta[0], axis=-1))
+        return StepResult(learned.loss, learned.loss, tf.norm(delta[0], axis=-1))
 
 
 def weights_after(method):
@@ -95,9 +95,9 @@ def test_a_users_method_trains_as_what_it_is(own, same):
 
 
 def test_a_setting_of_a_subclass_counts():
-    _, logs = weights_after(Shrinking(share=0.5))
+    _, logs = weights_after(Shrinking(factor=0.5))
     assert logs["delta_norm"] == pytest.approx(0.25, rel=1e-5)
-    assert settings_of(Shrinking(share=0.5))["share"] == 0.5
+    assert settings_of(Shrinking(factor=0.5))["factor"] == 0.5
 
 
 def test_a_users_attack_attacks():
@@ -106,7 +106,8 @@ def test_a_users_attack_attacks():
     data = tf.data.Dataset.from_tensor_slices((DATA, LABELS)).batch(2)
     radii = [0.0, 0.5, 2.0, 8.0]
     found, expected = (
-        correct(model, data, "hidden", method, radii) for method in (Shrinking(), PGD())
+        correct_under_attack(model, data, "hidden", method, radii)
+        for method in (Shrinking(), PGD())
     )
     np.testing.assert_array_equal(found, expected)
 
@@ -118,7 +119,7 @@ def test_a_subclass_keeps_the_rules_of_what_it_inherits(values):
         Shrinking(**values)
 
 
-class Untold(Method):
+class Empty(Method):
     pass
 
 
@@ -127,16 +128,16 @@ class Odd(Method):
         return step.learn_at(None).loss
 
 
-def test_what_a_method_does_not_say_is_told():
-    with pytest.raises(InputError, match=r"Untold does not say what a step costs.*pas"):
-        Untold().passes()
-    with pytest.raises(InputError, match=r"Untold does not say how to train.*train\("):
-        weights_after(Untold())
-    with pytest.raises(InputError, match=r"Odd\.train: expected a tiedbert.*Trained"):
+def test_errors_name_what_a_method_does_not_implement():
+    with pytest.raises(InputError, match=r"Empty does not say what a step costs.*pas"):
+        Empty().passes()
+    with pytest.raises(InputError, match=r"Empty does not say how to train.*train\("):
+        weights_after(Empty())
+    with pytest.raises(InputError, match=r"Odd\.train: expected a tied.*StepResult"):
         weights_after(Odd())
 
 
-# Schedules that a graph cannot hold
+# Schedules that cannot be traced
 
 
 def branch(step):
@@ -154,7 +155,7 @@ REFUSED_SCHEDULES = {
 
 
 def after_three_steps(method, **options):
-    """The length of the perturbation in the fourth step."""
+    """The norm of the perturbation in the fourth step."""
     training = AdversarialTraining(network(), method, "hidden")
     training.compile(keras.optimizers.SGD(0.0), FROM_LOGITS, **options)
     data = tf.data.Dataset.from_tensors((DATA, LABELS))
@@ -179,7 +180,7 @@ def test_a_schedule_may_branch_in_a_graph_or_run_eagerly():
     assert eager == pytest.approx(0.5, rel=1e-5)
 
 
-# An optimizer that takes its steps later
+# An optimizer that accumulates gradients
 
 
 @pytest.mark.skipif(IS_LEGACY, reason="Keras 3 alone has it")

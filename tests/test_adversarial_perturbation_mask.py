@@ -1,4 +1,4 @@
-"""Where a perturbation may be: which tokens, and which tensors of a model."""
+"""Which tokens may be perturbed, by default and with a mask of the user."""
 
 import adversarial_problems as problems
 import models
@@ -63,14 +63,14 @@ def test_any_other_model_tells_its_padding():
     np.testing.assert_array_equal(perturbation_mask, tokens != 0)
 
 
-def test_without_a_mask_every_position_is_allowed():
+def test_without_a_mask_every_token_may_be_perturbed():
     model = models.chain()
     cut = CutModel(model, "middle")
     x = models.batch(model)
     assert cut.perturbation_mask(x, 0, cut.front(x)) == [None]
 
 
-def test_given_positions_win():
+def test_a_given_mask_replaces_the_default():
     given = tf.constant([[False, True, False, False]] * 2)
     cut = CutModel(
         bert_like(), "Embedding-Norm", perturbation_mask=lambda inputs: given
@@ -80,7 +80,7 @@ def test_given_positions_win():
     assert perturbation_mask is given
 
 
-def test_given_positions_may_be_a_numpy_array():
+def test_a_given_mask_may_be_a_numpy_array():
     spy = Spy(FGM(0.5))
     model, inputs = bert_like(), [TOKEN_IDS, TOKEN_IDS * 0]
     chosen = np.array([[0, 1, 0, 0]] * 2) > 0
@@ -96,7 +96,7 @@ WRONG += [np.ones([2, 4]), np.full([2, 4], "a"), None]
 
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda w: getattr(w, "shape", w))
 @pytest.mark.parametrize("method", [FGM(), FreeLB()], ids=["FGM", "FreeLB"])
-def test_what_positions_give_is_refused(method, wrong):
+def test_a_mask_of_another_shape_or_dtype_is_refused(method, wrong):
     training = AdversarialTraining(
         bert_like(), method, perturbation_mask=lambda inputs: wrong
     )
@@ -106,7 +106,7 @@ def test_what_positions_give_is_refused(method, wrong):
         training.fit(inputs, tf.constant([0, 2]), verbose=0)
 
 
-def test_positions_that_are_no_function_are_refused():
+def test_a_mask_that_is_no_function_is_refused():
     with pytest.raises(
         InputError, match="perturbation_mask: a function of the inputs or"
     ):
@@ -123,7 +123,7 @@ class MeanOfAll(keras.layers.Layer):
         return None
 
 
-def test_a_mask_of_several_axes_tells_positions_too():
+def test_a_keras_mask_of_several_axes_counts():
     x = keras.Input((2, 3, 4))
     h = keras.layers.Masking()(x)
     h = keras.layers.Activation("linear", name="hidden")(h)

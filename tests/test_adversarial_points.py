@@ -11,7 +11,7 @@ from variants import slow
 from tiedbert.adversarial import FGM, PGD, AdversarialTraining, OneOf
 from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.adversarial.method import Method
-from tiedbert.adversarial.step import Trained
+from tiedbert.adversarial.results import StepResult
 from tiedbert.errors import InputError
 from tiedbert.surgery import inject
 
@@ -143,7 +143,7 @@ def test_a_point_may_be_a_symbolic_tensor(in_a_list):
 
 
 class Watch(Method):
-    """A method that keeps what it perturbs in each step, and trains nothing."""
+    """A method that records the norms of its perturbations; the rate is 0."""
 
     norm, relative = "l2", False
 
@@ -155,7 +155,7 @@ class Watch(Method):
         learned = step.learn_at(None)
         delta = ball.step(None, learned.gradient).delta
         self.seen.append([np.linalg.norm(d, axis=-1) for d in delta])
-        return Trained(learned.loss, learned.loss, ball.size(delta))
+        return StepResult(learned.loss, learned.loss, ball.size(delta))
 
 
 def watched(model, at, x, y, steps=1, **options):
@@ -186,7 +186,7 @@ def test_one_of_several_points_is_perturbed_in_each_step():
 
 
 @pytest.mark.parametrize("method", [FGM(EPSILON), PGD(EPSILON, steps=2)])
-def test_the_length_with_one_of_several_is_that_of_the_one(method):
+def test_the_norm_with_one_of_several_points_is_that_of_the_one(method):
     model = models.chain()
     training = AdversarialTraining(model, method, OneOf("first", "middle"))
     training.compile("sgd", "mse", jit_compile=False)
@@ -225,7 +225,7 @@ def test_a_pooled_state_moves_as_a_whole_even_where_no_token_may():
     np.testing.assert_allclose(pooled, [EPSILON] * 3, rtol=1e-5)
 
 
-def test_positions_may_be_given():
+def test_a_perturbation_mask_may_be_given():
     (((seen),),) = watched(
         bert_like(),
         None,

@@ -1,4 +1,4 @@
-"""Dropout in the passes of a step: drawn again, or the same sample in all of them."""
+"""Dropout in the passes of a step: different, or the same in all of them."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from variants import slow
 
 from tiedbert.adversarial import FGM, AdversarialTraining, FreeAT, FreeLB, RDrop
 from tiedbert.adversarial.method import Method
-from tiedbert.adversarial.seeded_function import Part
-from tiedbert.adversarial.step import Trained
+from tiedbert.adversarial.results import StepResult
+from tiedbert.adversarial.seeded_function import SeededFunction
 from tiedbert.errors import InputError
 
 layers = keras.layers
@@ -80,7 +80,7 @@ def outputs_of(part, x, seed):
 
 @pytest.mark.parametrize("name", RANDOM)
 def test_one_seed_gives_one_sample(name):
-    part = Part(RANDOM[name](), seeded=True)
+    part = SeededFunction(RANDOM[name](), seeded=True)
     x = tf.random.normal([3, 6, 8])
     one, same, other = (outputs_of(part, x, seed) for seed in ([1, 2], [1, 2], [3, 4]))
     np.testing.assert_array_equal(one, same)
@@ -115,8 +115,8 @@ def test_what_cannot_follow_a_seed_is_an_error_that_says_so(name):
     model = UNKNOWN[name]()
     x = tf.random.normal([3, 6, 8])
     with pytest.raises(InputError, match=rf"in model '{model.name}' cannot be drawn"):
-        Part(model, seeded=True)([x], tf.constant([1, 2]))
-    Part(model)([x], tf.constant([1, 2]))
+        SeededFunction(model, seeded=True)([x], tf.constant([1, 2]))
+    SeededFunction(model)([x], tf.constant([1, 2]))
 
 
 def test_that_error_reaches_the_user_as_it_is():
@@ -134,20 +134,20 @@ def test_layers_have_samples_of_their_own_at_their_rates():
     twice = layers.Dropout(0.5)
     outputs = [layers.Dropout(0.1)(x), layers.Dropout(0.5, seed=7)(x)]
     model = keras.Model([x], [*outputs, twice(x), twice(x)])
-    part = Part(model, seeded=True)
+    part = SeededFunction(model, seeded=True)
     found = part([tf.ones([200, 100])], tf.constant([5, 6])).outputs
     more = part([tf.ones([200, 100])], tf.constant([5, 7])).outputs
-    kept = np.array([np.ravel(values) for values in [*found, *more]])
-    for values, rate in zip(kept, rates * 2, strict=True):
+    samples = np.array([np.ravel(values) for values in [*found, *more]])
+    for values, rate in zip(samples, rates * 2, strict=True):
         dropped = np.mean(values == 0)
         assert abs(dropped - rate) < 4 * np.sqrt(rate * (1 - rate) / values.size)
         np.testing.assert_allclose(values.max(), 1 / (1 - rate), rtol=1e-6)
-    correlations = np.corrcoef(kept == 0) - np.eye(len(kept))
-    assert np.max(np.abs(correlations)) < 4 / np.sqrt(kept.shape[1])
+    correlations = np.corrcoef(samples == 0) - np.eye(len(samples))
+    assert np.max(np.abs(correlations)) < 4 / np.sqrt(samples.shape[1])
 
 
 def test_the_gradient_passes_where_the_outputs_did():
-    part = Part(of(layers.Dropout(0.5)), seeded=True)
+    part = SeededFunction(of(layers.Dropout(0.5)), seeded=True)
     x = tf.ones([3, 6, 8])
     with tf.GradientTape() as tape:
         tape.watch(x)
@@ -171,7 +171,7 @@ Y = np.ones([6, 1], np.float32)
 
 
 class Watch(Method):
-    """Three passes in each step, whose outputs are kept; the weights stay."""
+    """Three passes in each step, whose outputs are recorded; the rate is 0."""
 
     def __init__(self):
         self.seen = []
@@ -179,7 +179,7 @@ class Watch(Method):
     def train(self, step):
         self.seen.append([np.asarray(step.run().outputs) for _ in range(3)])
         loss = step.learn_at(None).loss
-        return Trained(loss, loss)
+        return StepResult(loss, loss)
 
 
 def fit(method, model=None, rate=0.0, **options):

@@ -114,8 +114,8 @@ def add(*gradients):
     return [sum(entries) for entries in zip(*gradients, strict=True)]
 
 
-def times(share, gradients):
-    return [share * gradient for gradient in gradients]
+def times(scale, gradients):
+    return [scale * gradient for gradient in gradients]
 
 
 def supervised(net, x, y, delta=0.0):
@@ -193,22 +193,22 @@ def vat(net, x, y, epsilon, xi, steps, weight):
     net.descend(add(gradients, times(weight, regular)))
 
 
-def climb(net, x, d_apart, step, to_set, epsilon, alpha, steps):
+def climb(net, x, d_divergence, step, to_set, epsilon, alpha, steps):
     """From a normal draw up a divergence from the unperturbed outputs."""
     target, delta = net.forward(x), epsilon * DRAWN
     for _ in range(steps):
-        _, gradient = net.backward(d_apart(target, net.forward(x, delta))[1])
+        _, gradient = net.backward(d_divergence(target, net.forward(x, delta))[1])
         delta = to_set(delta + alpha * step(gradient), epsilon)
     return delta
 
 
-def smooth(net, x, d_apart, delta):
+def smooth(net, x, d_divergence, delta):
     """The gradients of a divergence through both of its sides."""
-    clean, moved = net.forward(x), net.forward(x, delta)
-    d_clean, d_moved = d_apart(clean, moved)
-    through_moved, _ = net.backward(d_moved)
+    clean, perturbed = net.forward(x), net.forward(x, delta)
+    d_clean, d_perturbed = d_divergence(clean, perturbed)
+    through_perturbed, _ = net.backward(d_perturbed)
     net.forward(x)
-    return add(net.backward(d_clean)[0], through_moved)
+    return add(net.backward(d_clean)[0], through_perturbed)
 
 
 def smart(net, x, y, average, epsilon, alpha, steps, weight, proximal, momentum):
@@ -387,9 +387,9 @@ def test_rdrop_is_its_formula_on_the_outputs_of_its_two_passes():
         -np.mean(np.log(softmax(logits)[np.arange(5), y])) for logits in (one, other)
     ]
     p, q = softmax(one.astype(float)), softmax(other.astype(float))
-    apart = np.mean(((p - q) * np.log(p / q)).sum(-1)) / 2
-    assert logs["adversarial_loss"] == pytest.approx(apart, rel=1e-5)
-    assert logs["loss"] == pytest.approx(np.mean(losses) + 3.0 * apart, rel=1e-5)
+    divergence = np.mean(((p - q) * np.log(p / q)).sum(-1)) / 2
+    assert logs["adversarial_loss"] == pytest.approx(divergence, rel=1e-5)
+    assert logs["loss"] == pytest.approx(np.mean(losses) + 3.0 * divergence, rel=1e-5)
     assert logs["clean_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 
 

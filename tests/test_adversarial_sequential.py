@@ -11,7 +11,7 @@ from variants import others_slow
 
 from tiedbert.adversarial import FGM, AdversarialTraining, OneOf
 from tiedbert.errors import InputError
-from tiedbert.robustness import correct
+from tiedbert.robustness import correct_under_attack
 
 layers = keras.layers
 
@@ -137,8 +137,8 @@ def test_an_attack_finds_what_it_finds_in_the_functional_model(kind):
     data = tf.data.Dataset.from_tensor_slices((TOKENS, LABELS)).batch(4)
     for each in model, whole:
         each.compile(loss=FROM_LOGITS)
-    found = correct(model, data, at, FGM(), radii)
-    expected = correct(whole, data, "hidden", FGM(), radii)
+    found = correct_under_attack(model, data, at, FGM(), radii)
+    expected = correct_under_attack(whole, data, "hidden", FGM(), radii)
     np.testing.assert_array_equal(found, expected)
     assert expected[0].any()
     assert not expected[-1].all()
@@ -187,7 +187,7 @@ def test_what_has_no_graph_is_refused_in_words(name, called):
     model.compile(loss=FROM_LOGITS)
     data = tf.data.Dataset.from_tensor_slices((np.ones([4, 3]), LABELS[:4])).batch(2)
     with pytest.raises(InputError, match=message):
-        correct(model, data, "hidden", FGM(), [1.0])
+        correct_under_attack(model, data, "hidden", FGM(), [1.0])
 
 
 @pytest.mark.skipif(IS_LEGACY, reason="Keras 2 builds a Sequential with each layer")

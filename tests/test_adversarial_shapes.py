@@ -74,7 +74,7 @@ def test_weights_of_tokens_and_of_columns(method, shape):
 
 
 @pytest.mark.parametrize("method", [FGM(0.5), slow(SMART(0.5))])
-def test_slices_of_them(method):
+def test_micro_batches_of_them(method):
     assert_the_same(problems.network, method, X, LABELS, micro_batches=2)
 
 

@@ -10,7 +10,7 @@ from variants import slow
 
 from tiedbert.adversarial import FGM, AdversarialTraining, except_tokens
 from tiedbert.adversarial.cut_model import CutModel
-from tiedbert.adversarial.seeded_function import Part
+from tiedbert.adversarial.seeded_function import SeededFunction
 from tiedbert.bert import build_bert, classifier, masked_lm
 
 
@@ -21,24 +21,24 @@ def bert(tmp_path):
 
 
 def test_attention_follows_the_seed(bert):
-    part = Part(bert, seeded=True)
+    function = SeededFunction(bert, seeded=True)
     inputs = [tf.constant(values, tf.float32) for values in BATCH]
     one, same, other = (
-        part(inputs, tf.constant(seed)).outputs for seed in ([1, 2], [1, 2], [3, 4])
+        function(inputs, tf.constant(seed)).outputs for seed in ([1, 2], [1, 2], [3, 4])
     )
     np.testing.assert_array_equal(one, same)
     assert np.any(one != other)
 
 
-@pytest.mark.parametrize("replay", [True, False])
-def test_the_passes_of_a_step_share_it_on_request(bert, replay):
+@pytest.mark.parametrize("same", [True, False])
+def test_the_passes_of_a_step_have_the_same_dropout_on_request(bert, same):
     keras.utils.set_random_seed(0)
-    training = AdversarialTraining(bert, FGM(0.0), same_dropout=replay)
+    training = AdversarialTraining(bert, FGM(0.0), same_dropout=same)
     training.compile(keras.optimizers.SGD(0.0), "mse")
     target = np.zeros([2, 7, 16], np.float32)
     target[..., 0] = 1.0
     logs = training.fit(BATCH, target, verbose=0).history
-    assert (logs["clean_loss"] == logs["adversarial_loss"]) == replay
+    assert (logs["clean_loss"] == logs["adversarial_loss"]) == same
 
 
 SPECIAL = except_tokens([0, 2, 3])
@@ -50,7 +50,7 @@ ORDINARY = [
 OF_THE_MASKED = [[True, True], [True, False]]
 
 
-@pytest.mark.parametrize("given", [None, slow(SPECIAL)], ids=["told", "given"])
+@pytest.mark.parametrize("given", [None, slow(SPECIAL)], ids=["default", "given"])
 @pytest.mark.parametrize(
     ("at", "early", "expected"),
     [
@@ -61,7 +61,7 @@ OF_THE_MASKED = [[True, True], [True, False]]
         (["MLM-Norm", "Embedding-Norm"], True, [ORDINARY, OF_THE_MASKED]),
     ],
 )
-def test_positions_follow_the_tokens_that_a_masked_language_model_gathers(
+def test_the_mask_follows_the_tokens_that_a_masked_language_model_gathers(
     at, early, expected, given, tmp_path
 ):
     bert = build_bert(write_config(tmp_path))
@@ -72,7 +72,7 @@ def test_positions_follow_the_tokens_that_a_masked_language_model_gathers(
     assert [mask.numpy().tolist() for mask in found] == expected
 
 
-@pytest.mark.parametrize("given", [None, SPECIAL], ids=["told", "given"])
+@pytest.mark.parametrize("given", [None, SPECIAL], ids=["default", "given"])
 def test_a_pooled_text_is_perturbed_whole(given, tmp_path):
     model = classifier(build_bert(write_config(tmp_path)), 2)
     cut = CutModel(model, "Pooler-Dense", perturbation_mask=given)

@@ -8,7 +8,7 @@ from tensorflow import keras
 
 from tiedbert.adversarial import FGM, PGD, VAT, RandomNoise
 from tiedbert.errors import InputError
-from tiedbert.robustness import correct, curve
+from tiedbert.robustness import correct_under_attack, curve
 
 layers = keras.layers
 
@@ -106,7 +106,7 @@ def test_the_methods_own_epsilon_does_not_count():
     assert results[0] == results[1]
 
 
-def test_only_the_allowed_positions_are_attacked():
+def test_only_tokens_that_the_mask_allows_are_attacked():
     model, data = masked_classifier(), token_batches()
     nowhere = curve(
         model,
@@ -211,8 +211,8 @@ def test_other_data_is_refused_in_words(name):
     ],
     ids=repr,
 )
-def test_radii_that_are_none_are_refused(epsilons):
-    for function in curve, correct:
+def test_radii_that_are_no_numbers_are_refused(epsilons):
+    for function in curve, correct_under_attack:
         with pytest.raises(InputError, match="expected epsilons: "):
             function(linear(), batches(X, Y), "hidden", FGM(), epsilons)
 
@@ -249,9 +249,9 @@ def test_the_accuracy_of_weighted_examples_is_their_weighted_mean():
             assert accuracy == pytest.approx(wanted, rel=1e-6)
         clean = model.evaluate(weighted, verbose=0, return_dict=True)["accuracy"]
         assert found[0][1] == pytest.approx(clean, rel=1e-5)
-        right = correct(model, weighted, "hidden", FGM(), EPSILONS)
+        right = correct_under_attack(model, weighted, "hidden", FGM(), EPSILONS)
         np.testing.assert_array_equal(
-            right, correct(model, data, "hidden", FGM(), EPSILONS)
+            right, correct_under_attack(model, data, "hidden", FGM(), EPSILONS)
         )
 
 
@@ -297,7 +297,7 @@ def bent():
 
 def test_a_curve_is_the_mean_of_what_is_right():
     model, data = bent()
-    right = correct(model, data, "hidden", FGM(), EPSILONS)
+    right = correct_under_attack(model, data, "hidden", FGM(), EPSILONS)
     assert (right.dtype, right.shape) == (bool, (len(EPSILONS), 40))
     assert curve(model, data, "hidden", FGM(), EPSILONS) == [
         (e, float(r.mean())) for e, r in zip(EPSILONS, right, strict=True)
@@ -308,7 +308,9 @@ def test_a_curve_is_the_mean_of_what_is_right():
 
 def test_right_answers_are_in_the_order_of_the_examples():
     model, (x, y) = linear(), examples()
-    right = correct(model, batches(x, y), "hidden", PGD(steps=2), [0.7, 0.0])
+    right = correct_under_attack(
+        model, batches(x, y), "hidden", PGD(steps=2), [0.7, 0.0]
+    )
     expected = distances(model, x, y) > [[0.7], [0.0]]
     np.testing.assert_array_equal(right, expected)
 
@@ -316,7 +318,7 @@ def test_right_answers_are_in_the_order_of_the_examples():
 @pytest.mark.parametrize("method", [FGM(), PGD(steps=2), RandomNoise()])
 def test_what_is_wrong_in_a_ball_is_wrong_in_a_larger_one(method):
     model, data = bent()
-    right = correct(model, data, "hidden", method, [3.0, 0.0, 1.0, 0.3])
+    right = correct_under_attack(model, data, "hidden", method, [3.0, 0.0, 1.0, 0.3])
     for smaller, larger in ((1, 3), (3, 2), (2, 0)):
         assert not (right[larger] & ~right[smaller]).any()
 
@@ -329,7 +331,9 @@ def test_restarts_never_raise_accuracy(norm):
     means = []
     for restarts in (1, 3, 30):
         keras.utils.set_random_seed(0)
-        right = correct(model, data, "hidden", noise, [1.0], restarts=restarts)
+        right = correct_under_attack(
+            model, data, "hidden", noise, [1.0], restarts=restarts
+        )
         means.append(right.mean())
     assert means[0] >= means[1] >= means[2]
     assert means[0] > means[2]
@@ -337,23 +341,26 @@ def test_restarts_never_raise_accuracy(norm):
 
 def test_steps_find_what_one_step_does_not():
     model, data = bent()
-    one = correct(model, data, "hidden", FGM(), [1.0])
+    one = correct_under_attack(model, data, "hidden", FGM(), [1.0])
     attack = PGD(steps=20, random_start=True)
-    many = correct(model, data, "hidden", attack, [1.0], restarts=5)
+    many = correct_under_attack(model, data, "hidden", attack, [1.0], restarts=5)
     assert many.mean() <= one.mean()
-    noise = correct(model, data, "hidden", RandomNoise(), [1.0], restarts=5)
+    noise = correct_under_attack(
+        model, data, "hidden", RandomNoise(), [1.0], restarts=5
+    )
     assert many.mean() < noise.mean()
 
 
 def test_several_points_are_attacked_together():
     """Each has a ball of its own; more balls leave no more right."""
     model, data = bent()
-    apart = [
-        correct(model, data, at, PGD(steps=5), [0.5]) for at in ("hidden", "second")
+    alone = [
+        correct_under_attack(model, data, at, PGD(steps=5), [0.5])
+        for at in ("hidden", "second")
     ]
-    both = correct(model, data, ["hidden", "second"], PGD(steps=5), [0.5])
-    assert both.mean() <= min(right.mean() for right in apart)
-    assert both.mean() < max(right.mean() for right in apart)
+    both = correct_under_attack(model, data, ["hidden", "second"], PGD(steps=5), [0.5])
+    assert both.mean() <= min(right.mean() for right in alone)
+    assert both.mean() < max(right.mean() for right in alone)
 
 
 def test_an_attack_is_traced_once():
@@ -374,7 +381,7 @@ def test_what_is_no_attack_is_refused():
     model, data = bent()
     with pytest.raises(InputError, match=r"expected an attack .*received VAT\("):
         curve(model, data, "hidden", VAT(), [1.0])
-    with pytest.raises(InputError, match="expected restarts >= 1, not 0"):
+    with pytest.raises(InputError, match="expected restarts >= 1, received 0"):
         curve(model, data, "hidden", FGM(), [1.0], restarts=0)
 
 
@@ -399,20 +406,20 @@ DISTANCE = np.abs(POINTS[:, 0] - POINTS[:, 1]) / np.sqrt(2)
 
 
 @pytest.mark.parametrize("attack", [FGM(), PGD(steps=3), PGD(2, random_start=True)])
-@pytest.mark.parametrize("function", [curve, correct])
-def test_what_no_attack_could_move_is_counted_and_told(function, attack):
+@pytest.mark.parametrize("function", [curve, correct_under_attack])
+def test_a_warning_counts_the_examples_that_no_attack_could_move(function, attack):
     data = batches(POINTS, SIDES, 10)
-    with pytest.warns(UserWarning, match="gradient was exactly 0") as told:
+    with pytest.warns(UserWarning, match="gradient was exactly 0") as warned:
         found = function(saturated(40.0), data, "hidden", attack, [0.0, 0.8])
-    assert len(told) == 1
-    assert told[0].filename == __file__
-    right = found[1] if function is correct else found[1][1]
+    assert len(warned) == 1
+    assert warned[0].filename == __file__
+    right = found[1] if function is correct_under_attack else found[1][1]
     truth = np.mean(DISTANCE > 0.8)
     assert np.mean(right) > truth + 0.3
     if attack == FGM():
         # The loss is clipped at 1e-7: with 16 between the logits.
         count = np.sum(80 * np.sqrt(2) * DISTANCE > -np.log(1e-7))
-        assert f"could not move {count} of 64 examples" in str(told[0].message)
+        assert f"could not move {count} of 64 examples" in str(warned[0].message)
 
 
 @pytest.mark.parametrize(
@@ -424,14 +431,16 @@ def test_what_no_attack_could_move_is_counted_and_told(function, attack):
     ],
     ids=["not saturated", "of logits that are known", "without a gradient"],
 )
-def test_nothing_is_told_of_attacks_that_move(model, method):
+def test_there_is_no_warning_if_the_attack_can_move(model, method):
     model = model()
-    found = correct(model, batches(POINTS, SIDES, 10), "hidden", method, [0.8])
+    found = correct_under_attack(
+        model, batches(POINTS, SIDES, 10), "hidden", method, [0.8]
+    )
     if method == FGM():
         np.testing.assert_array_equal(found[0], DISTANCE > 0.8)
 
 
-def test_examples_with_a_gradient_that_is_no_number_are_told_too():
+def test_the_warning_counts_gradients_that_are_not_finite():
     x = keras.Input((2,))
     h = layers.Activation("linear", name="hidden")(x)
     model = keras.Model(x, layers.Lambda(tf.sqrt)(h))

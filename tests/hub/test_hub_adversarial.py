@@ -8,7 +8,7 @@ from test_hub_surgery import INPUTS, SIZE, TOKENS, scramble
 
 from tiedbert.adversarial import FGM, PGD, AdversarialTraining, FreeLB, OneOf
 from tiedbert.adversarial.method import Method
-from tiedbert.adversarial.step import Trained
+from tiedbert.adversarial.results import StepResult
 from tiedbert.surgery.points import cut_points
 
 NORM = "bert_backbone/embeddings_layer_norm"
@@ -32,7 +32,7 @@ class Watch(Method):
         ball = step.ball(self)
         learned = step.learn_at(None)
         self.seen = ball.step(None, learned.gradient).delta
-        return Trained(learned.loss, learned.loss, ball.size(self.seen))
+        return StepResult(learned.loss, learned.loss, ball.size(self.seen))
 
 
 def compiled(method, at, **options):

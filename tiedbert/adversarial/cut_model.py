@@ -1,12 +1,14 @@
 """A model cut into parts at the points that are perturbed."""
 
-import os
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
+from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert.adversarial.cut_order import Locations, cuts_in_order
 from tiedbert.adversarial.perturbation_mask import (
     ID_INPUTS,
     gathered_by,
@@ -15,9 +17,7 @@ from tiedbert.adversarial.perturbation_mask import (
     token_ids_of,
 )
 from tiedbert.errors import InputError
-from tiedbert.surgery import cut_at
 from tiedbert.surgery.graph import points_of
-from tiedbert.surgery.points import cut_points
 
 EMBEDDING = "Embedding-Norm"
 
@@ -27,7 +27,11 @@ class OneOf:
     """Cut points of which each training step perturbs one, drawn at random.
 
     Args:
-        points: their names, as for :func:`tiedbert.surgery.split`.
+        points: one or more names of cut points, as for
+            :func:`tiedbert.surgery.split`; kept as a tuple.
+
+    Raises:
+        InputError: no point.
 
     Source: Pereira et al., "ALICE++: Adversarial training for robust and effective
     inference in language models", 2021.
@@ -39,9 +43,10 @@ class OneOf:
 
     points: tuple
 
-    def __init__(self, *points):
+    def __init__(self, *points: Any):
+        points_of(points)  # InputError for none
+        # A frozen dataclass sets a field from a list of arguments so.
         object.__setattr__(self, "points", points)
-        points_of(points)
 
 
 class CutModel:
@@ -50,49 +55,64 @@ class CutModel:
     Args:
         model: a functional `keras.Model`.
         at: the cut points, of float activations ``[batch, ...]``: one or a list, which
-            may depend on each other; or :class:`OneOf`. None: bert4keras'
-            ``"Embedding-Norm"``.
-        until: one more cut point behind them, which is not perturbed; or None.
-        perturbation_mask: function of the inputs -> bool ``[batch, time]``, where a
-            perturbation may be. None: the ordinary tokens of a BERT, else what the
-            Keras mask of the cut tensor leaves, else everywhere. Of tokens that the
-            model has gathered, those of them; a pooled state is perturbed whole.
+            may depend on each other; or :class:`OneOf`. None (the default):
+            ``"Embedding-Norm"`` of a bert4keras model.
+        until: name of one more cut point behind them, which is not perturbed; or None
+            (the default).
+        perturbation_mask: function of the inputs -> bool ``[batch, time]``, True where
+            a token may be perturbed. None (the default): the ordinary tokens of a BERT;
+            in other models where the Keras mask of the cut tensor is True; without one
+            everywhere. For a tensor of gathered tokens the mask is gathered too; a
+            pooled state is perturbed as a whole.
 
     Attributes:
         front: the part before the first point: inputs -> crossing tensors.
-        behind: the parts after it: crossing tensors -> crossing tensors, the last of
-            them -> the outputs.
-        widths: how many of the crossing tensors before each part are perturbed.
-        one_of: whether only one point is perturbed in a step.
+        behind: list of the parts after it: crossing tensors -> crossing tensors, the
+            last of them -> the outputs.
+        counts: list of int: how many of the crossing tensors before each part are
+            perturbed.
+        one_of: bool, whether only one point is perturbed in a step.
+
+    Raises:
+        InputError: no such cut point, or one that is not of float activations.
     """
 
-    def __init__(self, model, at=None, until=None, perturbation_mask=None):
+    def __init__(
+        self,
+        model: keras.Model,
+        at: Any = None,
+        until: str | None = None,
+        perturbation_mask: Callable | None = None,
+    ):
         at = _default(model) if at is None else at
         self.one_of = isinstance(at, OneOf)
         points = points_of(at.points if self.one_of else at)
-        levels = [points] if len(points) == 1 else _levels(model, points)
-        cuts = _cuts(model, levels, until)
-        self._model, self._positions = model, perturbation_mask
-        self.front = cuts[0].front()
-        self.behind = [cut.front() for cut in cuts[1:]] + [cuts[-1].rest()]
-        self.widths = [cut.width for cut in cuts]
-        self._masks = [cut.mask_index for cut in cuts]
-        self._gathers = [
-            [gather for point in level for gather in _gathers(model, point)]
-            for level in levels
-        ]
-        perturbed = cuts if until is None else cuts[:-1]
-        if until is not None:
-            self.widths[-1] = 0
+        self._model, self._mask_function = model, perturbation_mask
+        locations = Locations(model)
+        if len(points) == 1:  # it may be a symbolic tensor
+            levels = [[locations.locate(points[0])]]
+        else:
+            levels = locations.levels(points)
+        end = [] if until is None else [[locations.locate(until)]]
+        cuts = cuts_in_order(model, levels + end)
+        perturbed = cuts[: len(levels)]
         for cut in perturbed:
             _check_floats(cut, points)
+        self.front = cuts[0].front()
+        self.behind = [cut.front() for cut in cuts[1:]] + [cuts[-1].rest()]
+        self.counts = [cut.width for cut in perturbed] + [0] * len(end)
+        self._mask_indices = [cut.mask_index for cut in cuts]
+        self._gathers = [
+            [gathered_by(model, location.made_from()) for location in level]
+            for level in levels
+        ]
 
-    def shaped(self, inputs):
+    def shaped(self, inputs: Any) -> Any:
         """Inputs of unknown rank with the shapes that the model declares for them.
 
-        A data set may know none, as behind `tf.py_function`.
+        A dataset may not know the rank, e.g. after `tf.py_function`.
         """
-        # Run eagerly they may be arrays of NumPy.
+        # Run eagerly, they may be NumPy arrays.
         shapes = [tf.TensorShape(value.shape) for value in tf.nest.flatten(inputs)]
         if all(shape.rank is not None for shape in shapes):
             return inputs
@@ -112,67 +132,87 @@ class CutModel:
             return structure[name]
         return input_named(name, self._model, self._model.inputs)
 
-    def run(self, inputs, crossing, delta, call) -> tuple:
-        """What is behind the first point, perturbed.
+    def run(
+        self, inputs: Any, crossing: list, delta: list | None, call: Callable
+    ) -> tuple[Any, list, list]:
+        """Call the parts behind the first point one after another, perturbed.
 
         Args:
-            inputs: the model's.
-            crossing: what the front gives for them.
-            delta: for each point what is added there, float32; None: nothing.
-            call: function of the index of a part and of what crosses before it.
+            inputs: those of the model.
+            crossing: list of tensors that the front gives for them.
+            delta: for each cut point what is added there, float32; None: nothing.
+            call: function of the index of a part and the list of tensors that cross
+                before it -> what the part gives.
 
         Returns:
-            ``(outputs, points, masks)``: lists of the tensors at the points before
-            anything was added, and of where they may be perturbed.
+            ``(outputs, hidden, masks)``: the model's outputs; the list of the tensors
+            at the cut points before anything was added; and for each of them where it
+            may be perturbed, bool or None.
         """
-        points, masks = [], []
-        for i, width in enumerate(self.widths):
-            points += crossing[:width]
+        hidden, masks = [], []
+        for i, count in enumerate(self.counts):
+            hidden += crossing[:count]
             masks += self.perturbation_mask(inputs, i, crossing)
-            here = None if delta is None else delta[len(points) - width : len(points)]
-            crossing = call(i, moved(crossing, here))
-        return crossing, points, masks
+            here = None if delta is None else delta[len(hidden) - count : len(hidden)]
+            crossing = call(i, add_delta(crossing, here))
+        return crossing, hidden, masks
 
-    def perturbation_mask(self, inputs, level, crossing) -> list:
-        """Where each tensor before a part may be perturbed: bool, None: everywhere."""
-        if not self.widths[level]:
+    def perturbation_mask(self, inputs: Any, part: int, crossing: list) -> list:
+        """Where the tensors before a part may be perturbed.
+
+        Args:
+            inputs: those of the model.
+            part: index of the part.
+            crossing: the tensors that cross before it.
+
+        Returns:
+            list: for each tensor that is perturbed there bool ``[batch, time]``, True
+            where it may be; None: everywhere.
+        """
+        if not self.counts[part]:
             return []
-        given, found = self._given(inputs), []
-        places = zip(crossing, self._masks[level], self._gathers[level], strict=False)
-        for tensor, mask, gather in places:
+        of_tokens = self._token_mask(inputs)
+        triples = zip(
+            crossing, self._mask_indices[part], self._gathers[part], strict=False
+        )
+        masks = []
+        for tensor, index, gather in triples:
             if tensor.shape.rank < 3:
-                # A pooled state has no time axis, and no padding in it.
-                found.append(None)
-            elif given is None:
-                found.append(None if mask is None else crossing[mask])
+                masks.append(None)  # A pooled state has no time axis, and no padding.
+            elif of_tokens is None:
+                masks.append(None if index is None else crossing[index])
             else:
-                here = given
-                if gather is not None:
-                    index = tf.cast(input_named(gather, self._model, inputs), tf.int32)
-                    here = tf.gather(given, index, batch_dims=1)
-                _check_time(here, tensor)
-                found.append(here)
-        return found
+                masks.append(self._mask_for(tensor, of_tokens, inputs, gather))
+        return masks
 
-    def _given(self, inputs):
-        """Where each token of the inputs may be perturbed; None: the masks tell."""
-        if self._positions is None:
+    def _mask_for(self, tensor, of_tokens, inputs, gather):
+        """The mask of a hidden state by that of the tokens, which it may gather."""
+        mask = of_tokens
+        if gather is not None:
+            index = tf.cast(input_named(gather, self._model, inputs), tf.int32)
+            mask = tf.gather(of_tokens, index, batch_dims=1)
+        _check_time(mask, tensor)
+        return mask
+
+    def _token_mask(self, inputs):
+        """Which tokens of the inputs may be perturbed; None: the Keras masks tell."""
+        if self._mask_function is None:
             tokens = token_ids_of(self._model, inputs)
             return None if tokens is None else ordinary_tokens(*tokens)
-        given = self._positions(inputs)
+        given = self._mask_function(inputs)
         if given is not None:
             given = tf.convert_to_tensor(given)
         if given is None or given.dtype != tf.bool or given.shape.rank != 2:
-            kind = None if given is None else f"{given.dtype.name} {given.shape}"
+            received = None if given is None else f"{given.dtype.name} {given.shape}"
             raise InputError(
                 "perturbation_mask: expected a function that gives bool [batch, time], "
-                f"received {kind}"
+                f"received {received}"
             )
         return given
 
 
-def moved(crossing, delta) -> list:
-    """Crossing tensors with `delta` (None: nothing) added to the first of them."""
+def add_delta(crossing: list, delta: list | None) -> list:
+    """Crossing tensors with `delta` added to the first of them; None: as they are."""
     if delta is None:
         return crossing
     sums = [h + tf.cast(d, h.dtype) for h, d in zip(crossing, delta, strict=False)]
@@ -198,95 +238,12 @@ def _default(model):
     )
 
 
-def _cuts(model, levels, until) -> list:
-    """The cuts one after another, each in what the one before left."""
-    if until is not None:
-        levels = [*levels, [until]]
-    cuts, rest = [], model
-    while levels:
-        done, *levels = levels
-        cuts.append(cut_at(rest, done))
-        if levels:
-            rest = cuts[-1].rest()
-            # It names the points in its own way.
-            levels = [[_in_rest(p, done, cuts[-1]) for p in later] for later in levels]
-    return cuts
-
-
-def _levels(model, points) -> list:
-    """The points in the model's order; those that can be cut at once, together."""
-    order = {_plain(point.at): i for i, point in enumerate(cut_points(model))}
-    for point in points:
-        if not isinstance(point, str):
-            raise InputError("several cut points are given by name, not as tensors")
-        cut_at(model, point)  # It tells what is wrong with a point.
-    places = [order[_plain(point)] for point in points]
-    if len(set(places)) < len(places):
-        raise InputError(f"the cut points {points} name a tensor twice: give it once")
-    levels = []
-    for _, point in sorted(zip(places, points, strict=True)):
-        # In the first level that it does not depend on: it is not behind that cut.
-        fitting = [lvl for lvl in levels if _independent(model, [*lvl, point])]
-        if fitting:
-            fitting[0].append(point)
-        else:
-            levels.append([point])
-    return levels
-
-
-def _gathers(model, point) -> list:
-    """For each tensor at a point the input that says which tokens it holds, or None."""
-    cut = cut_at(model, point)
-    return [gathered_by(model, tensor) for tensor in cut.tensors[: cut.width]]
-
-
-def _plain(point) -> str:
-    """A point without the ``:0`` and ``#0`` that a name may have and need not."""
-    return re.sub(r":0(?=[/#]|$)|#0(?=/|$)", "", point)
-
-
-def _independent(model, points) -> bool:
-    try:
-        cut_at(model, points)
-    except InputError:
-        return False
-    return True
-
-
-def _in_rest(point, done, cut):
-    """A point as the rest of a model names it that was cut at the points `done`.
-
-    There, calls of a layer that come before the cut do not count, and a nested model
-    that was cut leaves its second half, under another name.
-    """
-    path = point.split("/")
-    others = [other.split("/") for other in done if isinstance(other, str)]
-    opened = max((_common(path, other) for other in others), default=0)
-    if not opened:
-        if of_a_call := re.fullmatch(r"(.*):(\d+)(#\d+)?", path[0]):
-            name, index, output = of_a_call.groups(default="")
-            path[0] = f"{name}:{cut.call_in_rest(name, int(index))}{output}"
-        return "/".join(path)
-    if ":" in point:
-        raise InputError(
-            f'"{point}" is one of several calls, in a nested model that has another '
-            "cut point before it: give it a name of its own with tiedbert.surgery."
-            f'insert(model, "{point}", keras.layers.Activation("linear", name=...))'
-        )
-    return "/".join([*(f"{name}_rest" for name in path[:opened]), *path[opened:]])
-
-
-def _common(path, other) -> int:
-    """How many nested models two paths have in common."""
-    return len(os.path.commonprefix([path[:-1], other[:-1]]))
-
-
 def _check_floats(cut, points):
     for tensor in cut.tensors[: cut.width]:
-        if kind := ", ".join(_keras.sparse_or_ragged(tensor)):
+        if storage := ", ".join(_keras.sparse_or_ragged(tensor)):
             raise InputError(
-                f"a perturbation needs a dense tensor, and {_shown(points)} is {kind}: "
-                "cut after a layer that pads or pools it"
+                f"a perturbation needs a dense tensor, and {_shown(points)} is "
+                f"{storage}: cut after a layer that pads or pools it"
             )
         if "float" not in _keras.dtype_name(tensor):
             dtypes = ", ".join(map(_keras.dtype_name, cut.tensors[: cut.width]))

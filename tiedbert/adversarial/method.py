@@ -1,22 +1,25 @@
-"""What every method is."""
+"""The base class of all methods, and the cost of a step."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from tiedbert.adversarial.argument_rules import check
+from tiedbert.adversarial.results import StepResult
+from tiedbert.adversarial.step import Step
 from tiedbert.errors import InputError
 
 
 class Passes(NamedTuple):
-    """What a step of a method does behind the cut point, in passes over the batch.
+    """The work of one step of a method behind the cut point, in passes over the batch.
 
-    A forward pass and the backward pass to the activations are one unit of work each,
-    and so is the backward pass to the weights. Plain training makes ``Passes(1)``.
+    A forward pass, a backward pass to the activations and a backward pass to the
+    weights are one unit of work each. Plain training makes ``Passes(1)``.
 
     Attributes:
-        learning: forward and backward, weights included: 3 units, a plain step.
-        ascending: forward and backward to the activations alone: 2 units.
-        forward: forward alone: 1 unit.
+        learning: float: passes forward and backward, weights included: 3 units each.
+        ascending: float: passes forward and backward to the activations alone: 2 units
+            each; 0.0 by default.
+        forward: float: forward passes alone: 1 unit each; 0.0 by default.
     """
 
     learning: float
@@ -24,13 +27,13 @@ class Passes(NamedTuple):
     forward: float = 0.0
 
     @property
-    def count(self):
-        """Passes a step."""
+    def count(self) -> float:
+        """The number of passes in a step."""
         return self.learning + self.ascending + self.forward
 
     @property
-    def cost(self):
-        """In plain training steps.
+    def cost(self) -> float:
+        """The work in plain training steps.
 
         Example:
             >>> Passes(1, ascending=3).cost
@@ -43,60 +46,69 @@ class Passes(NamedTuple):
 class Method:
     """A way to train on perturbed activations; its fields are its arguments.
 
-    A subclass gives :meth:`train`, and :meth:`passes` for those who compare costs.
+    A subclass implements :meth:`train`, and :meth:`passes` if costs are compared.
 
     Attributes:
-        replays: optimizer steps that it takes in a batch.
-        replays_dropout: whether all passes of a step have the same dropout by its
-            definition; None: it leaves that to the user.
-        proximal: how much the outputs are held to those of a moving average of the
-            weights, which moves with the number `momentum`; 0.0: none is kept.
+        replays: int: optimizer steps in a batch; 1 by default.
+        same_dropout: whether all passes of a step have the same random numbers by the
+            definition of the method: True, False, or None (the default): the user may
+            choose.
 
     Raises:
-        InputError: a field that is not what its rule says.
+        InputError: a field that does not follow its rule.
     """
 
-    # Not annotated: a method that has a choice makes it a field.
+    # Not annotated, so no fields: a method with a choice makes it a field.
     replays = 1
-    replays_dropout = None
-    proximal = 0.0
+    same_dropout = None
 
     def __post_init__(self):
         check(self)
 
-    def second_cut(self):
-        """A cut point behind those that are perturbed, which it needs; or None."""
+    def second_cut(self) -> str | None:
+        """A cut point behind the perturbed ones that the method needs; None: none."""
         return None
 
-    def passes(self, first_block=1.0) -> Passes:
-        """What one training step costs, counted in passes.
+    def average_momentum(self) -> float | None:
+        """Momentum of a moving average of the weights that it needs; None: no average.
+
+        :meth:`train` gets the outputs of the average by ``step.average_outputs()``.
+        """
+        return None
+
+    def passes(self, first_block: float = 1.0) -> Passes:
+        """The cost of one training step, counted in passes.
 
         Args:
-            first_block: the share of the first block in what is behind the cut point:
-                for a method that goes through that block alone (YOPO).
+            first_block: float from 0 to 1, 1.0 by default: the part of the first block
+                in the work behind the cut point, for a method that runs that block
+                alone (YOPO).
 
         Returns:
-            :class:`Passes` through what is behind the cut point: ``.count`` of them,
+            :class:`Passes` through the part behind the cut point: ``.count`` of them,
             ``.cost`` in plain training steps.
 
         Raises:
-            InputError: a method that does not say it.
+            InputError: a subclass that does not implement it.
         """
         raise InputError(
             f"{type(self).__name__} does not say what a step costs: give it "
             "passes(self, first_block=1.0) -> tiedbert.adversarial.Passes"
         )
 
-    def train(self, step):
-        """One training step.
+    def train(self, step: Step) -> StepResult:
+        """Make one training step: passes, and gradients from which the weights learn.
 
         Args:
-            step: :class:`tiedbert.adversarial.step.Step`.
+            step: the batch and the model: :class:`tiedbert.adversarial.step.Step`.
 
         Returns:
-            :class:`tiedbert.adversarial.Trained`.
+            :class:`tiedbert.adversarial.StepResult`.
+
+        Raises:
+            InputError: a subclass that does not implement it.
         """
         raise InputError(
             f"{type(self).__name__} does not say how to train: give it train(self, "
-            "step) -> tiedbert.adversarial.Trained"
+            "step) -> tiedbert.adversarial.StepResult"
         )

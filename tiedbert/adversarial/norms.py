@@ -1,13 +1,13 @@
-"""Norms of perturbations: per example, in float32, over the allowed positions."""
+"""Norms of perturbations: per example, in float32, over the allowed tokens."""
 
 import tensorflow as tf
 
 
 class L2:
-    """The L2 norm of an example, over all its positions and units."""
+    """The L2 norm of an example, over all its tokens and units."""
 
     @staticmethod
-    def size(delta):
+    def size(delta: tf.Tensor) -> tf.Tensor:
         """The norm, float32 ``[batch]``.
 
         Example:
@@ -18,8 +18,8 @@ class L2:
         return tf.reshape(_l2(delta, _but_first(delta)), [-1])
 
     @staticmethod
-    def direction(gradient):
-        """The step of size 1 that climbs most; 0 where `gradient` is all 0.
+    def direction(gradient: tf.Tensor) -> tf.Tensor:
+        """The step of size 1 along which the loss grows most; 0 for a gradient of 0.
 
         Example:
             >>> import tensorflow as tf
@@ -29,13 +29,13 @@ class L2:
         return _unit(gradient, _but_first(gradient))
 
     @staticmethod
-    def project(delta, radius):
-        """The nearest point of size `radius`, float32 ``[batch]``, at most."""
+    def project(delta: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
+        """The nearest vector whose size is at most `radius`, float32 ``[batch]``."""
         return _shrink(delta, radius, _but_first(delta))
 
     @staticmethod
-    def random(like, mask=None):
-        """A draw of size 1 at most: uniform in the largest cube in the ball.
+    def random(like: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
+        """A draw of size 1 at most, uniform in the largest cube in the ball.
 
         Source: Zhu et al., "FreeLB", 2020, algorithm 1.
         """
@@ -46,64 +46,64 @@ class Linf:
     """The largest magnitude in an example."""
 
     @staticmethod
-    def size(delta):
+    def size(delta: tf.Tensor) -> tf.Tensor:
         """The norm, float32 ``[batch]``."""
         return tf.reduce_max(tf.abs(tf.cast(delta, tf.float32)), _but_first(delta))
 
     @staticmethod
-    def direction(gradient):
+    def direction(gradient: tf.Tensor) -> tf.Tensor:
         """The signs of `gradient`."""
         return tf.sign(tf.cast(gradient, tf.float32))
 
     @staticmethod
-    def project(delta, radius):
-        """`delta`, clipped."""
+    def project(delta: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
+        """`delta` clipped to ``[-radius, radius]``."""
         radius = per_example(radius, delta)
         return tf.clip_by_value(delta, -radius, radius)
 
     @staticmethod
-    def random(like, mask=None):
+    def random(like: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
         """Uniform in the ball."""
         return _cube(like)
 
 
 class ScaledLinf(Linf):
-    """The same ball, climbed along the gradient itself rather than its signs.
+    """The ball of `Linf`, with steps along the gradient itself, not its signs.
 
     Source: Jiang et al., "SMART", 2020, algorithm 1.
     """
 
     @staticmethod
-    def direction(gradient):
+    def direction(gradient: tf.Tensor) -> tf.Tensor:
         """`gradient` over its largest magnitude in the example; 0 where it is 0."""
-        return _largest_out(tf.cast(gradient, tf.float32), _but_first(gradient))[0]
+        return _scaled_to_one(tf.cast(gradient, tf.float32), _but_first(gradient))[0]
 
 
 class L2PerToken:
-    """The largest L2 norm among the tokens of an example: the last axis is a token's.
+    """The largest L2 norm among the tokens of an example, over the last axis.
 
-    Every token may move by the radius, however long the text is.
+    Every token may be moved by the radius, whatever the number of tokens is.
     """
 
     @staticmethod
-    def size(delta):
+    def size(delta: tf.Tensor) -> tf.Tensor:
         """The norm, float32 ``[batch]``."""
         norms = _l2(delta, [-1])
         return tf.reduce_max(norms, _but_first(norms))
 
     @staticmethod
-    def direction(gradient):
+    def direction(gradient: tf.Tensor) -> tf.Tensor:
         """Each token's gradient with norm 1; 0 where it is 0."""
         return _unit(gradient, [-1])
 
     @staticmethod
-    def project(delta, radius):
-        """Each token's part shortened to `radius`, float32 ``[batch]``."""
+    def project(delta: tf.Tensor, radius: tf.Tensor) -> tf.Tensor:
+        """Shorten the part of each token to `radius`, float32 ``[batch]``."""
         return _shrink(delta, radius, [-1])
 
     @staticmethod
-    def random(like, mask=None):
-        """Each token's part uniform in the largest cube in its ball."""
+    def random(like: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
+        """A draw, for each token uniform in the largest cube in its ball."""
         return _cube(like) / tf.sqrt(tf.cast(tf.shape(like)[-1], tf.float32))
 
 
@@ -115,15 +115,15 @@ NORMS = {
 }
 
 
-def restrict(delta, mask):
-    """Zero `delta` where `mask`, bool of its first axes or None, is False."""
+def restrict(delta: tf.Tensor, mask: tf.Tensor | None) -> tf.Tensor:
+    """`delta` with 0 where `mask`, bool of its first axes or None, is False."""
     if mask is None:
         return delta
-    # Not a product: what is not finite there would stay so.
+    # Not a product: 0 times what is not finite is not finite.
     return tf.where(_spread(mask, delta), delta, tf.zeros_like(delta))
 
 
-def rms(hidden, mask=None):
+def rms(hidden: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
     """The root mean square of each example, float32 ``[batch]``.
 
     Example:
@@ -136,41 +136,41 @@ def rms(hidden, mask=None):
     return tf.math.divide_no_nan(L2.size(hidden), tf.sqrt(count))
 
 
-def finite(tensor):
+def finite(tensor: tf.Tensor) -> tf.Tensor:
     """Which examples hold only finite numbers, bool ``[batch]``."""
     return tf.reduce_all(tf.math.is_finite(tensor), _but_first(tensor))
 
 
-def mean(values):
+def mean(values: tf.Tensor) -> tf.Tensor:
     """The mean; 0 of no values, as a replica may have no rows."""
     count = tf.cast(tf.size(values), values.dtype)
     return tf.math.divide_no_nan(tf.reduce_sum(values), count)
 
 
-def per_example(values, like):
+def per_example(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
     """``[batch]`` in a shape that broadcasts against `like`, ``[batch, ...]``."""
     return tf.reshape(values, [-1] + [1] * (like.shape.rank - 1))
 
 
 def _l2(delta, axes):
-    scaled, scale = _largest_out(tf.cast(delta, tf.float32), axes)
+    scaled, scale = _scaled_to_one(tf.cast(delta, tf.float32), axes)
     return scale * tf.sqrt(tf.reduce_sum(tf.square(scaled), axes, keepdims=True))
 
 
 def _unit(gradient, axes):
-    scaled, _ = _largest_out(tf.cast(gradient, tf.float32), axes)
+    scaled, _ = _scaled_to_one(tf.cast(gradient, tf.float32), axes)
     norm = tf.sqrt(tf.reduce_sum(tf.square(scaled), axes, keepdims=True))
     return tf.math.divide_no_nan(scaled, norm)
 
 
 def _shrink(delta, radius, axes):
     radius, norm = per_example(radius, delta), _l2(delta, axes)
-    # Untouched inside: a product with 1 that was computed might round.
+    # A vector inside stays as it is: a product with a computed 1 might round.
     return tf.where(norm > radius, radius * _unit(delta, axes), delta)
 
 
-def _largest_out(tensor, axes):
-    """`tensor` over its largest entries, so that no square over- or underflows."""
+def _scaled_to_one(tensor, axes):
+    """`tensor` over its largest magnitude, and that: no square over- or underflows."""
     scale = tf.reduce_max(tf.abs(tensor), axes, keepdims=True)
     return tf.math.divide_no_nan(tensor, scale), scale
 
@@ -180,12 +180,12 @@ def _cube(like):
 
 
 def _count(like, mask):
-    """How many numbers of each example may move, float32, broadcast against it."""
+    """How many numbers of each example are perturbed, float32, to broadcast."""
     shape = tf.cast(tf.shape(like), tf.float32)
     if mask is None:
         return tf.reshape(tf.reduce_prod(shape[1:]), [1] * like.shape.rank)
     tokens = tf.reduce_sum(tf.cast(mask, tf.float32), _but_first(mask))
-    # Where nothing may move, everything is zeroed anyway.
+    # Where no token is perturbed, everything is set to 0 anyway.
     count = tf.maximum(tokens, 1.0) * tf.reduce_prod(shape[mask.shape.rank :])
     return per_example(count, like)
 

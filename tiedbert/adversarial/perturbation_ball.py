@@ -1,7 +1,8 @@
-"""Where the perturbations of one batch may be, and how they move there."""
+"""The perturbations that a method allows in a batch, and steps of ascent in them."""
 
 import copy
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -9,97 +10,138 @@ from tiedbert.adversarial.norms import NORMS, finite, per_example, restrict, rms
 from tiedbert.errors import InputError
 
 
-class Moved(NamedTuple):
-    """Perturbations after a step of ascent.
+class Perturbation(NamedTuple):
+    """What is added to the activations of a batch.
 
     Attributes:
-        delta: list of float32 tensors, one per point.
-        failed: float32 ``[batch]``, 1.0 for an example of which a gradient was not
-            finite: it is not perturbed.
+        delta: list of float32 tensors ``[batch, ...]``, one per cut point.
+        failed: float32 ``[batch]``, or 0.0: 1.0 for an example of which a gradient was
+            not finite; it is not perturbed.
     """
 
-    delta: list
-    failed: Any
+    delta: list[tf.Tensor]
+    failed: tf.Tensor | float
 
 
 class Ball:
-    """The perturbations that a method allows: one ball per example and point.
+    """One ball per example and cut point, in which the perturbation must lie.
 
     Args:
-        norm: ``"l2"``, ``"linf"`` or ``"l2_per_token"``, of each example.
-        epsilon: the radius, float or scalar tensor.
-        relative: whether lengths are in units of the root mean square of the hidden
-            state of the example.
-        hidden: list of the tensors to perturb, ``[batch, ...]``, one per point.
-        perturbation_mask: for each point bool ``[batch, time]`` or None.
-        chosen: for each point float scalar, 1.0 where it is perturbed in this step and
-            0.0 where it is not; None: all are.
+        norm: ``"l2"``, ``"linf"``, ``"linf_scaled"`` or ``"l2_per_token"``, of each
+            example.
+        epsilon: the radius, float or float scalar tensor.
+        relative: whether radius and step size are in units of the root mean square of
+            the hidden state of the example.
+        hidden: list of the tensors to perturb, ``[batch, ...]``, one per cut point.
+        perturbation_mask: for each of them bool ``[batch, time]``, True where it may be
+            perturbed; None: everywhere.
+        chosen: for each of them a float scalar, 1.0 where it is perturbed in this step
+            and 0.0 where it is not; None (the default): all are.
+
+    Attributes:
+        epsilon: the radius, float32 scalar.
     """
 
-    def __init__(self, norm, epsilon, relative, hidden, perturbation_mask, chosen=None):
+    def __init__(
+        self,
+        norm: str,
+        epsilon: float | tf.Tensor,
+        relative: bool,
+        hidden: list[tf.Tensor],
+        perturbation_mask: list[tf.Tensor | None],
+        chosen: list | None = None,
+    ):
         self._norm = NORMS[norm]
-        self._hidden, self._positions = hidden, perturbation_mask
-        places = zip(hidden, perturbation_mask, strict=True)
+        self._hidden, self._masks = hidden, perturbation_mask
+        pairs = zip(hidden, perturbation_mask, strict=True)
         self._units = [
-            rms(h, p) if relative else tf.ones(tf.shape(h)[:1]) for h, p in places
+            rms(h, mask) if relative else tf.ones(tf.shape(h)[:1]) for h, mask in pairs
         ]
         if chosen is not None:
             pairs = zip(self._units, chosen, strict=True)
-            self._units = [unit * share for unit, share in pairs]
+            self._units = [unit * factor for unit, factor in pairs]
         self._set_radius(epsilon)
 
-    def resized(self, epsilon):
+    def resized(self, epsilon: float | tf.Tensor) -> "Ball":
         """The same ball with another radius."""
         other = copy.copy(self)
         other._set_radius(epsilon)
         return other
 
-    def zeros(self) -> list:
-        """No perturbation."""
+    def zeros(self) -> list[tf.Tensor]:
+        """The perturbation 0: list of float32 tensors like the hidden states."""
         return [tf.zeros(tf.shape(hidden)) for hidden in self._hidden]
 
-    def random(self) -> list:
-        """Draws within the ball."""
-        places = zip(self._hidden, self._positions, self._radii, strict=True)
+    def random(self) -> list[tf.Tensor]:
+        """A draw within the ball, as the norm defines it: list of float32 tensors."""
+        triples = zip(self._hidden, self._masks, self._radii, strict=True)
         return [
-            restrict(per_example(r, h) * self._norm.random(h, p), p)
-            for h, p, r in places
+            restrict(per_example(radius, h) * self._norm.random(h, mask), mask)
+            for h, mask, radius in triples
         ]
 
-    def normal(self, length=None) -> list:
-        """Normal draws of standard deviation `length` (epsilon), not cut off."""
-        return [
-            restrict(per_example(r, h) * tf.random.normal(tf.shape(h)), p)
-            for h, p, r in zip(
-                self._hidden, self._positions, self._lengths(length), strict=True
-            )
-        ]
+    def normal(
+        self, standard_deviation: float | tf.Tensor | None = None
+    ) -> list[tf.Tensor]:
+        """A normal draw, not projected into the ball: list of float32 tensors.
 
-    def step(self, delta, gradient, length=None, failed=0.0) -> Moved:
-        """`delta` (None: none yet) moved up `gradient` by `length`, into the ball.
-
-        An example whose gradient is not finite is not perturbed, and no more in a later
-        step that is told so: `failed` of the one before.
+        Args:
+            standard_deviation: float or scalar; None (the default): epsilon.
         """
-        delta = [None] * len(self._hidden) if delta is None else delta
-        pairs = zip(map(checked, gradient), self._positions, strict=True)
-        gradient = [restrict(tf.cast(g, tf.float32), p) for g, p in pairs]
+        scales = self._in_units(standard_deviation)
+        return [
+            restrict(per_example(scale, h) * tf.random.normal(tf.shape(h)), mask)
+            for h, mask, scale in zip(self._hidden, self._masks, scales, strict=True)
+        ]
+
+    def step(
+        self,
+        delta: list[tf.Tensor] | None,
+        gradient: list[tf.Tensor],
+        step_size: float | tf.Tensor | None = None,
+        failed: tf.Tensor | float = 0.0,
+    ) -> Perturbation:
+        """Move `delta` up `gradient` by `step_size`, and project it into the ball.
+
+        An example whose gradient is not finite is not perturbed now; pass `failed` on
+        to keep it unperturbed.
+
+        Args:
+            delta: list of float32 tensors; None: zero.
+            gradient: list of tensors like `delta`.
+            step_size: in the norm and unit of the radius; None (the default): epsilon.
+            failed: that of the step before, float32 ``[batch]``; 0.0 (the default):
+                no example has failed yet.
+
+        Raises:
+            InputError: a gradient that is None.
+        """
+        deltas = [None] * len(self._hidden) if delta is None else delta
+        pairs = zip(map(require_gradient, gradient), self._masks, strict=True)
+        gradient = [restrict(tf.cast(g, tf.float32), mask) for g, mask in pairs]
         ok = tf.reduce_all([finite(g) for g in gradient], axis=0)
         ok &= tf.equal(failed, 0.0)
-        moved = []
-        for i, (start, g) in enumerate(zip(delta, gradient, strict=True)):
-            keep, zeros = per_example(ok, g), tf.zeros_like(g)
-            way = self._norm.direction(tf.where(keep, g, zeros))
-            way *= per_example(self._lengths(length)[i], g)
-            if start is None:
-                # A step of the radius is in the ball: projected, it might round.
-                end = way if length is None else self._project(way, i)
-            else:
-                end = self._project(start + way, i)
-            moved.append(tf.where(keep, end, zeros))
-        return Moved(moved, tf.cast(~ok, tf.float32))
+        ends = [
+            self._end_of_step(i, start, g, step_size, ok)
+            for i, (start, g) in enumerate(zip(deltas, gradient, strict=True))
+        ]
+        return Perturbation(ends, tf.cast(~ok, tf.float32))
 
-    def size(self, delta):
+    def _end_of_step(self, i, start, gradient, step_size, ok):
+        """Where a step at point `i` ends; zero for examples that are not `ok`."""
+        ok, zeros = per_example(ok, gradient), tf.zeros_like(gradient)
+        direction = self._norm.direction(tf.where(ok, gradient, zeros))
+        step = direction * per_example(self._in_units(step_size)[i], gradient)
+        if start is not None:
+            end = self._project(start + step, i)
+        elif step_size is not None:
+            end = self._project(step, i)
+        else:
+            # A step of the radius is in the ball: projected, it might round.
+            end = step
+        return tf.where(ok, end, zeros)
+
+    def size(self, delta: list[tf.Tensor]) -> tf.Tensor:
         """The norm of each example, float32 ``[batch]``; of several points the largest.
 
         In units of the hidden state where the radius is.
@@ -117,34 +159,40 @@ class Ball:
     def _project(self, delta, i):
         return self._norm.project(delta, self._radii[i])
 
-    def _lengths(self, length) -> list:
-        if length is None:
+    def _in_units(self, size) -> list:
+        """A size (None: epsilon) for each point and example, float32 ``[batch]``."""
+        if size is None:
             return self._radii
-        return [tf.cast(length, tf.float32) * unit for unit in self._units]
+        return [tf.cast(size, tf.float32) * unit for unit in self._units]
 
 
-def checked(gradient):
+def require_gradient(gradient: tf.Tensor | None) -> tf.Tensor:
     """The gradient; InputError when there is none."""
     if gradient is None:
         raise InputError(
-            "the loss does not depend on the cut point, or not differentiably: choose "
-            "another one"
+            "a gradient of the loss with respect to the cut point was expected, and "
+            "there is none: the loss does not depend on the cut point, or not "
+            "differentiably; choose another one"
         )
     return gradient
 
 
-def repeat(times, function, moved):
-    """`function` applied `times` times to a :class:`Moved`, traced once at most."""
+def repeat(
+    times: int,
+    function: Callable[[Perturbation], Perturbation],
+    perturbation: Perturbation,
+) -> Perturbation:
+    """Apply `function` `times` times, one after another; it is traced once at most."""
     if times <= 1:
-        return function(moved) if times else moved
-    flat = [*moved.delta, moved.failed]
+        return function(perturbation) if times else perturbation
+    flat = [*perturbation.delta, perturbation.failed]
 
     def body(i, *state):
-        new = function(Moved(list(state[:-1]), state[-1]))
+        new = function(Perturbation(list(state[:-1]), state[-1]))
         return (i + 1, *new.delta, new.failed)
 
     shapes = [tf.TensorShape([]), *(tensor.shape for tensor in flat)]
     _, *flat = tf.while_loop(
         lambda i, *_: i < times, body, (0, *flat), shape_invariants=tuple(shapes)
     )
-    return Moved(flat[:-1], flat[-1])
+    return Perturbation(flat[:-1], flat[-1])

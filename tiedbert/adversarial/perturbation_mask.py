@@ -1,8 +1,13 @@
-"""Where a perturbation may be: not on padding, not on special tokens."""
+"""Which tokens may be perturbed: not padding, not special tokens."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
+from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert._identity import IdentitySet
 from tiedbert.errors import InputError
 from tiedbert.layers import GatherPositions
 
@@ -12,17 +17,20 @@ _TOKENS = [(TOKEN_INPUT,), ("token_ids", "padding_mask")]
 ID_INPUTS = {TOKEN_INPUT, "Input-Segment", "Input-Position"}
 
 
-def ordinary_tokens(token_ids, present=None):
+def ordinary_tokens(
+    token_ids: tf.Tensor, present: tf.Tensor | None = None
+) -> tf.Tensor:
     """True at tokens of the text, False at padding and at ``[CLS]`` and ``[SEP]``.
 
-    A row that begins with ``[CLS]`` and ends, before the padding (id 0), with
-    ``[SEP]``, as BERT's input does, tells these tokens itself; others with the same
-    ids are special too. So no vocabulary is needed. For other rows give a function
-    of your own, e.g. :func:`except_tokens`.
+    The first token of a row is taken for ``[CLS]`` and the last before the padding (id
+    0) for ``[SEP]``, as in the input of BERT; all tokens with their ids are special. So
+    no vocabulary is needed. For other rows use a function of your own, e.g.
+    :func:`except_tokens`.
 
     Args:
         token_ids: ``[batch, time]``, any numeric dtype.
-        present: False at padding, ``[batch, time]``; None: padding has the id 0.
+        present: False at padding, ``[batch, time]``; None (the default): padding has
+            the id 0.
 
     Returns:
         bool ``[batch, time]``.
@@ -40,15 +48,16 @@ def ordinary_tokens(token_ids, present=None):
     return present & (token_ids != token_ids[:, :1]) & (token_ids != final)
 
 
-def except_tokens(special_ids):
-    """A perturbation mask for models whose special tokens are known: all but these.
+def except_tokens(special_ids: Sequence[int]) -> Callable[[Any], tf.Tensor]:
+    """A perturbation mask that excludes the tokens with some ids.
 
     Args:
-        special_ids: token ids that are never perturbed, padding among them.
+        special_ids: ids of tokens that are never perturbed; include that of padding.
 
     Returns:
-        A function of a model's inputs, by name or in order (token ids are the first
-        of bert4keras) -> bool ``[batch, time]``.
+        A function of a model's inputs -> bool ``[batch, time]``. The inputs are a dict
+        by name, or a list whose first element is the token ids. The function raises
+        InputError for a dict without token ids.
 
     Example:
         >>> import tensorflow as tf
@@ -60,12 +69,12 @@ def except_tokens(special_ids):
 
     def perturbation_mask(inputs):
         if isinstance(inputs, dict):
-            names = [kind[0] for kind in _TOKENS if kind[0] in inputs]
+            names = [known[0] for known in _TOKENS if known[0] in inputs]
             if not names:
                 raise InputError(
                     f"except_tokens looks for an input {_TOKENS[0][0]!r} or "
                     f"{_TOKENS[1][0]!r}, and found {', '.join(inputs)}: give a "
-                    "function of your own"
+                    "perturbation_mask function of your own"
                 )
             token_ids = inputs[names[0]]
         else:
@@ -76,7 +85,7 @@ def except_tokens(special_ids):
     return perturbation_mask
 
 
-def token_ids_of(model, inputs):
+def token_ids_of(model: keras.Model, inputs: Any) -> tuple | None:
     """The token ids among the inputs given to a BERT, or None.
 
     Returns:
@@ -84,27 +93,34 @@ def token_ids_of(model, inputs):
         one of keras-hub, None for others.
     """
     names = [_keras.maker(tensor).name for tensor in model.inputs]
-    wanted = next((kind for kind in _TOKENS if set(kind) <= set(names)), None)
+    wanted = next((known for known in _TOKENS if set(known) <= set(names)), None)
     if wanted is None:
         return None
     return tuple(input_named(name, model, inputs) for name in wanted)
 
 
-def input_named(name, model, inputs):
-    """What was given to `model` for its input `name`."""
+def input_named(name: str, model: keras.Model, inputs: Any) -> Any:
+    """The value among `inputs` for the input `name` of `model`."""
     if isinstance(inputs, dict):
         return inputs[name]
     names = [_keras.maker(tensor).name for tensor in model.inputs]
     return _keras.flatten(inputs)[names.index(name)]
 
 
-def gathered_by(model, tensor):
-    """The input that says which tokens a tensor holds, by name; None: all, in order.
+def gathered_by(model: keras.Model, tensors: list) -> str | None:
+    """The input that tells which tokens are gathered where `tensors` are made.
 
-    A masked language model gathers the masked ones.
+    A masked language model gathers the masked tokens.
+
+    Args:
+        model: a functional model.
+        tensors: symbolic tensors of it.
+
+    Returns:
+        the name of the input; None: no tokens are gathered before `tensors`.
     """
-    behind = set(map(id, _keras.ancestors(tensor)))
+    before = IdentitySet(_keras.ancestors(tensors))
     for call in _keras.calls(_keras.functional(model)):
-        if isinstance(call.layer, GatherPositions) and id(call.layer) in behind:
+        if isinstance(call.layer, GatherPositions) and call.layer in before:
             return _keras.maker(call.inputs[1]).name
     return None

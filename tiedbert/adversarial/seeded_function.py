@@ -1,69 +1,91 @@
-"""A part of a cut model as a function: traced once, run in every pass of a step."""
+"""A model as a function of a seed: the same seed gives the same random numbers."""
 
 from typing import Any, NamedTuple
 
 import tensorflow as tf
+from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
 
 
-class Called(NamedTuple):
-    """What one call of a part gives.
+class PartResult(NamedTuple):
+    """The result of one call of a :class:`SeededFunction`.
 
     Attributes:
-        outputs: in the structure of the part's model.
-        losses: list of the losses that layers added in this call.
+        outputs: in the structure of the model's outputs.
+        losses: list of scalars: the losses that layers added in this call.
     """
 
     outputs: Any
-    losses: list
+    losses: list[tf.Tensor]
+
+    def differentiable(self) -> list[tf.Tensor]:
+        """The float tensors among flat outputs, then the losses."""
+        return [x for x in self.outputs if x.dtype.is_floating] + self.losses
 
 
-class Part:
+class SeededFunction:
     """`model` in training mode as a function of its input tensors and a seed.
 
-    Two calls with one seed draw the same random numbers, whatever layer draws them:
-    in the traced graph a draw is a tensor like all others, and those who read it are
-    given one made from the seed instead. So the model itself is not touched. (Without
-    this, calls of one function would draw the same numbers in Keras 2 whenever the
-    global seed is set, and never else.)
+    The model is traced to a graph once. In that graph every random op is replaced by a
+    stateless one driven by the seed; the model itself stays as it is. (Otherwise, in
+    Keras 2, all calls of one traced function draw the same numbers when the global seed
+    is set, and different ones when it is not.)
 
     Args:
         model: a functional model.
-        seeded: whether every draw must follow the seed.
+        seeded: whether to refuse a model with random ops that cannot be replaced;
+            False (the default): these ops draw as they do in the model.
+
+    Attributes:
+        model: the model.
+        statistics: list of the variables that a call updates, e.g. moving averages.
     """
 
-    def __init__(self, model, seeded=False):
+    def __init__(self, model: keras.Model, seeded: bool = False):
         self.model, self._seeded = model, seeded
         self.statistics = _keras.statistics(model)
         self._traced = tf.function(self._run, autograph=False, reduce_retracing=True)
 
-    def __call__(self, tensors, seed) -> Called:
-        """Call the model on a list of tensors; `seed`: int32 ``[2]``."""
-        values, notes, losses = self._traced(tensors, seed)
-        # They do not cross the border of a function by themselves.
-        flat = map(_keras.with_metadata, tf.nest.flatten(values), notes)
-        return Called(tf.nest.pack_sequence_as(values, list(flat)), list(losses))
+    def __call__(self, tensors: Any, seed: tf.Tensor) -> PartResult:
+        """Call the model.
+
+        Args:
+            tensors: the inputs of the model.
+            seed: int32 ``[2]``.
+
+        Raises:
+            InputError: a random op that cannot be replaced, where `seeded` asks for it.
+        """
+        values, metadata, losses = self._traced(tensors, seed)
+        # A traced function does not return the metadata of its tensors by itself.
+        flat = map(_keras.with_metadata, tf.nest.flatten(values), metadata)
+        outputs = tf.nest.pack_sequence_as(values, list(flat))
+        return PartResult(outputs, list(losses))
 
     def _run(self, tensors, seed):
         values = _keras.call(self.model, tensors, training=True)
-        notes = [_keras.metadata_of(tensor) for tensor in tf.nest.flatten(values)]
+        metadata = [_keras.metadata_of(tensor) for tensor in tf.nest.flatten(values)]
         losses = _keras.losses_of_calls(self.model)
         graph = tf.compat.v1.get_default_graph()
         if self._seeded:
-            self._check_all_can_follow(graph)
-        _follow_seed(graph, seed)
-        return values, notes, losses
+            self._check_all_replaceable(graph)
+        _replace_random_ops(graph, seed)
+        return values, metadata, losses
 
-    def _check_all_can_follow(self, graph):
+    def _check_all_replaceable(self, graph):
+        """InputError for an op that draws in a loop or function, or another way."""
         here = [(op.type, op.name) for op in graph.get_operations()]
         library = graph.as_graph_def().library.function
         inside = [(node.op, node.name) for f in library for node in f.node_def]
-        unknown = [found for found in here if found[0] in _OTHERS]
-        for kind, name in unknown + [f for f in inside if f[0] in {*_DRAW, *_OTHERS}]:
+        refused = [(op, name) for op, name in here if op in _NOT_REPLACEABLE]
+        random = {*_STATELESS, *_NOT_REPLACEABLE}
+        refused += [(op, name) for op, name in inside if op in random]
+        if refused:
+            op, name = refused[0]
             raise InputError(
-                f"the random numbers of {name} ({kind}) in model {self.model.name!r} "
+                f"the random numbers of {name} ({op}) in model {self.model.name!r} "
                 "cannot be drawn again, or differently, at will: they are drawn in a "
                 "loop or a function, or from activations. Use a layer without them "
                 "(e.g. a recurrent layer without dropout of its own), or a method "
@@ -71,15 +93,15 @@ class Part:
             )
 
 
-def _follow_seed(graph, seed):
-    """Let the readers of all random numbers read others, made from `seed`."""
-    draws = [op for op in graph.get_operations() if op.type in _DRAW]
-    for i, op in enumerate(draws):
-        draw = _DRAW[op.type](op, seed + [i, 0])
+def _replace_random_ops(graph, seed):
+    """Let the readers of every random op read a stateless one driven by `seed`."""
+    random_ops = [op for op in graph.get_operations() if op.type in _STATELESS]
+    for i, op in enumerate(random_ops):
+        replacement = _STATELESS[op.type](op, seed + [i, 0])
         for reader in op.outputs[0].consumers():
             for place, tensor in enumerate(reader.inputs):
                 if tensor.op is op:
-                    _keras.rewire(reader, place, draw)
+                    _keras.rewire(reader, place, replacement)
 
 
 def _uniform(op, seed):
@@ -109,8 +131,9 @@ def _all_integers(op, seed):
     )
 
 
-# Types of ops whose result depends on a shape, a range and a seed, and nothing else.
-_DRAW = {
+# Type of a random op whose result depends on a shape, a range and a seed alone -> a
+# function of the op and a seed that gives the same draw by a stateless op.
+_STATELESS = {
     "RandomUniform": _uniform,
     "StatelessRandomUniform": _uniform,
     "StatelessRandomUniformV2": _uniform,
@@ -126,7 +149,8 @@ _DRAW = {
     "StatelessRandomUniformFullInt": _all_integers,
     "StatelessRandomUniformFullIntV2": _all_integers,
 }
-_OTHERS = {
+# Random ops whose result depends on something else as well.
+_NOT_REPLACEABLE = {
     "Multinomial",
     "ParameterizedTruncatedNormal",
     "RandomGamma",

@@ -14,9 +14,11 @@ from tiedbert.adversarial.argument_rules import (
     Rule,
     argument,
 )
-from tiedbert.adversarial.attacks import ascend, step_length
+from tiedbert.adversarial.attacks import ascend, step_size_of
 from tiedbert.adversarial.method import Method, Passes
-from tiedbert.adversarial.step import Trained
+from tiedbert.adversarial.perturbation_ball import Ball, Perturbation
+from tiedbert.adversarial.results import StepResult
+from tiedbert.adversarial.step import Step
 from tiedbert.errors import InputError
 
 FIRST_BLOCK = "Transformer-0-FeedForward-Norm"
@@ -30,35 +32,37 @@ _CUT = Rule(
 class YOPO(Method):
     """You only propagate once: YOPO-m-n, with m = `outer` and n = `inner`.
 
-    The model after the cut point is a first block ``f`` and the rest ``g``. In each of
-    `outer` passes, all of it runs once, at ``delta``: ``g`` learns, and the gradient
-    ``p`` of the loss with respect to what ``f`` gives is kept. Then `inner` steps climb
-    ``<p, f(h + delta)>``, which needs the block alone, and the block and what is
-    before it learn from that same product at the ``delta`` reached.
+    The model behind the cut point is a first block ``f`` and the rest ``g``. In each of
+    `outer` passes both run once, at ``delta``: ``g`` learns, and the adjoint ``p``, the
+    gradient of the loss with respect to the output of ``f``, is stored. Then `inner`
+    steps of ascent climb ``<p, f(h + delta)>``, which needs the block alone. At the
+    ``delta`` reached, the block and the part before it learn from the same product.
 
-    With ``inner=1`` each step follows the true gradient, as ``p`` is exact where it
-    was found: ``delta`` goes the way of FreeLB, and ``g`` learns what it learns there.
+    With ``inner=1`` each step follows the true gradient, because ``p`` is exact where
+    it was computed: ``delta`` takes the same steps as in FreeLB, and ``g`` learns the
+    same.
 
     Args:
-        epsilon: radius per example, in units of the hidden state: a number, or a
-            function of the step like :class:`tiedbert.adversarial.WarmUp`.
-        outer: passes through the whole.
-        inner: steps of ascent after each of them.
-        step_size: length of a step, in the same norm and unit; None: 2.5 epsilon /
-            (outer * inner).
-        random_start: whether to start at random, else at zero.
-        until: the cut point that ends the first block; None: that of a bert4keras
-            model, ``"Transformer-0-FeedForward-Norm"``.
-        norm: ``"l2"``, ``"linf"`` or ``"l2_per_token"``, of each example.
-        relative: whether lengths are in units of the root mean square of the hidden
-            state of the example.
+        epsilon: radius per example, in units of the hidden state: a number >= 0, or a
+            function of the step like :class:`tiedbert.adversarial.WarmUp`; 1.0 by
+            default.
+        outer: passes through block and rest, >= 1; 1 by default.
+        inner: steps of ascent after each of them, >= 1; 3 by default.
+        step_size: of each step, in the norm and unit of `epsilon`; None (the default):
+            2.5 epsilon / (outer * inner).
+        random_start: True (the default): start at random. False: start at zero.
+        until: name of the cut point that ends the first block; None (the default):
+            that of a bert4keras model, ``"Transformer-0-FeedForward-Norm"``.
+        norm: ``"l2"`` (the default), ``"linf"`` or ``"l2_per_token"``, of each example.
+        relative: whether radius and step size are in units of the root mean square of
+            the hidden state of the example; False by default.
 
     Source: Zhang et al., "You only propagate once: accelerating adversarial training
     via maximal principle", 2019, algorithm 1, and the authors' code for when the
     weights of the first block learn.
 
-    Cost: `outer` training steps, and for each of them ``(2 inner + 1) / 3`` of the
-    share that the first block has in one.
+    Cost: `outer` training steps, and for each of them ``(2 inner + 1) / 3`` training
+    steps of the first block alone.
 
     Example:
         >>> YOPO(outer=1, inner=3).until is None
@@ -74,77 +78,60 @@ class YOPO(Method):
     norm: str = argument(NORM, "l2")
     relative: bool = argument(SWITCH, False)
 
-    def second_cut(self):
-        """The cut point behind the first block."""
+    def second_cut(self) -> str:
+        """The cut point at the end of the first block."""
         return FIRST_BLOCK if self.until is None else self.until
 
-    def passes(self, first_block=1.0) -> Passes:
-        """What a step costs: the steps of ascent run the first block alone."""
+    def passes(self, first_block: float = 1.0) -> Passes:
+        """The cost of one training step; steps of ascent run the first block alone."""
         block = self.outer * first_block
         return Passes(self.outer, ascending=block * self.inner, forward=block)
 
-    def train(self, step) -> Trained:
-        """One training step."""
-        if any(step.cut.widths[1:]):
+    def train(self, step: Step) -> StepResult:
+        """Make one training step."""
+        if step.later_points:
             raise InputError(
                 "YOPO climbs through one block: the cut points must be at its "
-                f"beginning, received {sum(step.cut.widths)} of which one depends on "
-                "another"
+                f"beginning, received {step.later_points} that depend on another"
             )
         ball = step.ball(self)
         delta = ball.random() if self.random_start else None
         losses, failed = [], 0.0
         for _ in range(self.outer):
             used = ball.zeros() if delta is None else delta
-            loss, slack = self._whole(step, delta)
-            moved = self._ascent(step, ball, delta, slack, failed)
-            delta = [tf.stop_gradient(d) for d in moved.delta]
-            step.learn_scaled(lambda: _product(step, delta, slack))  # noqa: B023
-            losses.append(loss)
-            failed = moved.failed
+            block = step.run_first(delta)
+            learned = step.learn_rest(block, delta, 1.0 / self.outer)
+            losses.append(learned.loss)
+            adjoint = learned.gradient
+            found = self._ascend(step, ball, delta, adjoint, failed)
+            delta, failed = [tf.stop_gradient(d) for d in found.delta], found.failed
+            with step.record() as tape:
+                product = _product(step, delta, adjoint)
+            step.learn_scaled(tape, product)
         loss = tf.add_n(losses) / self.outer
-        return Trained(loss, losses[-1], ball.size(used), failed)
+        return StepResult(loss, losses[-1], ball.size(used), failed)
 
-    def _whole(self, step, delta):
-        """Let the rest learn at `delta`: its loss, and the gradient that leaves it."""
-        block = step.run_first(delta)
-        kept = []
+    def _ascend(
+        self, step: Step, ball: Ball, delta: list | None, adjoint: list, failed
+    ) -> Perturbation:
+        """The `inner` steps of ascent from `delta`."""
 
-        def loss():
-            kept.append(step.run_rest(block))
-            value = step.loss(kept[0])
-            if delta is None and step.clean is None:
-                step.clean = value
-            return value
-
-        crossing = _differentiable(block)
-        learned = step.learn(loss, 1.0 / self.outer, lambda: crossing, watch=crossing)
-        return learned.loss, learned.gradient
-
-    def _ascent(self, step, ball, delta, slack, failed):
         def gradient(delta):
-            points = step.crossing[: step.cut.widths[0]]
             with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(points)
-                value = _product(step, delta, slack)
-            return tape.gradient(value, points)
+                tape.watch(step.first_hidden)
+                product = _product(step, delta, adjoint)
+            return tape.gradient(product, step.first_hidden)
 
-        length = step_length(self, ball, self.outer * self.inner)
-        return ascend(gradient, ball, delta, self.inner, length, failed)
+        step_size = step_size_of(self, ball, self.outer * self.inner)
+        return ascend(gradient, ball, delta, self.inner, step_size, failed)
 
 
-def _product(step, delta, slack):
-    """``<p, f(h + delta)>``, float32 scalar; `slack` is scaled as the loss is."""
-    block = step.run_first(delta)
-    pairs = zip(slack, _differentiable(block), strict=True)
+def _product(step, delta, adjoint):
+    """``<p, f(h + delta)>``, float32 scalar; the adjoint has the scale of the loss."""
+    pairs = zip(adjoint, step.run_first(delta).differentiable(), strict=True)
     terms = [
         tf.reduce_sum(tf.cast(p, tf.float32) * tf.cast(f, tf.float32))
         for p, f in pairs
         if p is not None
     ]
     return tf.add_n(terms)
-
-
-def _differentiable(block) -> list:
-    """What the loss depends on: what crosses to the rest, and the block's penalties."""
-    return [t for t in block.outputs if t.dtype.is_floating] + block.losses

@@ -111,7 +111,7 @@ def correct(run_folder, texts, labels, args):
     perturbation_mask = except_tokens(tokenizer.special_ids)
     keras.utils.set_random_seed(args.seed)
     is_correct = np.empty((len(args.epsilons), len(texts)), bool)
-    is_correct[:, order] = robustness.correct(
+    is_correct[:, order] = robustness.correct_under_attack(
         model,
         dataset,
         args.at,

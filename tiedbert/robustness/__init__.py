@@ -1,5 +1,5 @@
-"""Robustness evaluation: how accuracy falls as activations are perturbed."""
+"""Robustness evaluation: how the accuracy falls as activations are attacked."""
 
-from tiedbert.robustness.accuracy_curve import correct, curve
+from tiedbert.robustness.accuracy_curve import correct_under_attack, curve
 
-__all__ = ["correct", "curve"]
+__all__ = ["correct_under_attack", "curve"]

@@ -1,7 +1,10 @@
-"""What a curve of accuracy under attack may be given."""
+"""Checks of what a curve of accuracy under attack is given."""
+
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.adversarial.argument_rules import is_count
@@ -9,7 +12,7 @@ from tiedbert.adversarial.cut_model import OneOf
 from tiedbert.errors import InputError
 
 
-def radii(epsilons) -> list:
+def radii(epsilons: Any) -> list[float]:
     """The radii as floats; InputError unless they are numbers >= 0."""
     try:
         given = np.asarray(list(epsilons))
@@ -29,15 +32,17 @@ def radii(epsilons) -> list:
     return [float(epsilon) for epsilon in given]
 
 
-def check(dataset, at, method, restarts):
-    """InputError for another kind of dataset, cut point, attack or count."""
+def check(dataset: Any, at: Any, method: Any, restarts: Any) -> None:
+    """InputError for an argument of `curve` of another kind."""
     if not hasattr(method, "attack"):
         raise InputError(
             f"robustness.curve expected an attack such as FGM() or PGD(), received "
             f"{method!r}"
         )
     if not is_count(restarts):
-        raise InputError(f"robustness.curve expected restarts >= 1, not {restarts}")
+        raise InputError(
+            f"robustness.curve expected restarts >= 1, received {restarts!r}"
+        )
     if isinstance(at, OneOf):
         raise InputError(
             f"robustness.curve attacks every point given, received {at}: give a list"
@@ -45,7 +50,7 @@ def check(dataset, at, method, restarts):
     if not isinstance(dataset, tf.data.Dataset):
         raise InputError(
             "robustness.curve expected a tf.data.Dataset of batches, received a "
-            f"{type(dataset).__name__}: of arrays make one by tf.data.Dataset."
+            f"{type(dataset).__name__}: make one of arrays by tf.data.Dataset."
             "from_tensor_slices((inputs, labels)).batch(32)"
         )
     spec = dataset.element_spec
@@ -56,10 +61,15 @@ def check(dataset, at, method, restarts):
         )
 
 
-def parts(batch, model) -> tuple:
-    """Inputs, labels ``[batch]`` and weights ``[batch]`` of a batch, numpy.
+def parts(batch: tuple, model: keras.Model) -> tuple[Any, np.ndarray, np.ndarray]:
+    """The parts of a batch: inputs, labels ``[batch]``, weights ``[batch]``, NumPy.
 
-    InputError for labels or weights that the model's output does not fit.
+    Args:
+        batch: ``(inputs, labels)`` or ``(inputs, labels, sample_weight)``, NumPy.
+        model: the classifier.
+
+    Raises:
+        InputError: labels or weights that do not fit the output of the model.
     """
     inputs, labels, *rest = batch
     labels = _column(labels, "int labels [batch]")
@@ -84,7 +94,7 @@ def parts(batch, model) -> tuple:
 
 
 def _column(values, what):
-    """Values ``[batch]`` of those or of ``[batch, 1]``; InputError for others."""
+    """Values ``[batch]`` or ``[batch, 1]`` as ``[batch]``; InputError for others."""
     values = np.asarray(values)
     if values.ndim == 0 and values.dtype.kind in "iuf":
         raise InputError(
@@ -101,7 +111,8 @@ def _column(values, what):
     return values
 
 
-def _classes(model) -> int:
+def _classes(model) -> float:
+    """The number of classes of a model; infinite where its output does not tell."""
     outputs = _keras.functional(model).outputs
     shape = outputs[0].shape
     if len(outputs) != 1 or len(shape) != 2 or shape[-1] == 1:
@@ -113,6 +124,7 @@ def _classes(model) -> int:
 
 
 def _check_batched(inputs, model):
+    """InputError for inputs with an axis less than the model declares."""
     for value, declared in zip(tf.nest.flatten(inputs), model.inputs, strict=False):
         short = value.ndim < len(declared.shape) and declared.shape[-1] != 1
         if short and not isinstance(inputs, dict):
