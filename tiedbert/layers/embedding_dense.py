@@ -1,5 +1,8 @@
 """The tied head: a dense layer whose kernel is the table of an Embedding layer."""
 
+from collections.abc import Callable
+from typing import Any
+
 import tensorflow as tf
 from tensorflow import keras
 
@@ -13,27 +16,29 @@ class EmbeddingDense(keras.layers.Layer):
 
     The output head of a masked language model (Press and Wolf, "Using the output
     embedding to improve language models", 2017; Su Jianlin, kexue.fm/archives/6985).
-    There is one variable, looked up at each call: gradients of both uses add up. It
-    stays one through save, load, `from_config`, `clone_model`, pickles and cuts.
+    There is one variable, which the head asks for at each call: the gradients of both
+    uses add up. It stays one through save, load, `from_config`, `clone_model`, pickles
+    and cuts.
 
-    Nothing is untied in silence. A head in one nested model, its table in another (both
-    parts of a cut, joined): Keras rebuilds each without the other, so `from_config`,
-    `clone_model`, HDF5 and Keras 2's SavedModel raise an error, as they do for a head
-    that stands alone. `tiedbert.surgery.clone` copies both, ``.keras`` files hold them.
-    :func:`check_tied` lists the ties of a model.
+    If Keras would untie head and table, this layer raises an error. That happens when
+    they are in two nested models, such as both parts of a cut, joined: Keras rebuilds
+    each without the other in `from_config`, `clone_model`, HDF5 and Keras 2's
+    SavedModel. It also happens for a head that is copied alone.
+    `tiedbert.surgery.clone` and ``.keras`` files keep both. :func:`check_tied` lists
+    the ties of a model.
 
-    The table is frozen by ``embedding_layer.trainable = False``, for both uses; the
-    bias goes on learning. As with every layer that holds another one, ``trainable`` of
-    the head is set for the table as well.
+    ``embedding_layer.trainable = False`` freezes the table for both uses; the bias is
+    still trained. As with every layer that holds another one, setting ``trainable`` of
+    the head sets that of the table.
 
     Args:
         embedding_layer: the layer that owns the table ``[vocab, width]``: Embedding or
             ReversibleEmbedding of Keras, Embedding of bert4keras, the
-            ``token_embedding`` of keras-hub. It may be unbuilt, then this layer builds
-            it. What a ReversibleEmbedding does in reverse (``reverse_dtype``,
-            ``logit_soft_cap``) is not done here.
+            ``token_embedding`` of keras-hub. If it is not built, this layer builds it.
+            Options of a ReversibleEmbedding for its reverse (``reverse_dtype``,
+            ``logit_soft_cap``) have no effect here.
         activation: as for `keras.layers.Dense`; ``"linear"`` gives logits.
-        use_bias: whether to add a bias ``[vocab]`` of this layer's own.
+        use_bias: whether to add a bias ``[vocab]``, a variable of this layer.
         bias_initializer: as for `keras.layers.Dense`.
         bias_regularizer: as for `keras.layers.Dense`.
         **kwargs: ``name``, ``trainable`` and ``dtype`` of any layer. In a model of
@@ -63,12 +68,12 @@ class EmbeddingDense(keras.layers.Layer):
 
     def __init__(
         self,
-        embedding_layer,
-        activation="softmax",
-        use_bias=True,
-        bias_initializer="zeros",
-        bias_regularizer=None,
-        **kwargs,
+        embedding_layer: keras.layers.Layer,
+        activation: str | Callable | None = "softmax",
+        use_bias: bool = True,
+        bias_initializer: Any = "zeros",
+        bias_regularizer: Any = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.supports_masking = True
@@ -97,7 +102,7 @@ class EmbeddingDense(keras.layers.Layer):
             )
         self.embedding_layer = embedding_layer
 
-    def __call__(self, inputs, *args, **kwargs):
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Find the table again after deserialization, then call the layer."""
         if self._restored is not None:
             self._find(inputs)
@@ -110,8 +115,8 @@ class EmbeddingDense(keras.layers.Layer):
         self._tie(table)
         self._restored = None
 
-    def build(self, input_shape):
-        """Build the table if nobody has, and the bias."""
+    def build(self, input_shape: Any) -> None:
+        """Build the table, if it is not built, and the bias."""
         if self._restored is not None:
             if not _keras.in_keras_file():  # The first call tells where the table is.
                 self._add_bias(self._restored.layer.input_dim)
@@ -134,7 +139,7 @@ class EmbeddingDense(keras.layers.Layer):
                 regularizer=self.bias_regularizer,
             )
 
-    def build_from_config(self, config):
+    def build_from_config(self, config: dict) -> None:
         """Wait for the first call of a restored head: only then is its table known."""
         if self._restored is None:
             with tf.name_scope(self.name):
@@ -173,7 +178,7 @@ class EmbeddingDense(keras.layers.Layer):
             )
         return table
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Multiply by the transposed table, without making a transposed copy."""
         table = self._table()
         self._check_width(inputs.shape[-1])
@@ -187,15 +192,15 @@ class EmbeddingDense(keras.layers.Layer):
         logits.set_shape([*inputs.shape[:-1], vocabulary])
         return self.activation(logits)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> tuple:
         """``[..., width]`` -> ``[..., vocab]``."""
         self._check_found()
         layer = self.embedding_layer
         size = layer.embeddings.shape[0] if layer.built else layer.input_dim
         return (*input_shape[:-1], size)
 
-    def get_config(self):
-        """Settings, with the embedding layer's own settings inside."""
+    def get_config(self) -> dict:
+        """The settings, with the embedding layer's own settings inside."""
         layer = self._restored.layer if self._restored else self.embedding_layer
         return {
             **super().get_config(),
@@ -207,7 +212,7 @@ class EmbeddingDense(keras.layers.Layer):
         }
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict) -> "EmbeddingDense":
         """A layer that looks for its table when it is first called."""
         given = config["embedding_layer"]
         layer = _keras.deserialize_layer(given)

@@ -1,4 +1,7 @@
-"""The tied head and its loss as one layer, which never holds all the logits."""
+"""The tied head and its loss as one layer, which never holds all logits."""
+
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 from tensorflow import keras
@@ -18,29 +21,29 @@ class TiedCrossEntropy(EmbeddingDense):
 
     Called on ``[hidden, labels, weights]`` (or ``[hidden, labels]``) it adds the mean
     cross-entropy to the losses of the model, and ``accuracy`` and ``perplexity`` to its
-    metrics; the model needs no other loss: ``model.compile(optimizer)``, and
+    metrics. The model needs no other loss: use ``model.compile(optimizer)``, and
     ``fit(inputs)`` with the labels among the inputs. Called on `hidden` alone it is an
     `EmbeddingDense`. See :func:`tiedbert.losses.tied_cross_entropy` for the
     computation and its sources.
 
     Args:
         embedding_layer: the Embedding layer that owns the table ``[vocab, width]``.
-        activation: of what is returned for `hidden` alone; the loss knows none.
+        activation: applied to the logits of `hidden` alone; the loss does not use it.
         use_bias: whether there is a bias ``[vocab]``.
-        chunk_size: positions whose logits exist at a time; by default chosen from the
-            size of the vocabulary.
-        label_smoothing: share of the target that goes to all tokens alike.
+        chunk_size: the largest number of positions whose logits are in memory at a
+            time; None chooses it from the size of the vocabulary.
+        label_smoothing: part of the target that is spread evenly over the vocabulary.
         z_loss: factor of the squared logarithm of the softmax denominator.
         ignore_index: label of the positions that do not count.
         **kwargs: what `EmbeddingDense` and every layer take.
 
     Call: float ``[..., width]``, integers ``[...]`` and float ``[...]`` -> the
     cross-entropy of each position in nats, float32 ``[...]``, without a gradient. A
-    position that is masked does not count. A label whose logit no other exceeds is
-    right, also where half precision makes several logits equal. In `tf.distribute`,
-    each replica divides by the weights of its own positions. The metrics count every
-    call that has labels, those of ``predict`` too; of two such layers in a model, Keras
-    reports the metrics of one. ``sample_weight`` of ``fit`` is for losses outside.
+    masked position does not count. A label is correct if no logit is larger than its
+    own, also where half precision makes several logits equal. In `tf.distribute`, each
+    replica divides by the weights of its own positions. The metrics count every call
+    that has labels, those of ``predict`` too. If a model has two such layers, Keras
+    reports the metrics of one. ``sample_weight`` of ``fit`` does not reach this loss.
 
     Raises:
         InputError: as `EmbeddingDense` and `tied_cross_entropy` do.
@@ -62,14 +65,14 @@ class TiedCrossEntropy(EmbeddingDense):
 
     def __init__(
         self,
-        embedding_layer,
-        activation="linear",
-        use_bias=True,
-        chunk_size=None,
-        label_smoothing=0.0,
-        z_loss=0.0,
-        ignore_index=-100,
-        **kwargs,
+        embedding_layer: keras.layers.Layer,
+        activation: str | Callable | None = "linear",
+        use_bias: bool = True,
+        chunk_size: int | None = None,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
+        ignore_index: int = -100,
+        **kwargs: Any,
     ):
         # The weights of the positions keep their precision under a mixed policy.
         kwargs = {"autocast": False, **kwargs}
@@ -84,7 +87,7 @@ class TiedCrossEntropy(EmbeddingDense):
         _keras.track_metric(self, "_accuracy", keras.metrics.Mean(name="accuracy"))
         _keras.track_metric(self, "_perplexity", _Perplexity(name="perplexity"))
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         """Check the number of inputs; build as `EmbeddingDense` does."""
         several = _are_several(input_shape)
         if several and len(input_shape) not in (2, 3):
@@ -94,7 +97,7 @@ class TiedCrossEntropy(EmbeddingDense):
             )
         super().build(input_shape[0] if several else input_shape)
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: Any, mask: Any = None) -> tf.Tensor:
         """Logits of `hidden`, or the loss of ``[hidden, labels, weights]``."""
         several = isinstance(inputs, list | tuple)
         hidden, *terms = inputs if several else [inputs]
@@ -121,18 +124,18 @@ class TiedCrossEntropy(EmbeddingDense):
             self._perplexity.update_state(found.cross_entropy, found.weights)
         return found.cross_entropy
 
-    def compute_mask(self, inputs, mask=None):
-        """That of `hidden`."""
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """The mask of `hidden`."""
         return mask[0] if isinstance(inputs, list | tuple) and mask else mask
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> tuple:
         """``[..., width]`` -> ``[...]``, or ``[..., vocab]`` for `hidden` alone."""
         if _are_several(input_shape):
             return tuple(input_shape[0])[:-1]
         return super().compute_output_shape(input_shape)
 
-    def get_config(self):
-        """Settings, those of the loss among them."""
+    def get_config(self) -> dict:
+        """The settings, with those of the loss."""
         return {**super().get_config(), **self.options}
 
 
@@ -141,7 +144,7 @@ def _are_several(input_shape) -> bool:
 
 
 class _Perplexity(keras.metrics.Mean):
-    """``exp`` of the mean of what is counted: cross-entropies in nats."""
+    """``exp`` of the mean of the cross-entropies that were counted, in nats."""
 
     def result(self):
         return tf.exp(super().result())

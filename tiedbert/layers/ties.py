@@ -10,18 +10,18 @@ from tiedbert.layers.embedding_dense import EmbeddingDense
 
 
 class Tie(NamedTuple):
-    """A head, the embedding layer whose table it multiplies by, and that variable.
+    """A head, the embedding layer with its table, and the table.
 
-    `looked_up` is False for a head that stands alone, like that of the rest of a cut:
-    no layer of the model looks tokens up in its table. `table` is None until built.
+    `looked_up` is False if no layer of the model looks tokens up in the table, as in
+    the rest of a cut. `table` is None until it is built.
     """
 
-    head: Any
-    embedding: Any
+    head: keras.layers.Layer
+    embedding: keras.layers.Layer
     table: Any
     looked_up: bool
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         alone = "" if self.looked_up else ", no lookup in the model"
         return (
             f"<{self.head.name!r} tied to {self.embedding.name!r} "
@@ -29,21 +29,23 @@ class Tie(NamedTuple):
         )
 
 
-def check_tied(model):
-    """List every tie of a model, or tell which one came apart.
+def check_tied(model: keras.Model) -> list[Tie]:
+    """List every tie of a model; raise an error if a head was untied.
 
-    A tie is lost when something copies a model layer by layer, and no number shows it
-    before training does. This looks at the layers themselves, in nested models at any
-    depth. A head is an :class:`EmbeddingDense`, or any layer that holds an embedding
-    layer (or is one) and is called on hidden states as wide as its table: keras-hub's
-    MaskedLMHead, a ReversibleEmbedding in reverse, the shared Embedding of a bert4keras
-    model ``with_mlm``. A layer that only adds its table to hidden states, as one of
-    positions does, is none; a head of the second kind that stands alone is not told
-    from it where its table is square. In models without a graph of calls only the
-    first is known, and a table counts as looked up when it is held.
+    A tie is lost when something copies a model layer by layer, and outputs differ only
+    after training. This function looks at the layers, in nested models at any depth.
+
+    A head is an :class:`EmbeddingDense`, or another layer that is (or holds) an
+    embedding layer and is called on hidden states as wide as its table: MaskedLMHead of
+    keras-hub, a ReversibleEmbedding in reverse, the shared Embedding of a bert4keras
+    model ``with_mlm``. A layer that only adds its table to hidden states, such as a
+    position embedding, is no head. If its table is square, it cannot be told from a
+    head of the second kind that stands alone. In models without a graph of calls only
+    EmbeddingDense is recognized, and a table counts as looked up when the model holds
+    it.
 
     Args:
-        model: any `keras.Model`; it is only looked at.
+        model: any `keras.Model`; it is not changed.
 
     Returns:
         A list of :class:`Tie`, one for each head and table: the head layer, the
@@ -51,10 +53,10 @@ def check_tied(model):
         the model looks tokens up in it.
 
     Raises:
-        InputError: a head has a table that nothing looks up, while the model looks
-            tokens up in another one of the same name and shape (in a model without a
-            graph: holds another such). It names both, and the models that they lie in.
-            Or what was given is no model.
+        InputError: nothing looks tokens up in the table of a head, while the model
+            looks them up in another table of the same name and shape (a model without
+            a graph: holds one). The message names both and their models. Also raised
+            if `model` is no model.
 
     Example:
         >>> from tensorflow import keras

@@ -1,4 +1,18 @@
-"""The pass over the logits: losses and gradients together, a chunk at a time."""
+"""The pass over the logits: losses and gradients together, a chunk at a time.
+
+For a position with hidden state h, label y and weight w, table E and bias b::
+
+    z = E h + b,  n = log sum exp(z),  p = softmax(z)
+    cross_entropy = n - z_y
+    loss = (1 - s) cross_entropy + s (n - mean(z)) + c n^2
+    d loss / d z = (1 + 2 c n) p - (1 - s) onehot(y) - s / vocab
+
+with label smoothing s and z-loss c. The pass computes
+``(1 + 2 c n) (p - onehot(y))``, which is the whole gradient if s = c = 0;
+:func:`_regularized` adds ``(s + 2 c n) onehot(y) - s / vocab``, which needs no logits.
+With g = w d loss / d z, the gradients are ``E^T g`` for h, the sum of ``g h^T`` for E,
+and the sum of g for b.
+"""
 
 from typing import NamedTuple
 
@@ -6,7 +20,7 @@ import tensorflow as tf
 
 
 class Terms(NamedTuple):
-    """What belongs to each position, and how the loss is made."""
+    """Labels and weights of the positions, and the options of the loss."""
 
     labels: tf.Tensor
     weights: tf.Tensor
@@ -16,7 +30,7 @@ class Terms(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """What a chunk tells of each of its positions."""
+    """The results of a chunk for each of its positions."""
 
     cross_entropy: tf.Tensor
     log_normalizer: tf.Tensor
@@ -24,12 +38,19 @@ class _Rows(NamedTuple):
     d_hidden: tf.Tensor
 
 
-def loss_sum(hidden, table, bias, terms):
-    """The weighted sum of the losses, differentiable; cross-entropies; correctness."""
+def loss_sum(
+    hidden: tf.Tensor, table: tf.Tensor, bias: tf.Tensor, terms: Terms
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """The weighted sum of the losses, differentiable; cross-entropies; correctness.
+
+    The loss is a scalar, so its gradients are known up to a factor before the backward
+    pass, which multiplies them by `upstream`. The inner custom gradient makes these
+    gradients differentiable in turn.
+    """
 
     @tf.custom_gradient
     def with_gradients(hidden, table, bias):
-        # No tape is to keep what the loop over the chunks makes.
+        # stop_gradient: a tape would keep the tensors of the loop over the chunks.
         given = map(tf.stop_gradient, (hidden, table, bias))
         values, gradients = _values_and_gradients(*given, terms)
 
@@ -53,7 +74,7 @@ def loss_sum(hidden, table, bias, terms):
 
 
 def _values_and_gradients(hidden, table, bias, terms):
-    """What :func:`loss_sum` returns, and the float32 gradients of its first."""
+    """The results of :func:`loss_sum`, and the float32 gradients of the loss."""
     rows, d_transposed_table, d_bias = _in_chunks(hidden, table, bias, terms)
     d_table = tf.transpose(d_transposed_table)
     gradients = rows.d_hidden, d_table, d_bias
@@ -86,7 +107,7 @@ def _in_chunks(hidden, table, bias, terms):
 
     rows = [tf.TensorArray(tf.float32, chunks) for _ in _Rows._fields]
     start = tf.constant(0), rows, tf.zeros(table.shape[::-1]), tf.zeros(bias.shape)
-    # One chunk after another: in parallel, they would all be there at once.
+    # One chunk after another: in parallel, all logits would be in memory at once.
     _, rows, d_table, d_bias = tf.while_loop(
         lambda index, *_: index < chunks, step, start, parallel_iterations=1
     )
@@ -102,19 +123,19 @@ def _in_parts(rows, chunks, size):
 
 
 def _chunk(hidden, labels, weights, table, bias, z_loss):
-    """The only place where logits are."""
+    """:class:`_Rows` of a chunk, and its gradients. Only this function has logits."""
     logits = tf.cast(tf.matmul(hidden, table, transpose_b=True), tf.float32)
     logits = tf.nn.bias_add(logits, bias)
     of_labels = tf.gather(logits, labels, batch_dims=1)
     correct = of_labels >= tf.reduce_max(logits, axis=1)
-    # The last that reads the logits, and so in their place: the second result is the
-    # gradient, softmax less one-hot.
+    # This op comes last, so that it can write its second result, softmax - one-hot,
+    # into the memory of the logits.
     with tf.control_dependencies([of_labels, correct]):
         cross_entropy, error = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
             features=logits, labels=labels
         )
     log_normalizer = cross_entropy + of_labels
-    # Rows are scaled where they are narrow: a pass over the logits costs time.
+    # Scale hidden states and not logits: a pass over the logits costs time.
     scale = weights * (1.0 + 2.0 * z_loss * log_normalizer)
     d_bias = tf.matmul(scale[None], error)[0]
     error = tf.cast(error, hidden.dtype)
@@ -131,9 +152,9 @@ def _chunk(hidden, labels, weights, table, bias, z_loss):
 
 
 def _shrink(hidden):
-    """By how much a sum over a chunk is made smaller while float16 has to hold it.
+    """The divisor that keeps a float16 sum over a chunk finite.
 
-    No more than it takes: probabilities of a large vocabulary are small already.
+    It is small, because the probabilities of a large vocabulary are small already.
     """
     if hidden.dtype != tf.float16:
         return 1.0
@@ -141,11 +162,11 @@ def _shrink(hidden):
 
 
 def _regularized(hidden, table, bias, terms, rows, gradients):
-    """What smoothing and z-loss add to the losses, and the gradients with it.
+    """What smoothing and z-loss add to the losses, and the gradients with them added.
 
-    Of the gradient to the logits only the part along the softmax needs the logits,
-    and has been made with them. The part along the labels is sparse, and the part
-    along all tokens alike is one row.
+    Of the gradient with respect to the logits, only the part with the softmax needs
+    the logits, and `_chunk` has computed it. The part at the labels is sparse; the part
+    that is equal for all tokens is one row.
     """
     d_hidden, d_table, d_bias = gradients
     hidden, table = tf.cast(hidden, tf.float32), tf.cast(table, tf.float32)
@@ -170,7 +191,7 @@ def _regularized(hidden, table, bias, terms, rows, gradients):
 
 
 def _second_derivatives(values, terms, upstream):
-    """Through the plain formula, all logits at once: rare, and right."""
+    """Second derivatives by the plain formula, with all logits at once."""
     with tf.GradientTape() as outer:
         outer.watch(values)
         with tf.GradientTape() as inner:

@@ -1,81 +1,83 @@
 """Cross-entropy of a tied head that never holds the logits of all positions at once."""
 
 from numbers import Integral, Real
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
 from tiedbert.errors import InputError
 from tiedbert.losses.chunks import Terms, loss_sum
 
-# Room for the float32 logits of one chunk: as much as a table of a few hundred columns.
+# What `tf.convert_to_tensor` accepts: a tensor, a variable, an array, nested lists.
+TensorLike: TypeAlias = Any
+
+# Memory for the float32 logits of one chunk.
 CHUNK_BYTES = 24 * 2**20
-# With fewer positions, adding each chunk's gradient to the table's is what takes time.
+# With fewer positions, most time goes into adding up the gradients of the table.
 SMALLEST_CHUNK = 256
 
 
 class ByPosition(NamedTuple):
-    """What one pass over the logits gives, float32. Only `loss` has a gradient."""
+    """The results of one pass over the logits, float32. Only `loss` has a gradient."""
 
-    loss: Any
-    """Scalar: weighted mean, with label smoothing and z-loss; what to minimize."""
-    cross_entropy: Any
-    """``[...]`` in nats, without them; zero at ignored positions."""
-    correct: Any
-    """``[...]``: one where no logit is above the label's, else zero."""
-    weights: Any
-    """``[...]``: as given, or ones; zero at ignored positions."""
+    loss: tf.Tensor
+    """Scalar to minimize: the weighted mean, with label smoothing and z-loss."""
+    cross_entropy: tf.Tensor
+    """``[...]``: in nats, without smoothing and z-loss; 0 at ignored positions."""
+    correct: tf.Tensor
+    """``[...]``: 1 where no logit is larger than that of the label, else 0."""
+    weights: tf.Tensor
+    """``[...]``: as given, or 1; 0 at ignored positions."""
 
 
 def tied_cross_entropy(
-    hidden,
-    table,
-    bias,
-    labels,
-    weights=None,
-    chunk_size=None,
+    hidden: TensorLike,
+    table: TensorLike,
+    bias: TensorLike | None,
+    labels: TensorLike,
+    weights: TensorLike | None = None,
+    chunk_size: int | None = None,
     *,
-    label_smoothing=0.0,
-    z_loss=0.0,
-    ignore_index=-100,
-):
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    ignore_index: int = -100,
+) -> tf.Tensor:
     """Mean cross-entropy of ``softmax(hidden @ table.T + bias)``, a chunk at a time.
 
-    The value and its gradients are those of the plain formula. The logits exist for
-    ``chunk_size`` positions at a time, and the gradients are made in the same pass:
-    three matrix products as in plain training, none of them twice. Products are in the
-    dtype of `hidden`; softmax, sums over chunks and results are float32. Second
-    derivatives are right too, but hold all the logits; both tapes must be inside of the
-    same `tf.function`, or neither. The float32 gradient of the table waits from the
-    forward pass to the backward pass.
+    The value and its gradients are those of the plain formula. The logits of
+    ``chunk_size`` positions are in memory at a time, and the gradients are computed in
+    the same pass, with the three matrix products of plain training. Products are in the
+    dtype of `hidden`; softmax, sums over chunks and results are float32. The float32
+    gradient of the table is kept from the forward pass to the backward pass. Second
+    derivatives are exact too, but hold all logits; put both tapes into one
+    `tf.function`, or neither.
 
     Args:
         hidden: float ``[..., width]``.
         table: float ``[vocab, width]``, a variable or a tensor.
         bias: float ``[vocab]``, or None.
         labels: integers ``[...]`` in ``[0, vocab)`` or equal to `ignore_index`.
-        weights: ``[...]``, without a gradient; None weighs all positions alike. The
-            mean divides by their sum; under `tf.distribute`, each replica by its own.
-        chunk_size: positions at a time, at most; chunks are made equal. By default
-            about as many as :data:`CHUNK_BYTES` of logits have room for, or about
-            :data:`SMALLEST_CHUNK` if that is more.
-        label_smoothing: share of the target that is spread evenly over the vocabulary
+        weights: ``[...]``, without a gradient; None gives all positions the weight 1.
+            The mean divides by their sum; under `tf.distribute`, each replica divides
+            by the sum of its own.
+        chunk_size: the largest number of positions at a time; chunks have equal sizes.
+            None: about as many as have logits of 24 MiB, and at least about 256.
+        label_smoothing: part of the target that is spread evenly over the vocabulary
             (Szegedy et al., "Rethinking the Inception architecture", 2016).
         z_loss: factor of the squared logarithm of the softmax denominator, which keeps
             logits from drifting (Chowdhery et al., "PaLM", 2022; they use 1e-4).
         ignore_index: label of the positions that do not count; their hidden states
-            must be finite all the same.
+            must be finite, too.
 
     Returns:
         The loss in nats, float32 scalar; zero when no position counts.
 
     Raises:
-        InputError: shapes that do not belong together, labels that are not integers,
-            a chunk size below one, a smoothing outside of ``[0, 1)``, a negative
-            z-loss.
+        InputError: shapes that do not fit each other, labels that are not integers, a
+            chunk size below 1, a smoothing outside of ``[0, 1)``, a negative z-loss.
 
-    Source: gradients made in the forward pass, chunk by chunk, are also those of Hsu et
-    al., "Liger Kernel", 2024.
+    Source: Hsu et al., "Liger Kernel", 2024, also compute gradients in the forward
+    pass, chunk by chunk.
 
     Example:
         >>> import tensorflow as tf
@@ -97,18 +99,18 @@ def tied_cross_entropy(
 
 
 def tied_cross_entropy_by_position(
-    hidden,
-    table,
-    bias,
-    labels,
-    weights=None,
-    chunk_size=None,
+    hidden: TensorLike,
+    table: TensorLike,
+    bias: TensorLike | None,
+    labels: TensorLike,
+    weights: TensorLike | None = None,
+    chunk_size: int | None = None,
     *,
-    label_smoothing=0.0,
-    z_loss=0.0,
-    ignore_index=-100,
-):
-    """:func:`tied_cross_entropy`, and what else the same pass over the logits tells.
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+    ignore_index: int = -100,
+) -> ByPosition:
+    """:func:`tied_cross_entropy`, with the results for each position.
 
     Args and errors are those of :func:`tied_cross_entropy`. Perplexity is
     ``exp(mean(cross_entropy))``, accuracy is ``mean(correct)``, both weighted.
@@ -119,8 +121,8 @@ def tied_cross_entropy_by_position(
     Example:
         >>> import tensorflow as tf
         >>> hidden, table = tf.constant([[5.0], [5.0]]), tf.constant([[1.0], [-1.0]])
-        >>> told = tied_cross_entropy_by_position(hidden, table, None, [0, 1])
-        >>> told.correct.numpy().tolist()
+        >>> result = tied_cross_entropy_by_position(hidden, table, None, [0, 1])
+        >>> result.correct.numpy().tolist()
         [1.0, 0.0]
     """
     hidden, table, labels = map(tf.convert_to_tensor, (hidden, table, labels))
@@ -148,7 +150,7 @@ def tied_cross_entropy_by_position(
 
 
 def _counted(hidden, labels, weights, ignore_index):
-    """Labels that all exist, which of them count (one or zero), and their weights."""
+    """Valid labels, which of them count (1 or 0), and their weights."""
     labels = _as_many_as(hidden, labels, "labels")
     labels = tf.cast(labels, tf.int32 if labels.dtype.size <= 4 else tf.int64)
     counted = tf.cast(labels != ignore_index, tf.float32)
@@ -160,7 +162,7 @@ def _counted(hidden, labels, weights, ignore_index):
 
 
 def _number_of_chunks(labels, vocabulary, chunk_size):
-    """An `int` where the number of positions is known, else a tensor; at least one."""
+    """An `int` if the number of positions is known, else a tensor; at least 1."""
     count = labels.shape.num_elements()
     count = tf.size(labels) if count is None else count
     if chunk_size is None:
@@ -172,7 +174,7 @@ def _number_of_chunks(labels, vocabulary, chunk_size):
 
 
 def _as_many_as(hidden, rows, name):
-    """`rows`, whose shape is compared when it is known: now, or when this runs."""
+    """`rows`; their shape is checked now if it is known, else when the graph runs."""
     if hidden.shape[:-1].is_fully_defined() and rows.shape.is_fully_defined():
         return rows
     message = f"{name}: expected the shape of hidden without its last axis"
@@ -186,7 +188,7 @@ def _tensor_or_none(value):
 
 
 def _check_shapes(hidden, table, bias, labels, weights):
-    """InputError for tensors that do not belong together."""
+    """InputError for tensors whose shapes or dtypes do not fit each other."""
     if table.shape.rank != 2 or None in table.shape:
         raise InputError(f"table: expected [vocab, width], received {table.shape}")
     vocabulary, width = table.shape
@@ -213,8 +215,10 @@ def _check_shapes(hidden, table, bias, labels, weights):
             )
 
 
-def check_options(chunk_size, label_smoothing, z_loss):
-    """InputError for numbers that mean nothing to :func:`tied_cross_entropy`."""
+def check_options(
+    chunk_size: int | None, label_smoothing: float, z_loss: float
+) -> None:
+    """InputError for numbers that :func:`tied_cross_entropy` does not accept."""
     expected = {
         "chunk_size: an integer of at least 1": chunk_size is None
         or (isinstance(chunk_size, Integral) and chunk_size >= 1),
