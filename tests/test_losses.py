@@ -150,30 +150,30 @@ def test_two_positions_by_hand():
     """Logits 1, 0, 5 and 0, -2, -6; labels 2 and 0; the second counts threefold."""
     table = tf.constant([[1.0, 0.0], [0.0, 2.0], [5.0, 6.0]])
     hidden = tf.constant([[1.0, 0.0], [0.0, -1.0]])
-    told = tied_cross_entropy_by_position(hidden, table, None, [2, 0], [1.0, 3.0])
+    result = tied_cross_entropy_by_position(hidden, table, None, [2, 0], [1.0, 3.0])
     first = np.log(np.exp([1, 0, 5]).sum()) - 5
     second = np.log(np.exp([0, -2, -6]).sum())
-    np.testing.assert_allclose(told.cross_entropy, [first, second], rtol=1e-5)
-    np.testing.assert_allclose(told.loss, (first + 3 * second) / 4, rtol=1e-5)
-    assert told.correct.numpy().tolist() == [1.0, 1.0]
+    np.testing.assert_allclose(result.cross_entropy, [first, second], rtol=1e-5)
+    np.testing.assert_allclose(result.loss, (first + 3 * second) / 4, rtol=1e-5)
+    assert result.correct.numpy().tolist() == [1.0, 1.0]
 
 
 @pytest.mark.parametrize("leading", [(6,), (2, 3), (2, 3, 1), (1, 1, 6)])
 def test_any_number_of_leading_axes(leading):
     hidden, table, bias, labels, weights = sample(leading=leading)
-    told = tied_cross_entropy_by_position(hidden, table, bias, labels, weights, 4)
+    result = tied_cross_entropy_by_position(hidden, table, bias, labels, weights, 4)
     np.testing.assert_allclose(
-        told.loss, plain(hidden, table, bias, labels, weights), rtol=1e-5
+        result.loss, plain(hidden, table, bias, labels, weights), rtol=1e-5
     )
     logits = tf.matmul(tf.reshape(hidden, [-1, WIDTH]), table, transpose_b=True) + bias
     logits = tf.reshape(logits, [*leading, VOCABULARY])
     np.testing.assert_allclose(
-        told.cross_entropy,
+        result.cross_entropy,
         tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits),
         rtol=1e-5,
     )
-    np.testing.assert_array_equal(told.correct, np.argmax(logits, -1) == labels)
-    np.testing.assert_array_equal(told.weights, weights)
+    np.testing.assert_array_equal(result.correct, np.argmax(logits, -1) == labels)
+    np.testing.assert_array_equal(result.weights, weights)
 
 
 def test_no_bias_and_no_weights():
@@ -199,10 +199,10 @@ def test_ignored_positions_are_as_if_they_were_not_there(ignore_index):
     assert np.all(gradients[0][ignored] == 0)
     shown = [tf.boolean_mask(gradients[0], ~ignored), *gradients[1:]]
     assert_as_plain((value, shown), (right, right_gradients))
-    told = tied_cross_entropy_by_position(
+    result = tied_cross_entropy_by_position(
         *values, with_ignored, weights, ignore_index=ignore_index
     )
-    for rows in (told.cross_entropy, told.correct, told.weights):
+    for rows in (result.cross_entropy, result.correct, result.weights):
         assert np.all(rows[ignored] == 0)
 
 

@@ -8,6 +8,7 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
+from tiedbert.layers.restored_table import PendingTable, table_from_config
 
 
 @keras.utils.register_keras_serializable("tiedbert")
@@ -16,43 +17,43 @@ class EmbeddingDense(keras.layers.Layer):
 
     The output head of a masked language model (Press and Wolf, "Using the output
     embedding to improve language models", 2017; Su Jianlin, kexue.fm/archives/6985).
-    There is one variable, which the head asks for at each call: the gradients of both
-    uses add up. It stays one through save, load, `from_config`, `clone_model`, pickles
-    and cuts.
+    There is one variable, which the embedding layer looks up and this layer multiplies
+    by: gradients of both uses add up. It stays one through saving, loading,
+    `from_config`, `clone_model`, pickling and cutting.
 
-    If Keras would untie head and table, this layer raises an error. That happens when
-    they are in two nested models, such as both parts of a cut, joined: Keras rebuilds
-    each without the other in `from_config`, `clone_model`, HDF5 and Keras 2's
-    SavedModel. It also happens for a head that is copied alone.
-    `tiedbert.surgery.clone` and ``.keras`` files keep both. :func:`check_tied` lists
-    the ties of a model.
+    If Keras would untie head and table, an error is raised. That happens when they are
+    in two nested models (the two parts of a cut, joined), or when the head stands
+    alone: Keras makes each model again without the other. Then `from_config`,
+    `clone_model`, HDF5 files and Keras 2's SavedModel raise; `tiedbert.surgery.clone`
+    and ``.keras`` files keep the tie. :func:`check_tied` lists the ties of a model.
 
-    ``embedding_layer.trainable = False`` freezes the table for both uses; the bias is
-    still trained. As with every layer that holds another one, setting ``trainable`` of
-    the head sets that of the table.
+    To freeze the table for both uses, set ``embedding_layer.trainable = False``; the
+    bias is still trained. ``trainable`` of the head is set for the table as well, as
+    for every layer that holds another one.
 
     Args:
         embedding_layer: the layer that owns the table ``[vocab, width]``: Embedding or
             ReversibleEmbedding of Keras, Embedding of bert4keras, the
-            ``token_embedding`` of keras-hub. If it is not built, this layer builds it.
-            Options of a ReversibleEmbedding for its reverse (``reverse_dtype``,
-            ``logit_soft_cap``) have no effect here.
-        activation: as for `keras.layers.Dense`; ``"linear"`` gives logits.
-        use_bias: whether to add a bias ``[vocab]``, a variable of this layer.
-        bias_initializer: as for `keras.layers.Dense`.
-        bias_regularizer: as for `keras.layers.Dense`.
+            ``token_embedding`` of keras-hub. This layer builds it if it is not built.
+            The ``reverse_dtype`` and ``logit_soft_cap`` of a ReversibleEmbedding are
+            not used.
+        activation: as for `keras.layers.Dense`, ``"softmax"`` by default; ``"linear"``
+            gives logits.
+        use_bias: whether to add a bias ``[vocab]``, the default.
+        bias_initializer: as for `keras.layers.Dense`, ``"zeros"`` by default.
+        bias_regularizer: as for `keras.layers.Dense`, None by default.
         **kwargs: ``name``, ``trainable`` and ``dtype`` of any layer. In a model of
             mixed precision, ``dtype="float32"`` makes this layer compute its logits in
-            float32; a mixed policy computes them in half precision. The table is the
-            same variable, of the embedding layer's dtype, in either case.
+            float32; a mixed policy computes them in half precision. The table keeps the
+            dtype of the embedding layer in either case.
 
     Call: float ``[..., width]`` -> float ``[..., vocab]`` of this layer's compute
-    dtype; masks pass through.
+    dtype; the mask is passed on.
 
     Raises:
-        InputError: the layer has no table (or one that is not in floating point), has
-            another kernel for its reverse, or its width is not the input's; the table
-            was given another vocabulary after this layer was built; a copy that Keras
+        InputError: the layer has no table, or one that is not in floating point, or
+            another kernel for its reverse; the table's width is not the input's; the
+            size of the table was changed after this layer was built; a copy that Keras
             makes would be untied.
 
     Example:
@@ -74,7 +75,7 @@ class EmbeddingDense(keras.layers.Layer):
         bias_initializer: Any = "zeros",
         bias_regularizer: Any = None,
         **kwargs: Any,
-    ):
+    ) -> None:
         super().__init__(**kwargs)
         self.supports_masking = True
         self.activation = keras.activations.get(activation)
@@ -82,10 +83,9 @@ class EmbeddingDense(keras.layers.Layer):
         self.bias_initializer = keras.initializers.get(bias_initializer)
         self.bias_regularizer = keras.regularizers.get(bias_regularizer)
         self.bias = None
-        if isinstance(embedding_layer, _Restored):
-            self._restored = embedding_layer
+        if isinstance(embedding_layer, PendingTable):
+            self.pending_table = embedding_layer
         else:
-            self._restored = None
             self._tie(embedding_layer)
 
     def _tie(self, embedding_layer):
@@ -101,27 +101,28 @@ class EmbeddingDense(keras.layers.Layer):
                 "another kernel for its reverse: make it with tie_weights=True"
             )
         self.embedding_layer = embedding_layer
+        self.pending_table = None
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        """Find the table again after deserialization, then call the layer."""
-        if self._restored is not None:
-            self._find(inputs)
-            self.built = False  # Keras 3 takes a restored layer for built.
+        """Find the table first, if this layer was made from a config."""
+        if self.pending_table is not None:
+            self._tie_at_first_call(inputs)
         return super().__call__(inputs, *args, **kwargs)
 
-    def _find(self, inputs):
-        by_hand = inputs is not None and _keras.called_by_user(inputs)
-        table = self._restored.find(inputs) or self._restored.own(self.name, by_hand)
-        self._tie(table)
-        self._restored = None
+    def _tie_at_first_call(self, inputs):
+        by_user = inputs is not None and _keras.called_by_user(inputs)
+        pending = self.pending_table
+        self._tie(pending.upstream(inputs) or pending.own(self.name, by_user))
+        self.built = False  # Keras 3 takes a layer made from a config for built.
 
     def build(self, input_shape: Any) -> None:
-        """Build the table, if it is not built, and the bias."""
-        if self._restored is not None:
-            if not _keras.in_keras_file():  # The first call tells where the table is.
-                self._add_bias(self._restored.layer.input_dim)
-                return
-            self._find(None)
+        """Build the table if it is not built, and the bias."""
+        pending = self.pending_table
+        if pending is not None and not _keras.in_keras_file():
+            self._add_bias(pending.layer.input_dim)
+            return
+        if pending is not None:
+            self._tie(pending.own(self.name))
         layer = self.embedding_layer
         if not layer.built:
             with tf.name_scope(layer.name):
@@ -140,14 +141,15 @@ class EmbeddingDense(keras.layers.Layer):
             )
 
     def build_from_config(self, config: dict) -> None:
-        """Wait for the first call of a restored head: only then is its table known."""
-        if self._restored is None:
+        """Build when a file is loaded; a pending layer is built at its first call."""
+        if self.pending_table is None:
             with tf.name_scope(self.name):
                 super().build_from_config(config)
 
-    def _check_found(self):
-        if self._restored is not None:  # a layer around it leaves out `__call__`
-            self._restored.own(self.name, by_hand=False)
+    def _check_tied(self):
+        """InputError if this layer is pending, as when a wrapper runs only `call`."""
+        if self.pending_table is not None:
+            self.pending_table.own(self.name)
 
     def _check_width(self, received):
         layer = self.embedding_layer
@@ -160,8 +162,8 @@ class EmbeddingDense(keras.layers.Layer):
             )
 
     def _table(self):
-        """The table as it is now, checked: a tensor in the embedding's own dtype."""
-        self._check_found()
+        """The table as a tensor in the dtype of the embedding layer, checked."""
+        self._check_tied()
         layer = self.embedding_layer
         table = tf.convert_to_tensor(layer.embeddings)
         if not table.dtype.is_floating:
@@ -194,14 +196,15 @@ class EmbeddingDense(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """``[..., width]`` -> ``[..., vocab]``."""
-        self._check_found()
+        self._check_tied()
         layer = self.embedding_layer
         size = layer.embeddings.shape[0] if layer.built else layer.input_dim
         return (*input_shape[:-1], size)
 
     def get_config(self) -> dict:
-        """The settings, with the embedding layer's own settings inside."""
-        layer = self._restored.layer if self._restored else self.embedding_layer
+        """The arguments of the constructor, with the config of the embedding layer."""
+        pending = self.pending_table
+        layer = self.embedding_layer if pending is None else pending.layer
         return {
             **super().get_config(),
             "embedding_layer": keras.utils.serialize_keras_object(layer),
@@ -213,14 +216,13 @@ class EmbeddingDense(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict) -> "EmbeddingDense":
-        """A layer that looks for its table when it is first called."""
-        given = config["embedding_layer"]
-        layer = _keras.deserialize_layer(given)
-        return cls(**{**config, "embedding_layer": _restored(layer, given)})
+        """A layer that finds its table when it is first called, if not before."""
+        table = table_from_config(config["embedding_layer"])
+        return cls(**{**config, "embedding_layer": table})
 
 
 def _hint(layer) -> str:
-    """What to pass instead of a layer that only holds one with a table."""
+    """Names the attributes of a layer that hold a layer with a table."""
     if not isinstance(layer, keras.layers.Layer):
         return ""
     held = [
@@ -229,84 +231,3 @@ def _hint(layer) -> str:
         if hasattr(value, "input_dim") and not name.startswith("_")
     ]
     return f": pass its .{' or .'.join(held)}" if held else ""
-
-
-def _restored(layer, config):
-    """The layer that a config inside a file stands for, or the wish to find it.
-
-    Keras writes into a file which objects are one, but loses it for those in a nested
-    model or a layer that it has written before. That there was one is left in the
-    config of this head.
-    """
-    if not (_keras.in_keras_file() and "shared_object_id" in config):
-        return _Restored(layer)
-    made = _keras.layers_being_loaded()
-    # Another head, that waits for its first call too, may have read the one config.
-    waiting = _the_one(_of_name(layer, _waiting(made)), layer.name, "its file has")
-    if waiting is not None:
-        return _Restored(waiting)
-    same = _of_name(layer, made)
-    if any(other is layer for other in same):
-        return layer
-    return _the_one(same, layer.name, "its file has") or _Restored(layer)
-
-
-def _waiting(made) -> list:
-    """The layers of the configs of heads that have not found their tables yet."""
-    heads = {
-        id(part): part
-        for layer in made
-        for part in _keras.layers_within(layer)
-        if isinstance(part, EmbeddingDense) and part._restored
-    }
-    return [head._restored.layer for head in heads.values()]
-
-
-def _of_name(layer, others) -> list:
-    """The distinct layers within `others` of the name and the class of `layer`."""
-    found = {
-        id(part): part
-        for other in others
-        for part in _keras.layers_within(other)
-        if part.name == layer.name and type(part) is type(layer)
-    }
-    return list(found.values())
-
-
-def _the_one(found, name, where):
-    if len(found) > 1:
-        raise InputError(
-            f"EmbeddingDense was tied to a layer named {name!r}, and {where} "
-            f"{len(found)} of that name: give each table its own name"
-        )
-    return found[0] if found else None
-
-
-class _Restored:
-    """The embedding layer that a config describes, until the real one is found.
-
-    Keras rebuilds a graph layer by layer from configs and knows nothing of ties. The
-    layer of the same name that made the head's input, in a nested model perhaps, is
-    the one it was tied to. A head that stands alone (the rest of a cut) owns the layer
-    of its config if it comes from a file or is called on numbers. In a graph it may as
-    well be in a copy of a model whose table lies elsewhere.
-    """
-
-    def __init__(self, layer):
-        self.layer = layer
-
-    def find(self, inputs):
-        """The layer that made the inputs, or None."""
-        found = _of_name(self.layer, _keras.ancestors(inputs))
-        return _the_one(found, self.layer.name, "its input comes from")
-
-    def own(self, head, by_hand):
-        """The layer of the config, where no copy can lose a tie by that."""
-        if not (by_hand or _keras.in_keras_file()):
-            raise InputError(
-                f"EmbeddingDense {head!r} was tied to {self.layer.name!r}, which "
-                "nothing before it in its model looks up: a copy by Keras would have a "
-                "table of its own; use tiedbert.surgery.clone, or save and load a "
-                ".keras file"
-            )
-        return self.layer

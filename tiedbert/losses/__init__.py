@@ -1,13 +1,13 @@
 """Losses of a tied head."""
 
 from tiedbert.losses.tied_cross_entropy import (
-    ByPosition,
+    CrossEntropyResult,
     tied_cross_entropy,
     tied_cross_entropy_by_position,
 )
 
 __all__ = [
-    "ByPosition",
+    "CrossEntropyResult",
     "tied_cross_entropy",
     "tied_cross_entropy_by_position",
 ]

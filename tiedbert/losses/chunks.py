@@ -1,17 +1,14 @@
 """The pass over the logits: losses and gradients together, a chunk at a time.
 
-For a position with hidden state h, label y and weight w, table E and bias b::
+The loss L of a position with hidden states h and label y, for a table E of V rows, a
+bias b, label smoothing s and z-loss factor z, where e is the one-hot vector of y::
 
-    z = E h + b,  n = log sum exp(z),  p = softmax(z)
-    cross_entropy = n - z_y
-    loss = (1 - s) cross_entropy + s (n - mean(z)) + c n^2
-    d loss / d z = (1 + 2 c n) p - (1 - s) onehot(y) - s / vocab
-
-with label smoothing s and z-loss c. The pass computes
-``(1 + 2 c n) (p - onehot(y))``, which is the whole gradient if s = c = 0;
-:func:`_regularized` adds ``(s + 2 c n) onehot(y) - s / vocab``, which needs no logits.
-With g = w d loss / d z, the gradients are ``E^T g`` for h, the sum of ``g h^T`` for E,
-and the sum of g for b.
+    l = E h + b,  p = softmax(l),  n = logsumexp(l)
+    L = n - (1 - s) l[y] - s mean(l) + z n^2
+    dL/dl = (1 + 2 z n) p - (1 - s) e - s / V
+          = (1 + 2 z n) (p - e)  +  (s + 2 z n) e - s / V
+            made by `_chunk`        made by `_regularized`
+    dL/dh = E^T dL/dl,  dL/dE = dL/dl h^T,  dL/db = dL/dl
 """
 
 from typing import NamedTuple
@@ -20,7 +17,7 @@ import tensorflow as tf
 
 
 class Terms(NamedTuple):
-    """Labels and weights of the positions, and the options of the loss."""
+    """Labels and float32 weights ``[count]``, s and z, and the number of chunks."""
 
     labels: tf.Tensor
     weights: tf.Tensor
@@ -30,7 +27,7 @@ class Terms(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """The results of a chunk for each of its positions."""
+    """Results for each position: float32 ``[count]``, `d_hidden` ``[count, width]``."""
 
     cross_entropy: tf.Tensor
     log_normalizer: tf.Tensor
@@ -41,36 +38,47 @@ class _Rows(NamedTuple):
 def loss_sum(
     hidden: tf.Tensor, table: tf.Tensor, bias: tf.Tensor, terms: Terms
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """The weighted sum of the losses, differentiable; cross-entropies; correctness.
+    """The weighted sum of the losses L, and two results without a gradient.
 
-    The loss is a scalar, so its gradients are known up to a factor before the backward
-    pass, which multiplies them by `upstream`. The inner custom gradient makes these
-    gradients differentiable in turn.
+    Args:
+        hidden: float ``[count, width]``.
+        table: float ``[vocab, width]``.
+        bias: float32 ``[vocab]``.
+        terms: :class:`Terms`.
+
+    Returns:
+        ``(loss, cross_entropy, correct)``, float32: a scalar with first and second
+        derivatives, then ``[count]`` each: -log p[y], and one where no logit exceeds
+        the label's, else zero.
     """
 
     @tf.custom_gradient
     def with_gradients(hidden, table, bias):
-        # stop_gradient: a tape would keep the tensors of the loop over the chunks.
-        given = map(tf.stop_gradient, (hidden, table, bias))
-        values, gradients = _values_and_gradients(*given, terms)
-
-        @tf.custom_gradient
-        def first_derivatives(hidden, table, bias):
-            def backward(*upstream):
-                return _second_derivatives([hidden, table, bias], terms, upstream)
-
-            return gradients, backward
+        given = [hidden, table, bias]
+        # Without a gradient, so that no tape holds what the loop over chunks makes.
+        values, gradients = _values_and_gradients(*map(tf.stop_gradient, given), terms)
 
         def backward(upstream, *_):
-            given = hidden, table, bias
-            return [
-                tf.cast(upstream * gradient, of.dtype)
-                for gradient, of in zip(first_derivatives(*given), given, strict=True)
-            ]
+            first = _differentiable(gradients, given, terms)
+            pairs = zip(first, given, strict=True)
+            return [tf.cast(upstream * gradient, of.dtype) for gradient, of in pairs]
 
         return values, backward
 
     return with_gradients(hidden, table, bias)
+
+
+def _differentiable(gradients, given, terms):
+    """The gradients with derivatives of their own, which the plain formula gives."""
+
+    @tf.custom_gradient
+    def first_derivatives(*given):
+        def backward(*upstream):
+            return _second_derivatives(list(given), terms, upstream)
+
+        return gradients, backward
+
+    return first_derivatives(*given)
 
 
 def _values_and_gradients(hidden, table, bias, terms):
@@ -87,14 +95,13 @@ def _values_and_gradients(hidden, table, bias, terms):
 
 
 def _in_chunks(hidden, table, bias, terms):
-    """:class:`_Rows` of all positions, the gradient of the transposed table, and that
-    of the bias."""
+    """:class:`_Rows` of all positions, and the gradients of ``table.T`` and bias."""
     table = tf.cast(table, hidden.dtype)
     whole = hidden, terms.labels, terms.weights
     chunks = terms.chunks
     if isinstance(chunks, int) and chunks == 1:
         return _chunk(*whole, table, bias, terms.z_loss)
-    # All of one size, so that few positions are padding.
+    # Chunks of equal size need the least padding.
     count = tf.shape(hidden)[0]
     size = -(-count // chunks)
     parts = [_in_parts(values, chunks, size) for values in whole]
@@ -107,7 +114,7 @@ def _in_chunks(hidden, table, bias, terms):
 
     rows = [tf.TensorArray(tf.float32, chunks) for _ in _Rows._fields]
     start = tf.constant(0), rows, tf.zeros(table.shape[::-1]), tf.zeros(bias.shape)
-    # One chunk after another: in parallel, all logits would be in memory at once.
+    # One chunk after another: in parallel, all logits would exist at once.
     _, rows, d_table, d_bias = tf.while_loop(
         lambda index, *_: index < chunks, step, start, parallel_iterations=1
     )
@@ -123,19 +130,19 @@ def _in_parts(rows, chunks, size):
 
 
 def _chunk(hidden, labels, weights, table, bias, z_loss):
-    """:class:`_Rows` of a chunk, and its gradients. Only this function has logits."""
+    """:class:`_Rows` and gradients of one chunk, the only place where logits exist."""
     logits = tf.cast(tf.matmul(hidden, table, transpose_b=True), tf.float32)
     logits = tf.nn.bias_add(logits, bias)
     of_labels = tf.gather(logits, labels, batch_dims=1)
     correct = of_labels >= tf.reduce_max(logits, axis=1)
-    # This op comes last, so that it can write its second result, softmax - one-hot,
-    # into the memory of the logits.
+    # The last operation that reads the logits, so it may overwrite them: its second
+    # result is the gradient p - e.
     with tf.control_dependencies([of_labels, correct]):
         cross_entropy, error = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
             features=logits, labels=labels
         )
     log_normalizer = cross_entropy + of_labels
-    # Scale hidden states and not logits: a pass over the logits costs time.
+    # Scale the hidden states, which are narrower than the logits.
     scale = weights * (1.0 + 2.0 * z_loss * log_normalizer)
     d_bias = tf.matmul(scale[None], error)[0]
     error = tf.cast(error, hidden.dtype)
@@ -152,9 +159,9 @@ def _chunk(hidden, labels, weights, table, bias, z_loss):
 
 
 def _shrink(hidden):
-    """The divisor that keeps a float16 sum over a chunk finite.
+    """The divisor of a sum over a chunk while float16 has to hold it.
 
-    It is small, because the probabilities of a large vocabulary are small already.
+    As small as possible: the probabilities of a large vocabulary are small already.
     """
     if hidden.dtype != tf.float16:
         return 1.0
@@ -162,11 +169,10 @@ def _shrink(hidden):
 
 
 def _regularized(hidden, table, bias, terms, rows, gradients):
-    """What smoothing and z-loss add to the losses, and the gradients with them added.
+    """What smoothing and z-loss add to the losses; all gradients with their part.
 
-    Of the gradient with respect to the logits, only the part with the softmax needs
-    the logits, and `_chunk` has computed it. The part at the labels is sparse; the part
-    that is equal for all tokens is one row.
+    This part of dL/dl needs no logits: (s + 2 z n) e is sparse, and -s / V is the same
+    for all tokens.
     """
     d_hidden, d_table, d_bias = gradients
     hidden, table = tf.cast(hidden, tf.float32), tf.cast(table, tf.float32)

@@ -17,7 +17,7 @@ CHUNK_BYTES = 24 * 2**20
 SMALLEST_CHUNK = 256
 
 
-class ByPosition(NamedTuple):
+class CrossEntropyResult(NamedTuple):
     """The results of one pass over the logits, float32. Only `loss` has a gradient."""
 
     loss: tf.Tensor
@@ -109,14 +109,14 @@ def tied_cross_entropy_by_position(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
     ignore_index: int = -100,
-) -> ByPosition:
+) -> CrossEntropyResult:
     """:func:`tied_cross_entropy`, with the results for each position.
 
     Args and errors are those of :func:`tied_cross_entropy`. Perplexity is
     ``exp(mean(cross_entropy))``, accuracy is ``mean(correct)``, both weighted.
 
     Returns:
-        :class:`ByPosition`.
+        :class:`CrossEntropyResult`.
 
     Example:
         >>> import tensorflow as tf
@@ -146,7 +146,7 @@ def tied_cross_entropy_by_position(
         counted * tf.reshape(tf.stop_gradient(rows), tf.shape(labels)) for rows in found
     )
     mean = tf.math.divide_no_nan(loss, tf.reduce_sum(terms.weights))
-    return ByPosition(mean, cross_entropy, correct, weights)
+    return CrossEntropyResult(mean, cross_entropy, correct, weights)
 
 
 def _counted(hidden, labels, weights, ignore_index):
