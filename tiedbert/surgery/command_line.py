@@ -1,32 +1,37 @@
 """List the cut points of a saved model, cut it, or draw it.
 
-    python -m tiedbert.surgery model.keras --list
-    python -m tiedbert.surgery model.keras --cut encoder/norm --output halves
-    python -m tiedbert.surgery model.keras --cut encoder/norm --draw cut.svg
+    tiedbert surgery model.keras --list
+    tiedbert surgery model.keras --cut encoder/norm --output parts
+    tiedbert surgery model.keras --cut encoder/norm --draw cut.svg
 
---list tells for each point how many tensors would cross a cut there. --cut writes
-front.keras and rest.keras, once they give what the model gives for some made-up inputs
-(a note tells where that cannot be compared); import tiedbert.surgery before you load
-them. A weight that both use is in both. The Keras that saved the file must load it (for
-Keras 2 set TF_USE_LEGACY_KERAS=1 TF_KERAS=1); code in the file does not run without
---trust.
+--list prints each cut point with the number of tensors that cross a cut there. --cut
+writes front.keras and rest.keras; both are run on made-up inputs first, and nothing is
+written unless they give what the model gives (a note says where that cannot be
+compared). Import tiedbert.surgery before you load them. A weight that both use is in
+both. The Keras that saved the file must load it (for Keras 2 set TF_USE_LEGACY_KERAS=1
+TF_KERAS=1). Code in the file does not run without --trust. `python -m tiedbert.surgery`
+is the same command.
 """
 
+import argparse
 import sys
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+
+from tensorflow import keras
 
 from tiedbert.command import parser
 from tiedbert.surgery import model_files
 from tiedbert.surgery.composition import check_composes
 from tiedbert.surgery.dot import check_can_draw, printable, write
-from tiedbert.surgery.drawing import drawing_of, drawing_of_cut
+from tiedbert.surgery.drawing import Drawing, drawing_of, drawing_of_cut
 from tiedbert.surgery.nested import cut_at
 from tiedbert.surgery.points import cut_points
 
 
-def options(arguments=None):
-    """The command line."""
+def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The options of the command; a wrong command line ends the process."""
     command = parser(__doc__)
     add = command.add_argument
     add("model", type=Path, help=".keras file")
@@ -41,7 +46,7 @@ def options(arguments=None):
         help="import a module that registers layers")  # fmt: skip
     add("--trust", action="store_true",
         help="run code in the file, such as that of Lambda layers")  # fmt: skip
-    args = command.parse_args(arguments)
+    args = command.parse_args(argv)
     if not (args.list or args.cut or args.draw):
         command.error("nothing to do: give --list, --cut or --draw")
     if args.cut and not (args.output or args.draw):
@@ -51,16 +56,23 @@ def options(arguments=None):
     return args
 
 
-def main(arguments=None):
-    """Check everything that can be checked, load the model, then list, cut and draw."""
-    args = options(arguments)
+def main(argv: Sequence[str] | None = None) -> None:
+    """Check the options, load the model, then list, cut and draw.
+
+    Args:
+        argv: the arguments; None for those of the process.
+
+    Raises:
+        InputError: a file, a cut point or a folder that does not fit.
+    """
+    args = options(argv)
     if args.output:
         model_files.check_free(args.output, args.overwrite)
     if args.draw:
         check_can_draw(args.draw)
     model = model_files.load(args.model, args.trust, args.modules)
     if args.list:
-        print_table(
+        _print_table(
             ["cut point", "layer", "tensor", "crossing"],
             [_row(point) for point in cut_points(model)],
         )
@@ -78,15 +90,15 @@ def _row(point) -> list:
     return [point.at, point.kind, point.tensor, crossing]
 
 
-def _cut(model, args):
-    """Cut, tell what crosses, write the parts; returns what a picture shows."""
+def _cut(model: keras.Model, args: argparse.Namespace) -> Drawing:
+    """Cut, print what crosses, write the parts; returns a drawing of the cut."""
     cut = cut_at(model, args.cut)
     parts = {"front": cut.front(), "rest": cut.rest()}
     drawing = drawing_of_cut(model, cut, **parts)
     rows = [
         [node.name, node.side, maker, node.shape] for node, maker in drawing.crossing
     ]
-    print_table(["crossing", "", "made by", "tensor"], rows)
+    _print_table(["crossing", "", "made by", "tensor"], rows)
     if args.output:
         model_files.save(parts, args.output, args.trust, partial(_check, model))
         for name in parts:
@@ -94,13 +106,13 @@ def _cut(model, args):
     return drawing
 
 
-def _check(model, front, rest):
-    """Run the parts that were written once; InputError if they are not the model."""
+def _check(model: keras.Model, front: keras.Model, rest: keras.Model) -> None:
+    """InputError if the parts that were written do not give what the model gives."""
     if why := check_composes(model, front, rest):
         print(f"the parts were not compared with the model: {why}", file=sys.stderr)
 
 
-def print_table(head, rows):
+def _print_table(head: list, rows: list) -> None:
     """Print rows of text under a head, the columns aligned."""
     rows = [[printable(cell) for cell in row] for row in [head, *rows]]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
