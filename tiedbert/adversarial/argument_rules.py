@@ -64,7 +64,8 @@ def _rule(cls, name):
 
 def is_count(value: Any) -> bool:
     """Whether it is a whole number >= 1."""
-    return isinstance(value, Integral) and not isinstance(value, bool) and value >= 1
+    is_whole = isinstance(value, Integral) and not isinstance(value, bool)
+    return is_whole and int(value) >= 1
 
 
 def is_non_negative(value: Any) -> bool:

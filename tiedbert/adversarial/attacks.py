@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import tensorflow as tf
 
@@ -187,7 +188,7 @@ class RandomNoise(Method):
         return train_on_attack(step, self)
 
 
-def train_on_attack(step: Step, method: Method) -> StepResult:
+def train_on_attack(step: Step, method: "FGM | PGD | RandomNoise") -> StepResult:
     """Let the weights learn at the perturbation that ``method.attack`` finds.
 
     With ``method.clean`` they learn from the unperturbed batch as well, each half.
@@ -237,7 +238,7 @@ def ascend(
     return repeat(steps - 1, again, first)
 
 
-def step_size_of(method: Method, ball: Ball, steps: int) -> float | tf.Tensor:
+def step_size_of(method: Any, ball: Ball, steps: int) -> float | tf.Tensor:
     """``method.step_size``; where it is None 2.5 epsilon / steps."""
     if method.step_size is not None:
         return method.step_size

@@ -31,7 +31,7 @@ class CompiledLosses(NamedTuple):
         """Broadcast a scalar, list or dict by name to one value per output."""
         if isinstance(values, dict):
             keys = sorted(outputs) if isinstance(outputs, dict) else self.names
-            return [values.get(key) for key in keys]
+            return [values.get(key) for key in keys or ()]
         if isinstance(values, list | tuple):
             return list(values)
         return [values] * len(tf.nest.flatten(outputs))

@@ -68,7 +68,8 @@ class ConsistencyMethod(Method):
                 target = clean.outputs
             divergence = self._divergence(step, target, perturbed)
             step.clean_loss = step.loss(clean)
-            added = self.weight * divergence + self.extra_loss(step, clean)
+            weight = self.weight  # type: ignore[attr-defined]  # of the subclass
+            added = weight * divergence + self.extra_loss(step, clean)
             loss = step.clean_loss + tf.cast(added, step.clean_loss.dtype)
         step.learn(tape, loss)
         return StepResult(loss, divergence, ball.size(found.delta), found.failed)
@@ -81,8 +82,9 @@ class ConsistencyMethod(Method):
 
     def _divergence(self, step, outputs, done: Pass) -> tf.Tensor:
         """The divergence between some outputs and those of a pass."""
+        given = self.divergence  # type: ignore[attr-defined]  # of the subclass
         return step.divergence(
-            outputs, done.outputs, self.weighted, self.divergence, self.symmetric
+            outputs, done.outputs, self.weighted, given, self.symmetric
         )
 
 

@@ -57,7 +57,8 @@ class GradientSum:
     ):
         self._front, self._weights, self._perturbed = front, weights, perturbed
         self._optimizer_skips = optimizer_skips
-        self._of_sources = self._of_weights = None
+        self._of_sources: Any = None
+        self._of_weights: Any = None
         self._learned = []
         self.failed = failed
 

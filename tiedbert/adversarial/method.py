@@ -1,7 +1,7 @@
 """The base class of all methods, and the cost of a step."""
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from tiedbert.adversarial.argument_rules import check
 from tiedbert.adversarial.results import StepResult
@@ -27,7 +27,7 @@ class Passes(NamedTuple):
     forward: float = 0.0
 
     @property
-    def count(self) -> float:
+    def count(self) -> float:  # type: ignore[override]  # not tuple.count
         """The number of passes in a step."""
         return self.learning + self.ascending + self.forward
 
@@ -60,7 +60,7 @@ class Method:
 
     # Not annotated, so no fields: a method with a choice makes it a field.
     replays = 1
-    same_dropout = None
+    same_dropout = cast(bool | None, None)
 
     def __post_init__(self):
         check(self)

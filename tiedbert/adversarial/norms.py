@@ -1,5 +1,7 @@
 """Norms of perturbations: per example, in float32, over the allowed tokens."""
 
+from typing import Any
+
 import tensorflow as tf
 
 
@@ -107,7 +109,7 @@ class L2PerToken:
         return _cube(like) / tf.sqrt(tf.cast(tf.shape(like)[-1], tf.float32))
 
 
-NORMS = {
+NORMS: dict[str, Any] = {
     "l2": L2,
     "linf": Linf,
     "linf_scaled": ScaledLinf,

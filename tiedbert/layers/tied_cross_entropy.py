@@ -78,7 +78,7 @@ class TiedCrossEntropy(EmbeddingDense):
         kwargs = {"autocast": False, **kwargs}
         super().__init__(embedding_layer, activation, use_bias, **kwargs)
         check_options(chunk_size, label_smoothing, z_loss)
-        self.options = {
+        self.options: dict[str, Any] = {
             "chunk_size": chunk_size,
             "label_smoothing": label_smoothing,
             "z_loss": z_loss,

@@ -129,13 +129,14 @@ def _attack_dataset(
     check(dataset, at, method, restarts)
     cut = CutModel(model, at, perturbation_mask=perturbation_mask)
     attacked_model = AttackedModel(model, cut, method)
-    functions, results = None, []
+    right_of = attack = None
+    results = []
     for batch in dataset.as_numpy_iterator():
         inputs, labels, weights = parts(batch, model)
-        if functions is None:
+        if attack is None:
             types = _of_any_size(dataset.element_spec[0], inputs)
-            functions = _functions(attacked_model, types, labels.dtype)
-        found = _attack_batch((inputs, labels), *functions, epsilons, restarts)
+            right_of, attack = _functions(attacked_model, types, labels.dtype)
+        found = _attack_batch((inputs, labels), right_of, attack, epsilons, restarts)
         results.append((*found, weights))
     if not results:
         raise InputError("robustness.curve received a dataset without examples")

@@ -7,7 +7,6 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.adversarial import Method
 from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.adversarial.norms import finite
 from tiedbert.adversarial.perturbation_ball import Ball
@@ -39,7 +38,7 @@ class AttackedModel:
         InputError: a model without a loss.
     """
 
-    def __init__(self, model: keras.Model, cut: CutModel, method: Method):
+    def __init__(self, model: keras.Model, cut: CutModel, method: Any):
         self._cut, self._method, self._loss = cut, method, _loss_of(model)
 
     def right(self, inputs: Any, labels: tf.Tensor) -> tf.Tensor:
