@@ -20,6 +20,7 @@ PAGES = {
     "README.md": "index.md",
     "README.zh.md": "index.zh.md",
     "docs": "index.md",
+    "docs/gallery": "examples.md",
     "examples/README.md": "examples.md",
     "benchmarks/README.md": "benchmarks.md",
     "CONTRIBUTING.md": "contributing.md",
@@ -56,7 +57,7 @@ def on_config(config):
 
 def on_files(files, config):
     """Add the pages that no file of docs/ holds."""
-    made = {page: text_of(name) for name, page in PAGES.items() if name != "docs"}
+    made = {page: text_of(name) for name, page in PAGES.items() if not is_folder(name)}
     made.update({page: example(name) for name, page in EXAMPLES.items()})
     made.update({api_page(name): api(name) for name in packages()})
     for page, text in made.items():
@@ -69,7 +70,7 @@ def on_page_markdown(markdown, page, config, files):
     uri = page.file.src_uri
     if uri.startswith(("gallery/", "api/")):
         return markdown
-    sources = {made: name for name, made in PAGES.items() if name != "docs"}
+    sources = {made: name for name, made in PAGES.items() if not is_folder(name)}
     source = sources.get(uri, f"docs/{uri}")
 
     def led(match):
@@ -97,6 +98,10 @@ def page_of(path, source):
     if page is None:
         LOG.warning("%s: a link leads to %s, which has no page", source, path)
     return page or path
+
+
+def is_folder(name):
+    return (ROOT / name).is_dir()
 
 
 def text_of(name):

@@ -6,7 +6,7 @@ Every batch has 16 texts with a label and 48 without one. A text without a label
 any label and the sample weight 0: it counts in VAT's divergence alone. `--pretrained
 RUN` starts from a run of `tiedbert pretrain`.
 
-Expected: with 200 labels the test accuracy is 64.6% without VAT and 65.7% with it, a
+Expected: with 200 labels the test accuracy is 64.6% without VAT and 65.6% with it, a
 difference within the noise (standard error 0.8 points, one seed), and 64.2% with
 `--epsilon 4`. From the demo's pretrained run it is 66.1% and 69.1%.
 """

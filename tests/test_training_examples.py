@@ -5,7 +5,16 @@ import runpy
 import sys
 
 import pytest
-from test_examples import AS_A_READER, EXAMPLES, HUB, MINILM, NUMBERED, PERCENT, SCRIPTS
+from test_examples import (
+    AS_A_READER,
+    EXAMPLES,
+    HUB,
+    MINILM,
+    NUMBERED,
+    PERCENT,
+    SCRIPTS,
+    recorded,
+)
 
 # Options, and what the last line looks like.
 SMALL = {
@@ -23,6 +32,21 @@ SMALL = {
 
 def test_every_example_is_run_somewhere():
     assert sorted([*NUMBERED, *SMALL, AS_A_READER, MINILM, HUB]) == SCRIPTS
+
+
+OTHERS = {
+    AS_A_READER: f"test accuracy {PERCENT}",
+    HUB: rf"FGM( +{PERCENT}){{4}}",
+    MINILM: r"load it: transformers\.BertForMaskedLM\.from_pretrained\(\"folder\"\)",
+}
+
+
+@pytest.mark.parametrize(
+    ("example", "last_line"),
+    [*((name, line) for name, (_, line) in SMALL.items()), *OTHERS.items()],
+)
+def test_the_gallery_has_a_whole_run(example, last_line):
+    assert re.fullmatch(last_line, recorded(example)[-1])
 
 
 @pytest.mark.slow
