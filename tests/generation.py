@@ -19,7 +19,7 @@ LEGACY_TEST_FILES = [
 # What they test stands on no Keras, or what it asks of one other tests ask of both
 # (test_adversarial*.py): under Keras 2 they are slow, that is left to `make test-all`.
 ALIKE_TEST_FILES = [
-    "test_adversarial_geometry.py",
+    "test_adversarial_norms.py",
     "test_adversarial_methods.py",
     "test_adversarial_references.py",
     "test_adversarial_micro_batches.py",

@@ -474,11 +474,11 @@ def test_workers_train_as_one():
         )
     ]
     try:
-        told = [worker.communicate(timeout=100)[0] for worker in workers]
+        outputs = [worker.communicate(timeout=100)[0] for worker in workers]
     finally:
         for worker in workers:
             worker.kill()
-    one, other = (json.loads(text.splitlines()[-1]) for text in told)
+    one, other = (json.loads(text.splitlines()[-1]) for text in outputs)
     assert one == other
     for ours, theirs in zip(one["weights"], alone["weights"], strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-5)
@@ -713,14 +713,14 @@ def test_the_wrapped_model_is_left_as_it_was():
     model = one_output()
     model.compile("adam", CROSS, metrics=["accuracy"])
     before = model.get_config(), model.get_weights(), model.predict(X, verbose=0)
-    loss, kept = model.loss, model.optimizer
+    loss, optimizer = model.loss, model.optimizer
     names = [weight.name for weight in model.weights]
     training = AdversarialTraining(model, FGM(), "hidden")
     training.compile("sgd", "mse")
     assert model.get_config() == before[0]
     assert [weight.name for weight in model.weights] == names
     assert model.loss is loss
-    assert model.optimizer is kept
+    assert model.optimizer is optimizer
     for old, new in zip(before[1], model.get_weights(), strict=True):
         np.testing.assert_array_equal(new, old)
     np.testing.assert_array_equal(model.predict(X, verbose=0), before[2])

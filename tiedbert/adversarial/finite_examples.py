@@ -26,7 +26,7 @@ def finite_examples(
         rows: int32 scalar: the size of the batch.
 
     Returns:
-        bool ``[batch]``; all False where it cannot be told which example it was.
+        bool ``[batch]``; all False if it is not known which example it was.
     """
     checks = [finite(g) for g in per_example if g is not None]
     checks += [all_finite(g) for g in others if g is not None]

@@ -108,7 +108,7 @@ def input_named(name: str, model: keras.Model, inputs: Any) -> Any:
 
 
 def gathered_by(model: keras.Model, tensors: list) -> str | None:
-    """The input that tells which tokens are gathered where `tensors` are made.
+    """The input with the indices of the tokens that are gathered for `tensors`.
 
     A masked language model gathers the masked tokens.
 

@@ -315,7 +315,7 @@ class Step:
     def _find_hidden(self) -> tuple:
         """The tensors at the cut points, and where they may be perturbed."""
         if self.later_points:
-            # Only a pass through the first parts tells what is at later points.
+            # Only a pass through the first parts gives the tensors at later points.
             done = self.run()
             return done.hidden, self.perturbation_mask
         mask = self._cut.perturbation_mask(self.batch.x, 0, self.crossing)

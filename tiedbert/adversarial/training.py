@@ -69,7 +69,7 @@ class AdversarialTraining(keras.Model):
       norm and unit of the method; 0 also where the loss does not depend on the cut
       point.
     - ``nonfinite_gradients``: how many examples had a gradient or a loss that was not
-      finite; the whole batch where it cannot be told which example it was.
+      finite; the whole batch if it is not known which example it was.
 
     An example with a gradient that is not finite is not perturbed, and no weight learns
     from a pass in which it is. If no weight learns from any pass of a step, moving
@@ -109,7 +109,7 @@ class AdversarialTraining(keras.Model):
         check_arguments(model, method, perturbation_mask, same_dropout, micro_batches)
         check_model(model)
         # The model casts its own inputs: token ids given as floats must stay whole.
-        # Its policy tells whether the loss is to be scaled.
+        # Keras scales the loss if its policy asks for that.
         super().__init__(autocast=False, dtype=model.dtype_policy, name=name)
         self.model = model
         self.method = method
