@@ -1,7 +1,6 @@
-"""Keras 2 (``tf_keras``): what tiedbert needs of it and Keras 3 does otherwise.
+"""Keras 2 (``tf_keras``): the names of ``_keras3.py``, which explains more of them.
 
-The names and signatures are those of ``_keras3.py``, without its reasons. Nobody
-develops Keras 2 any more; nothing but ``choice.py`` imports this file.
+Nobody develops Keras 2 any more. Only ``choice.py`` imports this file.
 """
 
 import contextlib

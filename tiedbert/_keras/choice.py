@@ -11,6 +11,6 @@ from tiedbert._keras.internals import PACKAGE
 if PACKAGE == "tf_keras":
     from tiedbert._keras import _keras2 as generation
 else:
-    from tiedbert._keras import _keras3 as generation
+    from tiedbert._keras import _keras3 as generation  # type: ignore[no-redef]
 
 __all__ = ["generation"]

@@ -12,7 +12,8 @@ def input_errors_unwrapped() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        found, first = error, None
+        first: InputError | None = None
+        found: BaseException | None = error
         while found is not None:
             first = found if isinstance(found, InputError) else first
             found = found.__context__

@@ -4,6 +4,7 @@ from typing import Any
 
 from tensorflow import keras
 
+from tiedbert._identity import IdentitySet
 from tiedbert._keras.choice import generation
 from tiedbert._keras.graphs import has_graph
 from tiedbert._keras.internals import internal
@@ -43,8 +44,7 @@ def statistics(model: keras.Model) -> list:
     found = [variable for layer in layers for variable in internal(layer, name)]
     metrics = [metric for layer in layers for metric in internal(layer, "_metrics")]
     found += [variable for metric in metrics for variable in metric.variables]
-    found = {id(each): each for each in found if generation.is_variable(each)}
-    return list(found.values())
+    return list(IdentitySet(each for each in found if generation.is_variable(each)))
 
 
 def copy_flags(source: keras.layers.Layer, copy: keras.layers.Layer) -> None:

@@ -1,6 +1,7 @@
 """What Keras is doing when it makes or calls a layer: loading, tracing, running."""
 
 import sys
+from types import FrameType
 from typing import Any
 
 import tensorflow as tf
@@ -15,7 +16,8 @@ def layers_being_loaded() -> list:
 
     Keras hands it to none of the layers that it makes, so it is read off the stack.
     """
-    found, frame = [], sys._getframe()
+    found: list = []
+    frame: FrameType | None = sys._getframe()
     while frame is not None:
         function = frame.f_globals.get("__name__"), frame.f_code.co_name
         if function in generation.REBUILDING:

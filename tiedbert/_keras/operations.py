@@ -15,11 +15,12 @@ def copy_operation(operation: Any) -> Any:
     Raises:
         InputError: the operation holds layers.
     """
-    copy = type(operation).__new__(type(operation))
+    operation_class: Any = type(operation)
+    copy = operation_class.__new__(operation_class)
     vars(copy).update(vars(operation), _inbound_nodes=[], _outbound_nodes=[])
     if sublayers(copy):
         raise InputError(
-            f"the operation {operation.name!r} ({type(operation).__name__}) holds "
+            f"the operation {operation.name!r} ({operation_class.__name__}) holds "
             "layers: call a model instead"
         )
     return copy

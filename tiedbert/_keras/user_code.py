@@ -6,10 +6,12 @@ from tensorflow import keras
 
 from tiedbert._keras.internals import PACKAGE
 
+_SOURCES = f"{PACKAGE}.src."
+
 
 def is_from_keras(definition: Any) -> bool:
     """Whether Keras itself defines a class or a function."""
-    return definition.__module__.startswith(f"{PACKAGE}.src.")
+    return definition.__module__.startswith(_SOURCES)
 
 
 def overriding_class(model: keras.Model, name: str) -> type | None:
