@@ -44,10 +44,15 @@ class Step:
             be perturbed, or None; known after a pass or :meth:`ball`.
     """
 
+    _hidden: Any
+    perturbation_mask: Any
+    _last_outputs: Any
+
     def __init__(self, setup: StepSetup, batch: Batch):
         self.setup, self.batch = setup, batch
         self._cut = setup.cut
-        self.clean_loss = self.outputs = None
+        self.clean_loss: Any = None
+        self.outputs: Any = None
         self.replicas = tf.distribute.get_strategy().num_replicas_in_sync
         self.chosen = _choose_point(self._cut)
         self._seeds = [_draw_seed() for _ in setup.parts]
@@ -97,7 +102,9 @@ class Step:
 
     def average_outputs(self) -> Any:
         """The outputs of the moving average of the model, in inference mode."""
-        return self.setup.average.outputs(self.batch.x)
+        average = self.setup.average
+        assert average is not None, "the method has an average_momentum()"
+        return average.outputs(self.batch.x)
 
     # What is perturbed
 
@@ -284,7 +291,7 @@ class Step:
         self.setup.apply(self.gradients())
         self._begin(self.failed)
 
-    def _begin(self, failed=0.0):
+    def _begin(self, failed: tf.Tensor | float = 0.0) -> None:
         """Run the front with the weights as they are."""
         self._statistics = StepStatistics(self.setup.statistics)
         self._front = FrontPass(self._run_front)
