@@ -27,7 +27,7 @@ from tensorflow import keras
 
 from tiedbert.adversarial import FGM, AdversarialTraining
 from tiedbert.robustness import curve
-from tiedbert.surgery.points import cut_points
+from tiedbert.surgery import cut_points
 
 BATCH, EPOCHS, RADII = 32, 3, [0.0, 0.5, 1.0, 2.0]
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)

@@ -14,9 +14,8 @@ from tensorflow import keras
 from tiedbert import _keras
 from tiedbert._keras import internals, tensor_metadata
 from tiedbert.errors import InputError
-from tiedbert.surgery import split
+from tiedbert.surgery import cut_points, split
 from tiedbert.surgery.graph import Graph
-from tiedbert.surgery.points import cut_points
 
 layers = keras.layers
 
@@ -29,10 +28,20 @@ def makers(tensors):
     return [_keras.maker(tensor).name for tensor in tensors]
 
 
+def resolve(graph, at):
+    """The tensors of a graph that `at` names."""
+    here, _ = graph.placed(at)
+    return [here[i] for i in range(len(here))]
+
+
+def context_of(graph, cut):
+    return graph.context(cut, graph.downstream(cut))
+
+
 def refused(model, at):
     """The message with which `at` is refused."""
     with pytest.raises(InputError) as caught:
-        Graph(model).resolve(at)
+        resolve(Graph(model), at)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -49,13 +58,13 @@ def test_every_tensor_is_made_before_it_is_used():
 
 def test_a_name_picks_the_tensor_its_layer_made():
     model = models.chain()
-    (tensor,) = Graph(model).resolve("middle")
+    (tensor,) = resolve(Graph(model), "middle")
     assert tensor is model.get_layer("middle").output
 
 
 def test_inputs_have_names_too():
     model = models.dictionaries()
-    features, tokens = Graph(model).resolve(["features", "tokens"])
+    features, tokens = resolve(Graph(model), ["features", "tokens"])
     assert features is model.input["features"]
     assert tokens is model.input["tokens"]
 
@@ -63,14 +72,14 @@ def test_inputs_have_names_too():
 def test_names_and_tensors_may_be_mixed():
     model = models.residual()
     output = model.get_layer("b_norm").output
-    assert makers(Graph(model).resolve(("a_norm", output))) == ["a_norm", "b_norm"]
+    assert makers(resolve(Graph(model), ("a_norm", output))) == ["a_norm", "b_norm"]
 
 
 def test_a_number_picks_a_call_of_a_shared_layer():
     model = models.shared()
     left, right = model.inputs
     graph = Graph(model)
-    by_number = [graph.producers[id(graph.resolve(f"dense:{k}")[0])] for k in range(3)]
+    by_number = [graph.producers[resolve(graph, f"dense:{k}")[0]] for k in range(3)]
     assert [call.index for call in by_number] == [0, 1, 2]
     assert by_number[0].inputs[0] is left
     assert by_number[1].inputs[0] is by_number[0].outputs[0]
@@ -79,13 +88,13 @@ def test_a_number_picks_a_call_of_a_shared_layer():
 
 def test_a_layer_called_once_is_also_its_call_0():
     graph = Graph(models.chain())
-    assert graph.resolve("middle:0")[0] is graph.resolve("middle")[0]
+    assert resolve(graph, "middle:0")[0] is resolve(graph, "middle")[0]
 
 
 def test_downstream_is_what_depends_on_the_cut_and_is_needed():
     graph = Graph(models.dictionaries())
-    assert names(graph.downstream(graph.resolve("summary"))) == ["both", "score"]
-    assert "side" not in names(graph.downstream(graph.resolve("embedding")))
+    assert names(graph.downstream(resolve(graph, "summary"))) == ["both", "score"]
+    assert "side" not in names(graph.downstream(resolve(graph, "embedding")))
 
 
 def test_nothing_is_downstream_of_an_output():
@@ -95,13 +104,13 @@ def test_nothing_is_downstream_of_an_output():
 
 def test_the_context_lists_skip_connections_then_independent_outputs():
     graph = Graph(models.dictionaries())
-    context = graph.context(graph.resolve("summary"))
+    context = context_of(graph, resolve(graph, "summary"))
     assert makers(context) == ["side", "side_score", "embedding"]
 
 
 def test_the_context_is_without_what_the_cut_points_replace():
     graph = Graph(models.dictionaries())
-    context = graph.context(graph.resolve(["summary", "side"]))
+    context = context_of(graph, resolve(graph, ["summary", "side"]))
     assert makers(context) == ["embedding"]
 
 
@@ -192,7 +201,7 @@ def test_a_layers_own_name_with_a_sign_wins(name):
     plain = layers.Activation("relu", name="h")
     model = keras.Model(x, layers.Activation("relu", name=name)(plain(x)))
     for point in (name, f"{name}:0", f"{name}#0", f"{name}:0#0"):
-        assert makers(Graph(model).resolve(point)) == [name]
+        assert makers(resolve(Graph(model), point)) == [name]
 
 
 @pytest.mark.skipif(IS_LEGACY, reason="Keras 2 has no such names")
@@ -202,7 +211,7 @@ def test_a_name_that_another_layer_has_is_not_offered():
         3, return_state=True, return_sequences=True, name="rnn"
     )(x)
     model = keras.Model(x, layers.Activation("tanh", name="rnn#1")(state))
-    assert makers(Graph(model).resolve("rnn#1")) == ["rnn#1"]
+    assert makers(resolve(Graph(model), "rnn#1")) == ["rnn#1"]
     points = [point for point in cut_points(model) if point.at == "rnn#1"]
     assert [point.crossing for point in points] == [None, 1]
     assert "another layer has this very name" in points[0].why_not

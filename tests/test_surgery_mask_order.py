@@ -15,6 +15,7 @@ from variants import others_slow
 from tiedbert.errors import InputError
 from tiedbert.surgery import (
     clone,
+    cut_points,
     features,
     inject,
     insert,
@@ -24,7 +25,6 @@ from tiedbert.surgery import (
 )
 from tiedbert.surgery.drawing import drawing_of
 from tiedbert.surgery.graph import Graph
-from tiedbert.surgery.points import cut_points
 
 layers = keras.layers
 IDS = np.array([[3, 4, 5, 0, 0], [1, 0, 0, 0, 0], [2, 7, 3, 8, 1]], "int32")

@@ -8,8 +8,7 @@ from test_surgery_drawing import classifier, encoder
 from variants import others_slow
 
 from tiedbert.errors import InputError
-from tiedbert.surgery import cut_at
-from tiedbert.surgery.points import cut_points
+from tiedbert.surgery import cut_at, cut_points
 
 layers = keras.layers
 # Keras 3 says so of any model that a mask enters, and is wrong.

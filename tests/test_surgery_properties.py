@@ -54,7 +54,7 @@ class Point:
 def points(graph, path="", every=""):
     """Every tensor that an output of its graph needs, in nested models too."""
     needed = graph.needed_for(graph.output_tensors)
-    calls = [call for call in graph.calls if id(call) in needed]
+    calls = [call for call in graph.calls if call in needed]
     used = {id(t) for call in calls for t in call.inputs}
     used.update(id(tensor) for tensor in graph.output_tensors)
     for tensor in graph.input_tensors:

@@ -9,7 +9,7 @@ from test_hub_surgery import INPUTS, SIZE, TOKENS, scramble
 from tiedbert.adversarial import FGM, PGD, AdversarialTraining, FreeLB, OneOf
 from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.results import StepResult
-from tiedbert.surgery.points import cut_points
+from tiedbert.surgery import cut_points
 
 NORM = "bert_backbone/embeddings_layer_norm"
 BLOCK = "bert_backbone/transformer_layer_0"

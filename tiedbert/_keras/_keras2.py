@@ -4,7 +4,7 @@ Nobody develops Keras 2 any more. Only ``choice.py`` imports this file.
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -83,10 +83,10 @@ def is_side_effect(layer: Any) -> bool:
     return type(layer).__name__ in ("AddLoss", "AddMetric")
 
 
-def repeat_side_effects(model: keras.Model, calls: Iterable, new: dict) -> None:
-    """Add the losses and metrics of `calls` to `model`; `new` as in `replay`."""
+def repeat_side_effects(model: keras.Model, calls: Iterable, new: Mapping) -> None:
+    """Add the losses and metrics of `calls` to `model`; `new` as in `Substitution`."""
     for call in calls:
-        value = new.get(id(call.inputs[0]), call.inputs[0])
+        value = new.get(call.inputs[0], call.inputs[0])
         layer = call.layer
         if type(layer).__name__ == "AddLoss":
             model.add_loss(value)

@@ -2,7 +2,7 @@
 
 import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -95,8 +95,8 @@ def is_side_effect(layer: Any) -> bool:
     return False
 
 
-def repeat_side_effects(model: keras.Model, calls: Iterable, new: dict) -> None:
-    """Add the losses and metrics of `calls` to `model`; `new` as in `replay`."""
+def repeat_side_effects(model: keras.Model, calls: Iterable, new: Mapping) -> None:
+    """Add the losses and metrics of `calls` to `model`; `new` as in `Substitution`."""
 
 
 def returns_inputs_themselves() -> bool:

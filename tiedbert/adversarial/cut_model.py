@@ -100,7 +100,7 @@ class CutModel:
             _check_floats(cut, points)
         self.front = cuts[0].front()
         self.behind = [cut.front() for cut in cuts[1:]] + [cuts[-1].rest()]
-        self.counts = [cut.width for cut in perturbed] + [0] * len(end)
+        self.counts = [cut.num_cut for cut in perturbed] + [0] * len(end)
         self._mask_indices = [cut.mask_index for cut in cuts]
         self._gathers = [
             [gathered_by(model, location.made_from()) for location in level]
@@ -239,14 +239,14 @@ def _default(model):
 
 
 def _check_floats(cut, points):
-    for tensor in cut.tensors[: cut.width]:
+    for tensor in cut.tensors[: cut.num_cut]:
         if storage := ", ".join(_keras.sparse_or_ragged(tensor)):
             raise InputError(
                 f"a perturbation needs a dense tensor, and {_shown(points)} is "
                 f"{storage}: cut after a layer that pads or pools it"
             )
         if "float" not in _keras.dtype_name(tensor):
-            dtypes = ", ".join(map(_keras.dtype_name, cut.tensors[: cut.width]))
+            dtypes = ", ".join(map(_keras.dtype_name, cut.tensors[: cut.num_cut]))
             raise InputError(
                 f"a perturbation needs float activations, received the cut point "
                 f"{_shown(points)} ({dtypes})"

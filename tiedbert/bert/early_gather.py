@@ -6,7 +6,7 @@ from tensorflow import keras
 from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.surgery.graph import Graph
-from tiedbert.surgery.replay import replay
+from tiedbert.surgery.replay import Substitution, replay
 
 # What a layer of these gives at a position depends on this position alone.
 _POSITION_WISE = (
@@ -46,12 +46,11 @@ def last_block_at(bert, gather):
     behind = graph.downstream([attended])
     _check_position_wise(graph, behind, hidden, attended)
     queries = gather(hidden)
-    new = {
-        id(hidden): queries,
-        id(attended): _attended(attention, queries, gather),
-    }
-    replay(behind, new)
-    return new[id(bert.output)]
+    substitution = Substitution(
+        [(hidden, queries), (attended, _attended(attention, queries, gather))]
+    )
+    replay(behind, substitution)
+    return substitution.new[bert.output]
 
 
 def _attended(attention, queries, gather):
@@ -66,7 +65,7 @@ def _attended(attention, queries, gather):
 
 def _check_position_wise(graph, behind, hidden, attended):
     mixing = [c.layer.name for c in behind if not isinstance(c.layer, _POSITION_WISE)]
-    others = [t for t in graph.context([attended]) if t is not hidden]
+    others = [t for t in graph.context([attended], behind) if t is not hidden]
     mixing += [_keras.maker(tensor).name for tensor in others]
     if mixing:
         raise InputError(

@@ -189,18 +189,18 @@ def _check_activations(layers, blocks):
 
 def _classifier(model, layers, encoder) -> str:
     """Which of Hugging Face's classifiers a layer "Classifier" makes of an encoder."""
-    makers = {id(t): call for call in Graph(model).calls for t in call.outputs}
-    made_by = [makers.get(id(tensor)) for tensor in model.outputs]
+    makers = Graph(model).producers
+    made_by = [makers.get(tensor) for tensor in model.outputs]
     if [call and call.layer for call in made_by] != [layers["Classifier"]]:
         raise _refuse('one output, the logits of "Classifier"; this one has others')
     if _name_of(layers["Classifier"].activation) != "linear":
         raise _refuse('logits, a "Classifier" without an activation')
-    source = makers.get(id(made_by[0].inputs[0]))
+    source = makers.get(made_by[0].inputs[0])
     while source and isinstance(source.layer, keras.layers.Dropout):
-        source = makers.get(id(source.inputs[0]))
+        source = makers.get(source.inputs[0])
     read = [source]
     while source and source.layer.name in ("Pooler-Dense", "Pooler"):
-        source = makers.get(id(source.inputs[0]))
+        source = makers.get(source.inputs[0])
         read.append(source)
     names = [call.layer.name if call else "an input" for call in read]
     if names == [encoder]:

@@ -5,8 +5,10 @@ from tiedbert.surgery.cut import Front
 from tiedbert.surgery.dot import draw
 from tiedbert.surgery.features import features
 from tiedbert.surgery.inject import AddDelta, inject
-from tiedbert.surgery.insert import insert, remove, replace
+from tiedbert.surgery.insert import insert
 from tiedbert.surgery.nested import cut_at
+from tiedbert.surgery.points import cut_points
+from tiedbert.surgery.replace import remove, replace
 from tiedbert.surgery.split import get_outputs_of, split
 
 __all__ = [
@@ -14,6 +16,7 @@ __all__ = [
     "Front",
     "clone",
     "cut_at",
+    "cut_points",
     "draw",
     "features",
     "get_outputs_of",

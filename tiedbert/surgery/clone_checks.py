@@ -9,8 +9,9 @@ from tensorflow import keras
 from tiedbert import _keras
 from tiedbert._identity import IdentityMap, IdentitySet
 from tiedbert.errors import InputError, reason
-from tiedbert.surgery.graph import Call, Graph
-from tiedbert.surgery.masks.received import SIZES, filled
+from tiedbert.surgery.calls import Call
+from tiedbert.surgery.graph import Graph
+from tiedbert.surgery.masks.run import SIZES, filled
 
 
 def paired_variables(pairs: Iterable) -> IdentityMap:

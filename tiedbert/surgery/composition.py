@@ -1,16 +1,24 @@
 """Whether the two parts of a cut do what the model does: run once, to the bit."""
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
+from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError, reason
 from tiedbert.surgery.graph import Graph
-from tiedbert.surgery.masks.received import SIZES, filled
+from tiedbert.surgery.masks.run import SIZES, filled
 
 
-def check_composes(model, front, rest) -> str:
+def check_composes(model: keras.Model, front: keras.Model, rest: keras.Model) -> str:
     """Compare ``rest(front(x))`` with ``model(x)`` on made-up inputs.
+
+    Args:
+        model: a functional model.
+        front: the part of it before a cut.
+        rest: the part behind the cut.
 
     Returns:
         ``""``, or why they could not be compared: the model itself does not run on the
@@ -48,7 +56,7 @@ def check_composes(model, front, rest) -> str:
     return why
 
 
-def _made_up(graph, batch, size):
+def _made_up(graph: Graph, batch: int, size: int) -> Any:
     """Inputs of a model: numbers, or 1 and then padding (0) where it wants integers."""
 
     def value(tensor):
@@ -58,7 +66,7 @@ def _made_up(graph, batch, size):
     return _keras.map_structure(value, graph.inputs)
 
 
-def _numbers(tensor, shape):
+def _numbers(tensor, shape) -> Any:
     dtype = tf.as_dtype(tensor.dtype)
     if dtype == tf.string:
         return tf.fill(shape, "a b")
@@ -70,7 +78,8 @@ def _numbers(tensor, shape):
     return numbers
 
 
-def _as_kind(tensor, value):
+def _as_kind(tensor, value) -> Any:
+    """A value as a sparse or ragged tensor, where `tensor` is one."""
     kind = _keras.sparse_or_ragged(tensor)
     if "sparse" in kind:
         return tf.sparse.from_dense(value)

@@ -24,7 +24,7 @@ from tiedbert.layers import EmbeddingDense
 from tiedbert.surgery.clone_checks import check_arguments, tie_error
 from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.learned_state import copy_learned
-from tiedbert.surgery.replay import replay
+from tiedbert.surgery.replay import Substitution, replay
 
 
 class Copies:
@@ -118,10 +118,12 @@ class Copies:
         calls = [dataclasses.replace(c, layer=self.of(c.layer)) for c in calls]
         self._bind_new()
         old = graph.input_tensors
-        new = {id(t): layer.output for t, layer in zip(old, inputs, strict=True)}
-        replay(calls, new, recorded_masks=True)
+        made = [layer.output for layer in inputs]
+        substitution = Substitution(zip(old, made, strict=True))
+        replay(calls, substitution, recorded_masks=True)
+        new = substitution.new
         inputs, outputs = (
-            _keras.map_structure(lambda tensor: new[id(tensor)], structure)
+            _keras.map_structure(lambda tensor: new[tensor], structure)
             for structure in (graph.inputs, graph.outputs)
         )
         copy = type(source)(inputs, outputs, name=source.name)

@@ -11,9 +11,10 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert._identity import IdentityMap, IdentitySet
+from tiedbert.surgery.calls import Call
 from tiedbert.surgery.cut import Cut
-from tiedbert.surgery.edit import describe
-from tiedbert.surgery.graph import Call, Graph
+from tiedbert.surgery.fitting import describe
+from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.masks.explicit import AttachMask, CopyMask, DropMask, ReadMask
 from tiedbert.surgery.nested import cut_at
 
@@ -100,13 +101,13 @@ class Drawing:
         for i, (tensor, source) in enumerate(entries):
             attached = i in cut.mask_index or tensor in masks
             is_mask = source.is_mask or attached
-            side = "cut" if i < cut.width else "mask" if is_mask else "context"
+            side = "cut" if i < cut.num_cut else "mask" if is_mask else "context"
             node = Node(str(i), side, describe(tensor), side)
             self.crossing.append((node, self.nodes[source.node].name + source.suffix))
             name = self._add(node)
             self._connect(source._replace(is_mask=is_mask), name)
             self._sources[tensor] = _Source(name, is_mask=is_mask)
-            if i < cut.width:
+            if i < cut.num_cut:
                 self.makers.add(source.node)
 
     def add_outputs(self, graph: Graph, side: str, sources: list) -> None:
@@ -154,7 +155,7 @@ def drawing_of(model: keras.Model, at: Any = None) -> Drawing:
         cut = cut_at(model, at)
         return drawing_of_cut(model, cut, cut.front(), cut.rest())
     graph, drawing = Graph(model), Drawing(model)
-    names = IdentityMap((call, graph.call_name(call)) for call in graph.calls)
+    names = IdentityMap((call, graph.names.of_call(call)) for call in graph.calls)
     drawing.add_inputs(graph, "whole")
     made = drawing.add_calls(graph, "whole", names)
     drawing.add_outputs(graph, "whole", made)
@@ -184,7 +185,7 @@ def _names_in_parts(whole: Graph, front: Graph, rest: Graph) -> IdentityMap:
     for call in front.calls:
         original = behind.pop(call.outputs[0], None)
         if original is not None:
-            names[call] = whole.call_name(original)
+            names[call] = whole.names.of_call(original)
     for layer in IdentitySet(call.layer for call in behind.values()):
         waiting, again = (
             sorted(
@@ -194,7 +195,7 @@ def _names_in_parts(whole: Graph, front: Graph, rest: Graph) -> IdentityMap:
             for calls in (behind.values(), rest.calls)
         )
         if len(waiting) == len(again):
-            pairs = zip(again, map(whole.call_name, waiting), strict=True)
+            pairs = zip(again, map(whole.names.of_call, waiting), strict=True)
             names.update(pairs)
     return names
 

@@ -1,16 +1,23 @@
 """A model that gives the tensors in the middle of another."""
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.surgery.edit import unique
+from tiedbert._identity import IdentitySet
+from tiedbert.surgery.calls import Call
 from tiedbert.surgery.graph import Graph, points_of
 from tiedbert.surgery.masks.explicit import CopyMask
 from tiedbert.surgery.masks.order import settled, settled_inside
-from tiedbert.surgery.replay import replay
+from tiedbert.surgery.masks.received import Masks
+from tiedbert.surgery.names import unique
+from tiedbert.surgery.replay import Substitution, replay
 
 
-def features(model, at):
+def features(model: keras.Model, at: Any) -> keras.Model:
     """A model from the inputs of `model` to the tensors at some of its points.
 
     Args:
@@ -19,9 +26,10 @@ def features(model, at):
             on each other.
 
     Returns:
-        A model with the inputs of `model`. It gives the tensor when `at` is one cut
-        point or a list of one, else the list of the tensors in the order of `at`, with
-        their implicit masks. No layer runs that they do not need, and none twice.
+        A model with the inputs of `model`. It gives the tensors in the order of `at`,
+        with their implicit masks, as a list; a single tensor, unlike the `front` of
+        :func:`split`, not in a list, also where `at` is a list of one. No layer runs
+        that they do not need, and none twice.
 
     Raises:
         InputError: as :func:`split`.
@@ -36,53 +44,59 @@ def features(model, at):
         >>> first.shape.as_list(), last.shape.as_list()
         ([5, 3], [5, 2])
     """
-    graph = settled(Graph(model), points_of(at))
-    tensors = _tensors(graph, at)
+    points = points_of(at)
+    masks = settled(Masks(Graph(model)), points)
+    tensors = _tensors(masks, points)
     tensors = tensors[0] if len(tensors) == 1 else tensors
+    graph = masks.graph
     return keras.Model(graph.inputs, tensors, name=f"{graph.name}_features")
 
 
-def _tensors(graph, at, more=()) -> list:
+def _tensors(masks: Masks, points: Sequence, more: Sequence = ()) -> list[tf.Tensor]:
     """The tensors at some points, then those that `more` of this graph became."""
-    here, inside = graph.placed(at)
+    graph = masks.graph
+    here, inside = graph.placed(points)
     read = [tensor for call, _ in inside for tensor in call.inputs]
     needed = graph.needed_for([*here.values(), *more, *read])
-    names = graph.names
-    exposed = [
-        _Exposed(graph, call, points, id(call) in needed, names)
-        for call, points in inside
+    names = set(graph.names)
+    substitution = Substitution(
+        layers={
+            call: _exposed(masks, call, inner_points, call in needed, names)
+            for call, inner_points in inside
+        }
+    )
+    exposed = replay(graph.calls, substitution)
+    found = {i: substitution.tensor(None, tensor) for i, tensor in here.items()}
+    for call, inner_points in inside:
+        found.update(zip(inner_points, exposed[call], strict=True))
+    return [
+        *(found[i] for i in range(len(points))),
+        *(substitution.tensor(None, tensor) for tensor in more),
     ]
-    new = {}
-    replay(graph.calls, new, instead={id(part.call): part for part in exposed})
-    found = {i: new.get(id(tensor), tensor) for i, tensor in here.items()}
-    for part in exposed:
-        found.update(part.found)
-    return [found[i] for i in sorted(found)] + [new.get(id(t), t) for t in more]
 
 
-class _Exposed:
-    """What takes the place of a nested model's call: one that gives tensors inside.
+def _exposed(
+    masks: Masks, call: Call, points: Mapping, outputs_too: bool, names: set[str]
+) -> Callable[..., list]:
+    """What takes the place of a nested model: one that gives the tensors inside of it.
 
-    Attributes:
-        call: the call of the nested model.
-        found: once called: index of a point -> its tensor.
+    Returns:
+        A function of the arguments of the nested model that gives its outputs (the old
+        ones unless `outputs_too`) and then the tensors at the points, in one list.
     """
+    inner = settled_inside(masks, call.layer, points.values())
+    graph = inner.graph
+    outputs = graph.output_tensors if outputs_too else []
+    tensors = _tensors(inner, list(points.values()), outputs)
+    if _keras.returns_inputs_themselves():
+        inputs = IdentitySet(graph.input_tensors)
+        tensors = [CopyMask()([t, t]) if t in inputs else t for t in tensors]
+    name = unique(f"{graph.name}_features", names)
+    model = keras.Model(graph.inputs, tensors, name=name)
 
-    def __init__(self, outer, call, points, outputs_too, names):
-        self.call, self._points, self._outputs_too = call, points, outputs_too
-        self.found = {}
-        graph = settled_inside(outer, call.layer, points.values())
-        outputs = graph.output_tensors if outputs_too else []
-        tensors = _tensors(graph, list(points.values()), outputs)
-        if _keras.returns_inputs_themselves():
-            inputs = {id(tensor) for tensor in graph.input_tensors}
-            tensors = [CopyMask()([t, t]) if id(t) in inputs else t for t in tensors]
-        name = unique(f"{graph.name}_features", names)
-        self._model = keras.Model(graph.inputs, tensors, name=name)
+    def call_model(*args, **kwargs):
+        made = _keras.flatten(model(*args, **kwargs))
+        found, made = made[: len(points)], made[len(points) :]
+        return [*(made if outputs_too else call.outputs), *found]
 
-    def __call__(self, *args, **kwargs):
-        """The outputs of the nested model where they are needed."""
-        tensors = _keras.flatten(self._model(*args, **kwargs))
-        count = len(self._points)
-        self.found.update(zip(self._points, tensors[:count], strict=True))
-        return tensors[count:] if self._outputs_too else self.call.outputs
+    return call_model

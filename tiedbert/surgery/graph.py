@@ -1,136 +1,167 @@
-"""A read-only view of a functional model: calls, producers, crossing tensors."""
+"""A read-only view of a functional model: its calls, cut points and dependencies."""
 
-import difflib
-import heapq
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
+from typing import Any
+
+import tensorflow as tf
+from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert._identity import IdentityMap, IdentitySet
 from tiedbert.errors import InputError
-
-
-@dataclass(frozen=True, eq=False)
-class Call:
-    """One use of a layer: the `index`-th of that layer in this model, from 0.
-
-    Calls count in the order in which they were made. `place` counts all calls of the
-    model so: a call comes after those that it needs and after those of its layer with
-    a smaller index.
-    """
-
-    layer: object
-    index: int
-    place: int
-    args: tuple
-    kwargs: dict
-    inputs: list
-    outputs: list
+from tiedbert.surgery.calls import Call, read_calls
+from tiedbert.surgery.names import Names
 
 
 class Graph:
-    """The calls of `model` in the order in which they run, and who makes which tensor.
+    """The calls of a model, who makes which tensor, and what a cut point means.
 
     Args:
         model: a functional model.
         path: where the model lies in the one that a user gave, ``"encoder/"``: for
             messages.
-        stand_ins: dict, id of a tensor of another model -> the tensor of this one that
-            is meant where a cut point is that tensor.
-        points: dict, id of a tensor -> the cut point by which a user gave it.
-        kind: the class of a model that has this graph in another form; by default that
-            of `model` where inputs and outputs make one.
-        entering: dict, index of an input -> shape of the mask with which a nested model
-            is called, where that is known.
+        stand_ins: map, a tensor of another model -> the tensor of this one that is
+            meant where a cut point is that tensor.
+        given_names: map, a tensor -> the cut point by which a user gave it.
+        model_class: the class of a model that has this graph in another form; by
+            default that of `model` where inputs and outputs make one.
+        read: map, a model -> its calls, for this model and those nested in it. Graphs
+            that share it read each model once. Default: nothing is read yet.
+
+    Attributes:
+        name: the name of the model.
+        inputs: its inputs, in their structure.
+        outputs: its outputs, in their structure.
+        output_names: the names of the outputs, for `compile`.
+        calls: the calls in the order in which they run.
+        producers: map, a tensor -> the call that gave it.
+
+    Raises:
+        InputError: the model has no graph.
     """
 
     def __init__(
-        self, model, path="", stand_ins=None, points=None, kind=None, entering=None
-    ):
+        self,
+        model: keras.Model,
+        path: str = "",
+        *,
+        stand_ins: Mapping | None = None,
+        given_names: Mapping | None = None,
+        model_class: type | None = None,
+        read: IdentityMap | None = None,
+    ) -> None:
         # What has the graph inside of a Sequential has another name in Keras 3.
-        graph = _keras.functional(model)
+        functional = _keras.functional(model)
         self.name = model.name
         self.path = path
-        self._stand_ins = stand_ins or {}
-        self._points = points or {}
-        self.entering = entering or {}
-        self.kind = kind or _keras.class_of_edited(model)
-        self.inputs, self.outputs = _keras.structures(graph)
-        self.output_names = _keras.output_names(graph)
-        self.calls = _numbered(_keras.calls(graph))
-        self.producers = {id(t): call for call in self.calls for t in call.outputs}
+        self._stand_ins = IdentityMap() if stand_ins is None else stand_ins
+        self._given_names = IdentityMap() if given_names is None else given_names
+        self.model_class = model_class or _keras.class_of_edited(model)
+        self.inputs, self.outputs = _keras.structures(functional)
+        self.output_names = _keras.output_names(functional)
+        self._read = IdentityMap() if read is None else read
+        if model not in self._read:
+            self._read[model] = read_calls(functional)
+        self.calls = self._read[model]
+        self.producers = IdentityMap(
+            (t, call) for call in self.calls for t in call.outputs
+        )
+
+    def nested(self, layer: keras.Model, path: str = "") -> "Graph":
+        """The graph of a nested model; it is read once."""
+        return Graph(layer, path, read=self._read)
+
+    def in_another_form(self, model: keras.Model, new: Mapping) -> "Graph":
+        """The graph of a model that computes the same.
+
+        Args:
+            model: the other model.
+            new: map, a tensor of this graph -> the one in its place. Cut points that
+                are tensors of this graph mean those.
+        """
+        stand_ins = IdentityMap(
+            (point, new.get(tensor, tensor))
+            for point, tensor in self._stand_ins.items()
+        )
+        stand_ins.update(new.items())
+        return Graph(
+            model,
+            self.path,
+            stand_ins=stand_ins,
+            model_class=self.model_class,
+            read=self._read,
+        )
 
     @cached_property
-    def input_tensors(self) -> list:
+    def input_tensors(self) -> list[tf.Tensor]:
         """The model's inputs as a flat list."""
         return _keras.flatten(self.inputs)
 
     @cached_property
-    def output_tensors(self) -> list:
+    def output_tensors(self) -> list[tf.Tensor]:
         """The model's outputs as a flat list."""
         return _keras.flatten(self.outputs)
 
-    def readers(self):
-        """(id of a call, its inputs) for each call, then (None, the outputs)."""
-        yield from ((id(call), call.inputs) for call in self.calls)
-        yield None, self.output_tensors
-
     @cached_property
-    def side_effects(self) -> list:
+    def side_effects(self) -> list[Call]:
         """The calls that add a loss or a metric, which no output needs (Keras 2)."""
         return [call for call in self.calls if _keras.is_side_effect(call.layer)]
 
-    @property
-    def names(self) -> set:
-        """The names of its inputs and layers."""
-        return set(self._by_name)
+    @cached_property
+    def nested_models(self) -> IdentitySet:
+        """The models among the layers."""
+        layers = IdentitySet(call.layer for call in self.calls)
+        return IdentitySet(layer for layer in layers if _keras.has_graph(layer))
+
+    # Names
 
     @cached_property
-    def _by_name(self) -> dict:
-        """name -> the list of output lists of each call of that layer."""
-        table = {}
-        for tensor in self.input_tensors:
-            table.setdefault(_keras.maker(tensor).name, []).append([tensor])
-        for call in sorted(self.calls, key=lambda call: call.index):
-            table.setdefault(call.layer.name, []).append(call.outputs)
-        return table
-
-    def in_another_form(self, model, stand_ins):
-        """The graph of a model that does the same; `stand_ins` as in the class."""
-        return Graph(
-            model, self.path, stand_ins, kind=self.kind, entering=self.entering
+    def names(self) -> Names:
+        """The names of its tensors."""
+        return Names(
+            self.name, self.path, self.input_tensors, self.calls, self._nested_paths
         )
 
-    def shown(self, tensor) -> str:
-        """A tensor as the user of the whole model would name it, for messages."""
-        return self._points.get(id(tensor)) or self.path + self.name_of(tensor)
-
-    def name_of(self, tensor) -> str:
+    def name_of(self, tensor: tf.Tensor) -> str:
         """The name by which a user can pick a tensor of this graph."""
-        call = self.producers.get(id(tensor))
+        call = self.producers.get(tensor)
         if call is None:
             return _keras.maker(tensor).name
-        return self.names_of(call)[index_of(tensor, call.outputs)]
+        return self.names.of_outputs(call)[index_of(tensor, call.outputs)]
 
-    def names_of(self, call) -> list:
-        """The names of what a call gives, one for each of its tensors."""
-        return _numbered_outputs(self.call_name(call), call.outputs)
+    def shown(self, tensor: tf.Tensor) -> str:
+        """A tensor as the user of the whole model would name it, for messages."""
+        return self._given_names.get(tensor) or self.path + self.name_of(tensor)
 
-    def call_name(self, call) -> str:
-        """The name by which a user can pick a call: ``"name"`` or ``"name:k"``."""
-        name = call.layer.name
-        return name if len(self._by_name[name]) == 1 else f"{name}:{call.index}"
+    def path_of(self, call: Call) -> str:
+        """The path to what is inside the nested model of a call."""
+        return f"{self.path}{self.names.of_call(call)}/"
 
-    def resolve(self, at) -> list:
-        """The tensors of this graph that `at` names: one cut point, or a list."""
-        return _each_once(self, [self.tensor_at(point) for point in points_of(at)])
+    def _nested_paths(self) -> list[str]:
+        """The paths of the layers of nested models."""
+        paths = []
+        for layer in self.nested_models:
+            graph = self.nested(layer)
+            names = [*graph.names, *graph._nested_paths()]
+            paths += [f"{layer.name}/{name}" for name in names]
+        return paths
 
-    def placed(self, at) -> tuple:
+    # Cut points
+
+    def placed(self, at: Any) -> tuple[dict, list]:
         """Where cut points lie.
+
+        Args:
+            at: one cut point, or a list of them.
 
         Returns:
             ``(here, inside)``: dict, index of a point -> its tensor in this graph; and
             for each call of a nested model with points in it ``(call, points)``, dict,
             index -> the point as that model names it.
+
+        Raises:
+            InputError: a point that is none, or that names several tensors.
         """
         here, inside = {}, {}
         for i, point in enumerate(points_of(at)):
@@ -141,54 +172,51 @@ class Graph:
             calls, inner_point = found
             call = self._only_call(calls, inner_point)
             if isinstance(inner_point, str):
-                self._check_inside(call, inner_point)
-            inside.setdefault(id(call), (call, {}))[1][i] = inner_point
-        _each_once(self, list(here.values()))
-        return here, list(inside.values())
+                # The messages have the whole path.
+                self.nested(call.layer, self.path_of(call)).placed(inner_point)
+            inside.setdefault(call, {})[i] = inner_point
+        self._check_each_once(list(here.values()))
+        return here, list(inside.items())
 
-    def tensor_at(self, point):
+    def tensor_at(self, point: Any) -> tf.Tensor:
         """The tensor that one cut point of this graph names."""
         if isinstance(point, str):
-            (tensor,) = self._picked(point, every_call=False)
+            (tensor,) = self.names.picked(point)
             return tensor
         if not self.owns(point):
             raise InputError(
                 f"the tensor {point.name!r} does not belong to model {self.name!r}: "
                 "give a tensor of this model, or a layer's name"
             )
-        return self._stand_ins.get(id(point), point)
+        return self._stand_ins.get(point, point)
 
-    def tensors_at(self, point) -> list:
+    def tensors_at(self, point: Any) -> list[tf.Tensor]:
         """Like `tensor_at`, but a bare name means every call of the layer."""
         if isinstance(point, str):
-            return self._picked(point, every_call=True)
+            return self.names.picked(point, every_call=True)
         return [self.tensor_at(point)]
 
-    def calls_at(self, name) -> list:
+    def calls_at(self, name: str) -> list[Call]:
         """The calls of the layer `name`, or the one call that ``"name:k"`` says."""
-        if _split_name(name, self._by_name)[2] is not None:
-            raise InputError(
-                f'"{self.path}{name}" is one tensor of a layer: expected the name of '
-                "a whole layer"
-            )
-        calls = [self.producers.get(id(outputs[0])) for outputs in self._named(name)]
+        self.names.check_whole_layer(name)
+        calls = [self.producers.get(made[0]) for made in self.names.outputs_at(name)]
         if None in calls:
             raise InputError(
                 f'"{self.path}{name}" is an input of model {self.name!r}, no layer'
             )
         return calls
 
-    def owns(self, point) -> bool:
+    def owns(self, point: Any) -> bool:
         """Whether `point` is a tensor of this graph; InputError if it is no tensor."""
         if not _keras.is_symbolic(point):
             raise InputError(
                 "a cut point is a layer name or a symbolic tensor of the model, "
                 f"received {type(point).__name__}"
             )
-        known = id(point) in self.producers or id(point) in self._stand_ins
+        known = point in self.producers or point in self._stand_ins
         return known or any(point is tensor for tensor in self.input_tensors)
 
-    def inside(self, point):
+    def inside(self, point: Any) -> tuple[list[Call], Any] | None:
         """Where a point in a nested model lies: (its calls, the point in it), or None.
 
         The calls are those of the nested model: all of them unless the point says
@@ -196,278 +224,97 @@ class Graph:
         """
         if not isinstance(point, str):
             return None if self.owns(point) else self._inside_of_tensor(point)
-        if _split_name(point, self._by_name)[0] in self._by_name:
+        if self.names.knows(point):
             return None
-        outer, slash, inner = self._parted(point)
+        outer, slash, inner = self.names.parted(point)
         if not slash:
             return None
         calls = self.calls_at(outer)
-        if not _keras.has_graph(calls[0].layer):
-            name = calls[0].layer.name
+        layer = calls[0].layer
+        if not _keras.has_graph(layer):
             raise InputError(
-                f'"{self.path}{point}" reaches into layer "{name}" '
-                f"({type(calls[0].layer).__name__}), which has no graph inside: the "
-                f'closest point is "{self.path}{outer}" itself'
+                f'"{self.path}{point}" reaches into layer "{layer.name}" '
+                f"({type(layer).__name__}), which has no graph inside: the closest "
+                f'point is "{self.path}{outer}" itself'
             )
         return calls, inner
 
-    def _check_inside(self, call, point):
-        """InputError, with the whole path, unless `point` is one of a nested model."""
-        path = f"{self.path}{self.call_name(call)}/"
-        Graph(call.layer, path).placed(point)
-
-    def _parted(self, point) -> tuple:
-        """``"outer/inner"`` in two; Keras 2 allows a slash in a layer's own name."""
-        slashes = [i for i, letter in enumerate(point) if letter == "/"]
-        for i in reversed(slashes):
-            if _split_name(point[:i], self._by_name)[0] in self._by_name:
-                return point[:i], "/", point[i + 1 :]
-        return point.partition("/")
-
     def _inside_of_tensor(self, tensor):
-        for call in self.calls:
-            if _keras.has_graph(call.layer):
-                graph = Graph(call.layer)
-                if graph.owns(tensor) or graph.inside(tensor) is not None:
-                    return [c for c in self.calls if c.layer is call.layer], tensor
+        for layer in self.nested_models:
+            graph = self.nested(layer)
+            if graph.owns(tensor) or graph.inside(tensor) is not None:
+                return [call for call in self.calls if call.layer is layer], tensor
         return None
 
-    def _only_call(self, calls, inner):
+    def _only_call(self, calls, inner_point) -> Call:
         """The single call among those of a nested model; else InputError lists them."""
         if len(calls) > 1:
-            rest = f"/{inner}" if isinstance(inner, str) else ""
-            named = dict.fromkeys((f"{self.call_name(c)}{rest}" for c in calls), [])
-            self._refuse_several(calls[0].layer.name, named)
+            rest = f"/{inner_point}" if isinstance(inner_point, str) else ""
+            paths = [f"{self.names.of_call(call)}{rest}" for call in calls]
+            self.names.refuse_several(calls[0].layer.name, dict.fromkeys(paths, []))
         return calls[0]
 
-    def _picked(self, point, every_call) -> list:
-        """The tensors that a name picks, one for each of the calls that it picks."""
-        name, _, which = _split_name(point, self._by_name)
-        calls = self._named(point)
-        if len(calls) > 1 and not every_call:
-            end = "" if which is None else f"#{which}"
-            named = {
-                f"{name}:{k}{end}": outputs if which is None else outputs[which:][:1]
-                for k, outputs in enumerate(calls)
-            }
-            self._refuse_several(name, named)
-        return [self._only_output(point, which, outputs) for outputs in calls]
-
-    def _only_output(self, point, which, outputs):
-        """The tensor of a call that a name with ``"#which"`` or without it picks."""
-        if which is None and len(outputs) == 1:
-            return outputs[0]
-        point = f"{self.path}{point}"
-        if which is None:
-            named = zip(_numbered_outputs(point, outputs), outputs, strict=True)
-            listed = ", ".join(f'"{name}" {_shapes([t])}' for name, t in named)
+    def _check_each_once(self, tensors) -> None:
+        if len(IdentitySet(tensors)) < len(tensors):
+            names = [self.name_of(tensor) for tensor in tensors]
             raise InputError(
-                f'layer "{point}" gives {len(outputs)} tensors: say which of {listed}'
+                f"the cut points {names} name a tensor twice: give it once"
             )
-        if which >= len(outputs):
-            raise InputError(
-                f'"{point}" asks for output {which} of a layer that gives '
-                f"{len(outputs)} tensor(s) {_shapes(outputs)}, counted from 0"
-            )
-        return outputs[which]
 
-    def _refuse_several(self, name, named):
-        """InputError that lists names and the tensors of each."""
-        listed = ", ".join(
-            f'"{self.path}{point}" {_shapes(outputs)}'.rstrip()
-            for point, outputs in named.items()
-        )
-        raise InputError(
-            f'layer "{self.path}{name}" is called {len(named)} times in model '
-            f"{self.name!r}: say which of {listed}"
-        )
+    # What depends on what
 
-    def _named(self, point) -> list:
-        """The output lists of the calls that a name picks."""
-        name, which, _ = _split_name(point, self._by_name)
-        calls = self._by_name.get(name)
-        if calls is None:
-            raise InputError(self._no_such_layer(name))
-        if which is None:
-            return calls
-        if which >= len(calls):
-            raise InputError(
-                f'"{self.path}{point}" asks for call {which} of layer "{name}", which '
-                f"is called {len(calls)} time(s) in model {self.name!r}, counted from 0"
-            )
-        return [calls[which]]
-
-    def _no_such_layer(self, name) -> str:
-        if wrapper := self._wrapper_of(name):
-            return (
-                f'no layer "{name}" in model {self.name!r}: it is inside '
-                f'"{wrapper.name}" ({type(wrapper).__name__}), which runs it in a way '
-                f'that cannot be cut; the closest point is "{self.path}{wrapper.name}"'
-            )
-        own = list(self._by_name)
-        paths = {}  # name of a layer -> its paths, those of this model first
-        for path in [*own, *self._nested_paths()]:
-            paths.setdefault(path.rpartition("/")[2], []).append(path)
-        close = difflib.get_close_matches(name, list(paths), n=3, cutoff=0.6)
-        suggested = [path for match in close for path in paths[match]] or own
-        return f'no layer "{name}" in model {self.name!r}: did you mean ' + (
-            ", ".join(f'"{self.path}{path}"' for path in suggested[:3]) + "?"
-        )
-
-    def _wrapper_of(self, name):
-        """The layer without a graph that holds a layer of about this name, or None."""
-        held = {}
-        for call in self.calls:
-            if not _keras.has_graph(call.layer):
-                for part in _keras.layers_within(call.layer)[1:]:
-                    held.setdefault(part.name, call.layer)
-        known = [*held, *self._by_name]
-        close = [name] if name in held else difflib.get_close_matches(name, known, n=1)
-        return held.get(close[0]) if close else None
-
-    def _nested_paths(self) -> list:
-        """The paths of the layers of nested models."""
-        paths = []
-        for layer in {id(call.layer): call.layer for call in self.calls}.values():
-            if _keras.has_graph(layer):
-                graph = Graph(layer)
-                names = [*graph._by_name, *graph._nested_paths()]
-                paths += [f"{layer.name}/{name}" for name in names]
-        return paths
-
-    def downstream(self, cut) -> list:
+    def downstream(self, cut: Sequence) -> list[Call]:
         """The calls that the outputs need and that depend on a tensor of `cut`.
 
         The calls that make the cut tensors themselves are not among them.
+
+        Raises:
+            InputError: a cut tensor depends on another.
         """
-        made = {id(t) for t in cut}
+        made = IdentitySet(cut)
         effects = [tensor for call in self.side_effects for tensor in call.outputs]
         needed = self.needed_for([*self.output_tensors, *effects], given=cut)
         calls = []
         for call in self.calls:
-            makes_cut = any(id(t) in made for t in call.outputs)
-            depends = any(id(t) in made for t in call.inputs)
-            if makes_cut and depends:
-                cut_tensor = next(t for t in call.outputs if id(t) in made)
-                raise InputError(_dependent_cut(self.shown(cut_tensor)))
-            if depends and id(call) in needed:
+            if not any(t in made for t in call.inputs):
+                continue
+            for tensor in call.outputs:
+                if tensor in made:
+                    raise InputError(_dependent_cut(self.shown(tensor)))
+            if call in needed:
                 calls.append(call)
-            if depends:
-                made.update(id(t) for t in call.outputs)
+            made.update(call.outputs)
         return calls
 
-    def needed_for(self, wanted, given=()) -> set:
-        """ids of the calls that make the tensors `wanted` once those `given` are."""
-        given = {id(t) for t in given}
-        needed, wanted = set(), {id(t) for t in wanted} - given
+    def needed_for(self, wanted: Iterable, given: Iterable = ()) -> set[Call]:
+        """The calls that make the tensors `wanted` once those `given` are."""
+        given = IdentitySet(given)
+        wanted = IdentitySet(t for t in wanted if t not in given)
+        needed = set()
         for call in reversed(self.calls):
-            if any(id(t) in wanted for t in call.outputs):
-                needed.add(id(call))
-                wanted.update({id(t) for t in call.inputs} - given)
+            if any(t in wanted for t in call.outputs):
+                needed.add(call)
+                wanted.update(t for t in call.inputs if t not in given)
         return needed
 
-    def context(self, cut) -> list:
+    def context(self, cut: Sequence, calls: Sequence[Call]) -> list[tf.Tensor]:
         """What the part after `cut` needs beside the cut tensors, without masks.
 
-        In the order of first use: inputs of downstream calls that are made upstream,
-        then outputs of the model that do not depend on the cut.
+        In the order of first use: inputs of the downstream calls that are made
+        upstream, then outputs of the model that do not depend on the cut.
+
+        Args:
+            cut: the cut tensors.
+            calls: what is `downstream` of them.
         """
-        calls = self.downstream(cut)
-        known = {id(t) for t in cut}
-        known.update(id(t) for call in calls for t in call.outputs)
-        needed = [t for call in calls for t in call.inputs] + self.output_tensors
-        context = []
-        for tensor in needed:
-            if id(tensor) not in known:
-                known.add(id(tensor))
-                context.append(tensor)
-        return context
+        made = IdentitySet(cut)
+        made.update(tensor for call in calls for tensor in call.outputs)
+        read = [tensor for call in calls for tensor in call.inputs]
+        context = IdentitySet([*read, *self.output_tensors])
+        return [tensor for tensor in context if tensor not in made]
 
 
-def _numbered(raw_calls) -> list:
-    places = _places(raw_calls)
-    by_layer = {}
-    for raw, place in zip(raw_calls, places, strict=True):
-        by_layer.setdefault(id(raw.layer), []).append(place)
-    ranks = {layer: sorted(found) for layer, found in by_layer.items()}
-    return [
-        Call(
-            raw.layer,
-            ranks[id(raw.layer)].index(place),
-            place,
-            raw.args,
-            raw.kwargs,
-            raw.inputs,
-            raw.outputs,
-        )
-        for raw, place in zip(raw_calls, places, strict=True)
-    ]
-
-
-def _places(raw_calls) -> list:
-    """The place of each call in a topological order.
-
-    The calls of one layer keep the order in which Keras counts them, except where that
-    is no order in which they can run: Keras 2 counts the calls of a model between
-    tensors of another one backwards.
-    """
-    needed, readers = _dependencies(raw_calls)
-    turns = {}  # id of a layer -> its calls that are to come, the next one last
-    for i in sorted(range(len(raw_calls)), key=lambda i: -raw_calls[i].order):
-        turns.setdefault(id(raw_calls[i].layer), []).append(i)
-
-    def turn(i):
-        return turns[id(raw_calls[i].layer)]
-
-    ready = {i for i, others in enumerate(needed) if not others}
-    now = [i for i in sorted(ready) if turn(i)[-1] == i]
-    places = [None] * len(raw_calls)
-    for place in range(len(raw_calls)):
-        i = heapq.heappop(now) if now else min(ready)
-        places[i] = place
-        ready.discard(i)
-        turn(i).remove(i)
-        for j in readers[i]:
-            needed[j].discard(i)
-        ready.update(j for j in readers[i] if not needed[j])
-        for j in {*readers[i], *turn(i)[-1:]} & ready:
-            if turn(j)[-1] == j:
-                heapq.heappush(now, j)
-    return places
-
-
-def _dependencies(raw_calls) -> tuple:
-    """For each call the indices of those that it needs, and of those that need it."""
-    makers = {id(t): i for i, raw in enumerate(raw_calls) for t in raw.outputs}
-    needed = [
-        {makers[id(t)] for t in raw.inputs if id(t) in makers} for raw in raw_calls
-    ]
-    readers = [set() for _ in raw_calls]
-    for i, others in enumerate(needed):
-        for j in others:
-            readers[j].add(i)
-    return needed, readers
-
-
-def model_arguments(graph, args, kwargs) -> tuple:
-    """The inputs of a call of a nested model, as its graph declares them, and the rest.
-
-    Keras takes a list for a dict and a dict for a list.
-    """
-    names = ("inputs", "training", "mask")
-    options = {**dict(zip(names, args, strict=False)), **kwargs}
-    inputs = options.pop("inputs")
-    if isinstance(graph.inputs, dict):
-        if isinstance(inputs, dict):
-            return {name: inputs[name] for name in graph.inputs}, options
-        given = zip(sorted(graph.inputs), _keras.flatten(inputs), strict=True)
-        return dict(given), options
-    if isinstance(inputs, dict):
-        inputs = [inputs[_keras.maker(t).name] for t in graph.input_tensors]
-    return inputs, options
-
-
-def points_of(at) -> list:
+def points_of(at: Any) -> list:
     """One cut point or a list of them, as a list."""
     points = list(at) if isinstance(at, list | tuple) else [at]
     if not points:
@@ -475,40 +322,17 @@ def points_of(at) -> list:
     return points
 
 
-def index_of(tensor, tensors) -> int:
+def same_points(points: Sequence, others: Sequence) -> bool:
+    """Whether two lists of cut points are equal; tensors are so if they are one."""
+    return len(points) == len(others) and all(
+        a is b or (isinstance(a, str) and isinstance(b, str) and a == b)
+        for a, b in zip(points, others, strict=True)
+    )
+
+
+def index_of(tensor: tf.Tensor, tensors: Sequence) -> int:
     """Where a symbolic tensor stands in a list; Keras compares them by value."""
     return next(i for i, other in enumerate(tensors) if other is tensor)
-
-
-def _each_once(graph, tensors) -> list:
-    if len({id(tensor) for tensor in tensors}) < len(tensors):
-        names = [graph.name_of(tensor) for tensor in tensors]
-        raise InputError(f"the cut points {names} name a tensor twice: give it once")
-    return tensors
-
-
-def _split_name(point, names) -> tuple:
-    """``"name:2#1"`` -> ``("name", 2, 1)``; None for what the point does not say.
-
-    A layer whose own name has a colon or ``#1`` in it wins.
-    """
-    found = {}
-    for sign in "#:":
-        name, cut, number = point.rpartition(sign)
-        if point not in names and cut and number.isdecimal():
-            point, found[sign] = name, int(number)
-    return point, found.get(":"), found.get("#")
-
-
-def _numbered_outputs(name, outputs) -> list:
-    """``["name"]``, or ``["name#0", "name#1"]`` where there are several outputs."""
-    if len(outputs) == 1:
-        return [name]
-    return [f"{name}#{k}" for k in range(len(outputs))]
-
-
-def _shapes(tensors) -> str:
-    return " ".join(str(tuple(t.shape)).replace("None", "?") for t in tensors)
 
 
 def _dependent_cut(name) -> str:

@@ -1,14 +1,21 @@
 """A model with one more input per cut point, which is added to the tensor there."""
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
+import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
-from tiedbert.surgery.edit import Changes, rebuild, unique
-from tiedbert.surgery.graph import Graph, model_arguments, points_of
+from tiedbert.surgery.graph import Graph, points_of
 from tiedbert.surgery.masks.order import settled, settled_inside
+from tiedbert.surgery.masks.received import Masks
+from tiedbert.surgery.names import unique
+from tiedbert.surgery.nested_calls import model_arguments
+from tiedbert.surgery.rebuild import rebuild
+from tiedbert.surgery.replay import Substitution
 
 
 @keras.utils.register_keras_serializable("tiedbert")
@@ -23,8 +30,8 @@ class AddDelta(keras.layers.Layer):
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
 
-    def call(self, inputs):
-        """Add."""
+    def call(self, inputs: Sequence) -> tf.Tensor:
+        """Return the sum."""
         tensor, delta = inputs
         if not tensor.shape.is_compatible_with(delta.shape):
             raise InputError(
@@ -33,16 +40,16 @@ class AddDelta(keras.layers.Layer):
             )
         return tensor + delta
 
-    def compute_output_shape(self, input_shape):
-        """That of the tensor."""
+    def compute_output_shape(self, input_shape: Sequence) -> Any:
+        """Return the shape of the tensor."""
         return input_shape[0]
 
-    def compute_mask(self, inputs, mask=None):
-        """The mask of the tensor."""
+    def compute_mask(self, inputs: Sequence, mask: Any = None) -> Any:
+        """Return the mask of the tensor."""
         return None if mask is None else mask[0]
 
 
-def inject(model, at):
+def inject(model: keras.Model, at: Any) -> keras.Model:
     """A model that takes a perturbation for each cut point and adds it there.
 
     Args:
@@ -70,37 +77,40 @@ def inject(model, at):
         >>> bool(tf.reduce_all(outputs == model(batch)))
         True
     """
-    graph = settled(Graph(model), points_of(at))
-    return _injected(graph, at, f"{graph.name}_injected")[0]
+    points = points_of(at)
+    masks = settled(Masks(Graph(model)), points)
+    return _injected(masks, points, f"{masks.graph.name}_injected")[0]
 
 
-def _injected(graph, at, name):
-    """The model, and its deltas in the order of `at`."""
-    here, inside = graph.placed(at)
-    changes = Changes()
-    deltas = {}
+def _injected(masks: Masks, points: Sequence, name: str) -> tuple[keras.Model, list]:
+    """The model, and its deltas in the order of `points`."""
+    graph = masks.graph
+    here, inside = graph.placed(points)
+    changes, deltas = Substitution(), {}
+    layers = set(graph.names)
     # A model may have been injected before.
-    layers = graph.names
     known = [name for name in layers if name.endswith("_delta")]
     names = {name.removesuffix("_delta") for name in known}
     for i, tensor in here.items():
         deltas[i] = _delta_for(tensor, _keras.maker(tensor).name, names)
-        changes.after[id(tensor)] = partial(_add, deltas[i])
-    for call, points in inside:
-        inner_graph = settled_inside(graph, call.layer, points.values())
+        changes.after[tensor] = partial(_add, deltas[i])
+    for call, inner_points in inside:
+        inner_masks = settled_inside(masks, call.layer, inner_points.values())
         inner_name = unique(f"{call.layer.name}_injected", layers)
-        inner, inner_deltas = _injected(inner_graph, list(points.values()), inner_name)
+        inner, inner_deltas = _injected(
+            inner_masks, list(inner_points.values()), inner_name
+        )
         passed = {}
-        for i, tensor in zip(points, inner_deltas, strict=True):
+        for i, tensor in zip(inner_points, inner_deltas, strict=True):
             name_inside = _keras.maker(tensor).name
             outside = f"{call.layer.name}_{name_inside.removesuffix('_delta')}"
             passed[name_inside] = deltas[i] = _delta_for(tensor, outside, names)
-        changes.instead[id(call)] = partial(_call_with, inner, inner_graph, passed)
-    ordered = [deltas[i] for i in sorted(deltas)]
+        changes.layers[call] = partial(_call_with, inner, inner_masks.graph, passed)
+    ordered = [deltas[i] for i in range(len(points))]
     return rebuild(graph, changes, ordered, name=name), ordered
 
 
-def _delta_for(tensor, name, taken):
+def _delta_for(tensor, name, taken) -> tf.Tensor:
     """An Input for what is added to `tensor`; its name differs from those `taken`."""
     dtype = _keras.dtype_name(tensor)
     if "float" not in dtype:

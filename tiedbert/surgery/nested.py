@@ -1,182 +1,146 @@
 """Cut points at any depth: nested models are opened, then there is one graph to cut."""
 
-import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
+import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.surgery.cut import Cut, attach
-from tiedbert.surgery.edit import unique
-from tiedbert.surgery.graph import Graph, model_arguments, points_of
-from tiedbert.surgery.masks.explicit import DropMask, mask_of
-from tiedbert.surgery.masks.order import settled
-from tiedbert.surgery.masks.received import (
-    flat_arguments,
-    mask_shapes,
-    masks_received,
+from tiedbert._identity import IdentityMap, IdentitySet
+from tiedbert.surgery.calls import Call
+from tiedbert.surgery.cut import Cut, Front
+from tiedbert.surgery.graph import Graph, points_of, same_points
+from tiedbert.surgery.masks.entering import (
+    entering_shapes,
+    with_mask_arguments,
+    with_mask_inputs,
 )
-from tiedbert.surgery.replay import outputs_of, replay
+from tiedbert.surgery.masks.order import settled
+from tiedbert.surgery.masks.received import Masks
+from tiedbert.surgery.names import unique
+from tiedbert.surgery.replay import Substitution, model_of, replay
 
 
-def cut_at(model, at, path=""):
-    """The :class:`Cut` of a functional model at cut points as `split` takes them.
+def cut_at(model: keras.Model, at: Any) -> Cut:
+    """The :class:`Cut` of a functional model at cut points as `split` takes them."""
+    return _cut(Graph(model), points_of(at))
 
-    `path`: where the model lies in the one of the user, for messages.
+
+def _cut(graph: Graph, points: Sequence) -> Cut:
+    masks = settled(Masks(graph), points)
+    here, inside = masks.graph.placed(points)
+    if not inside:
+        return Cut(masks, list(here.values()))
+    return _cut_opened(masks, points, here, inside)
+
+
+def _cut_opened(masks, points, here, inside) -> Cut:
+    """The cut of a graph with each nested model that holds a cut point split at it.
+
+    Args:
+        masks: the graph, and the masks that arrive in it.
+        points: the cut points.
+        here: as `Graph.placed` gives it.
+        inside: as `Graph.placed` gives it.
     """
-    graph = Graph(model, path)
-    return Cut(*_opened(settled(graph, points_of(at)), at))
+    graph = masks.graph
+    halves = _halves(masks, inside)
+    substitution = Substitution(
+        layers={call: _in_halves(half) for call, half in halves.items()}
+    )
+    crossing = replay(graph.calls, substitution, recorded_masks=True)
+    opened = model_of(graph, substitution)
+    cut = {i: (substitution.tensor(None, tensor), None) for i, tensor in here.items()}
+    for call, inner_points in inside:
+        cut.update(zip(inner_points, halves[call].cut_in(crossing[call]), strict=True))
+    tensors, known_masks = zip(*(cut[i] for i in range(len(points))), strict=True)
+    named = zip(tensors, points, strict=True)
+    given = IdentityMap((t, graph.path + p) for t, p in named if isinstance(p, str))
+    graph = Graph(opened, graph.path, given_names=given)
+    return Cut(Masks(graph), list(tensors), list(known_masks))
 
 
-def _opened(graph, at):
-    """`graph` with each nested model that holds a cut point split at it.
+@dataclass(frozen=True, eq=False)
+class _Halves:
+    """A nested model in two parts.
+
+    Attributes:
+        graph: the calls of the nested model.
+        shapes: dict, index of an input -> shape of the mask with which it enters.
+        points: the cut points in it.
+        cut: the cut, of the model that takes these masks as inputs.
+        front: the part before it.
+        rest: the part behind it.
+    """
+
+    graph: Graph
+    shapes: Mapping[int, tuple]
+    points: Sequence
+    cut: Cut
+    front: Front
+    rest: keras.Model
+
+    def cut_in(self, crossing: Sequence[tf.Tensor]) -> list[tuple]:
+        """(cut tensor, its mask or None) for each point, among what `front` gave."""
+        masks = (None if i is None else crossing[i] for i in self.cut.mask_index)
+        return list(zip(crossing[: self.cut.num_cut], masks, strict=True))
+
+
+def _halves(masks: Masks, inside: Sequence) -> dict[Call, _Halves]:
+    """For each call of a nested model that is split its halves.
+
+    Calls with equal points and masks share them. A model that is split in one call is
+    split alike in the others: Keras cannot save a layer that is in two models, a part
+    and the whole.
+    """
+    names, halves = set(masks.graph.names), {}
+    for call, points in inside:
+        points, shapes = list(points.values()), entering_shapes(masks, call)
+        fitting = _fitting(halves, call, shapes)
+        same = [half for half in fitting if same_points(half.points, points)]
+        halves[call] = (
+            same[0] if same else _split(masks.graph, call, shapes, points, names)
+        )
+    models = IdentitySet(call.layer for call in halves)
+    for call in masks.graph.calls:
+        if call not in halves and call.layer in models:
+            fitting = _fitting(halves, call, entering_shapes(masks, call))
+            halves.update((call, half) for half in fitting[:1])
+    return halves
+
+
+def _fitting(halves, call, shapes) -> list[_Halves]:
+    """The halves of the nested model of a call that take masks of these shapes."""
+    return [
+        half
+        for other, half in halves.items()
+        if other.layer is call.layer and half.shapes == shapes
+    ]
+
+
+def _split(graph, call, shapes, points, names) -> _Halves:
+    inner = graph.nested(call.layer, graph.path_of(call))
+    cut = _cut(with_mask_inputs(inner, shapes), points)
+    name = call.layer.name
+    front = cut.front(unique(f"{name}_front", names))
+    rest = cut.rest(unique(f"{name}_rest", names))
+    return _Halves(inner, shapes, points, cut, front, rest)
+
+
+def _in_halves(half: _Halves) -> Callable[..., list]:
+    """What takes the place of a nested model: its front, then its rest.
 
     Returns:
-        ``(graph, tensors, masks)``: the graph itself when no point is nested, else one
-        of a new model; the tensors in it that `at` names; and for each of them the
-        tensor that is its mask where a nested cut made it explicit, or None.
-    """
-    here, inside = graph.placed(at)
-    if not inside:
-        return graph, list(here.values()), [None] * len(here)
-    received = masks_received(graph)
-    names = graph.names
-    halves = []
-    for call, points in inside:
-        same = [h for h in halves if h.fits(call, received) and h.has(points)]
-        half = same[0].again(call, points) if same else None
-        halves.append(half or _Halves(graph, call, points, received, names))
-    halves += _siblings(graph, halves, received)
-    new = {}
-    instead = {id(half.call): half for half in halves}
-    replay(graph.calls, new, recorded_masks=True, instead=instead)
-    outputs = outputs_of(graph, new)
-    opened = keras.Model(graph.inputs, outputs, name=graph.name)
-    _keras.name_outputs(opened, graph.output_names)
-    _keras.repeat_side_effects(opened, graph.side_effects, new)
-    points = {i: (new.get(id(tensor), tensor), None) for i, tensor in here.items()}
-    for half in halves[: len(inside)]:
-        points.update(half.crossing)
-    cut, masks = zip(*(points[i] for i in sorted(points)), strict=True)
-    given = zip(cut, points_of(at), strict=True)
-    shown = {id(t): graph.path + p for t, p in given if isinstance(p, str)}
-    return Graph(opened, graph.path, points=shown), list(cut), list(masks)
-
-
-class Inner:
-    """A call of a nested model, seen from inside.
-
-    Attributes:
-        call: the call.
-        model: the nested model, the masks that reach its inputs made inputs as well.
+        A function of the arguments of the nested model that gives its outputs and then
+        what crosses the cut, in one list.
     """
 
-    def __init__(self, call, received):
-        self.call = call
-        self._model = Graph(call.layer)
-        self._shapes = mask_shapes(self._model, call, received)
-        self._new = {}
-        self.model = (
-            _with_masks(self._model, self._shapes, self._new)
-            if self._shapes
-            else call.layer
-        )
+    def call(*args, **kwargs):
+        inputs, options = with_mask_arguments(half.graph, half.shapes, args, kwargs)
+        crossing = half.front(inputs, **options)
+        outputs = half.rest(crossing, **options)
+        return [*_keras.flatten(outputs), *crossing]
 
-    def point(self, point):
-        """A point of the nested model in `model`, whose tensors may be others."""
-        return self._new.get(id(point), point)
-
-
-def _siblings(graph, halves, received) -> list:
-    """The other calls of nested models that are split in one call, split alike.
-
-    Keras cannot save a layer that is in two models: a part and the whole.
-    """
-    split = {id(half.call) for half in halves}
-    siblings = []
-    for call in graph.calls:
-        alike = next((h for h in halves if h.fits(call, received)), None)
-        if alike is not None and id(call) not in split:
-            siblings.append(alike.again(call))
-    return siblings
-
-
-class _Halves(Inner):
-    """What takes the place of a nested model's call: its front, then its rest.
-
-    Attributes:
-        crossing: once called: index of a cut point -> (its tensor, its mask or None).
-    """
-
-    def __init__(self, graph, call, points, received, names):
-        super().__init__(call, received)
-        self.crossing = {}
-        self._points = points
-        path = f"{graph.path}{graph.call_name(call)}/"
-        self._cut = cut_at(self.model, [self.point(p) for p in points.values()], path)
-        name = call.layer.name
-        self._front = self._cut.front(unique(f"{name}_front", names))
-        self._rest = self._cut.rest(unique(f"{name}_rest", names))
-
-    def has(self, points) -> bool:
-        """Whether it is cut at these points."""
-        return all(
-            a is b or (isinstance(a, str) and a == b)
-            for a, b in zip(self._points.values(), points.values(), strict=False)
-        ) and len(points) == len(self._points)
-
-    def again(self, call, points=None):
-        """The same halves for another call of the nested model."""
-        twin = copy.copy(self)
-        twin.call, twin.crossing = call, {}
-        twin._points = self._points if points is None else points
-        return twin
-
-    def fits(self, call, received) -> bool:
-        """Whether another call of the nested model can be made in the same halves."""
-        same = call.layer is self.call.layer
-        return same and mask_shapes(self._model, call, received) == self._shapes
-
-    def __call__(self, *args, **kwargs):
-        """The outputs of the nested model."""
-        inputs, given, options = flat_arguments(self._model, args, kwargs)
-        if self._shapes:
-            masks = [
-                mask_of(inputs[i], shape) if given[i] is None else given[i]
-                for i, shape in self._shapes.items()
-            ]
-            # Keras warns of implicit masks that enter a model; they are explicit here.
-            inputs = [
-                DropMask()(x) if i in self._shapes else x for i, x in enumerate(inputs)
-            ]
-            inputs = [*inputs, *masks]
-        else:
-            inputs, _ = model_arguments(self._model, args, kwargs)
-        crossing = self._front(inputs, **options)
-        for i, index in enumerate(self._points):
-            mask = self._cut.mask_index[i]
-            known = None if mask is None else crossing[mask]
-            self.crossing[index] = crossing[i], known
-        return self._rest(crossing, **options)
-
-
-def _with_masks(graph, shapes, new):
-    """A nested model that takes the masks of its inputs as inputs of their own.
-
-    Its own symbolic tensors know nothing of masks that come from outside. What they
-    became is added to `new`, dict, id of an old tensor -> the new one.
-    """
-    old = graph.input_tensors
-    inputs = [_keras.input_like(t, _keras.maker(t).name) for t in old]
-    masks = [
-        keras.Input(shape[1:], dtype="bool", name=f"{inputs[i].name}_mask")
-        for i, shape in shapes.items()
-    ]
-    new.update({id(tensor): x for tensor, x in zip(old, inputs, strict=True)})
-    for i, mask in zip(shapes, masks, strict=True):
-        new[id(old[i])] = attach(inputs[i], mask)
-        _keras.forget_mask(new[id(old[i])])
-    replay(graph.calls, new, recorded_masks=True)
-    outputs = outputs_of(graph, new)
-    model = keras.Model([*inputs, *masks], outputs, name=graph.name)
-    _keras.repeat_side_effects(model, graph.side_effects, new)
-    return model
+    return call

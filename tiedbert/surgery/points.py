@@ -1,14 +1,21 @@
 """The points at which a model can be cut, and what a cut there would hand over."""
 
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import tensorflow as tf
+from tensorflow import keras
+
 from tiedbert import _keras
+from tiedbert._identity import IdentitySet
 from tiedbert.errors import InputError
-from tiedbert.surgery.edit import describe
+from tiedbert.surgery.calls import Call
+from tiedbert.surgery.crossing import Crossing
+from tiedbert.surgery.fitting import describe
 from tiedbert.surgery.graph import Graph
-from tiedbert.surgery.masks.order import check_in_both_modes, settled
-from tiedbert.surgery.masks.received import Received, masks_received
-from tiedbert.surgery.nested import Inner
+from tiedbert.surgery.masks.entering import entering_shapes, with_mask_inputs
+from tiedbert.surgery.masks.order import settled
+from tiedbert.surgery.masks.received import Masks
 
 
 class Point(NamedTuple):
@@ -30,7 +37,7 @@ class Point(NamedTuple):
     why_not: str = ""
 
 
-def cut_points(model) -> list:
+def cut_points(model: keras.Model) -> list[Point]:
     """The points of a functional model that have a name, in nested models too.
 
     The inputs come first, then each tensor of each call in topological order; a nested
@@ -57,106 +64,73 @@ def cut_points(model) -> list:
         hidden Dense (?, 4) float32 2
         sum Add (?, 4) float32 1
     """
-    own = {id(call.layer) for call in Graph(model).calls}
-    inputs = Graph(model).input_tensors
-    return list(_points(model, own, inputs))
+    graph = Graph(model)
+    own = IdentitySet(call.layer for call in graph.calls)
+    return list(_points(graph, own, graph.input_tensors, 0))
 
 
-def _points(model, own, inputs=(), path="", beside=0):
-    """The points of a model at `path`; `beside` tensors cross around it.
+def _points(
+    graph: Graph, own: IdentitySet, inputs: Sequence, beside: int | InputError
+) -> Iterator[Point]:
+    """The points of a graph.
 
     Args:
-        model: a functional model.
-        own: the ids of the layers that the user's model has, not put in by the way it
-            is read.
-        inputs: those of its inputs that are points.
-        path: where it lies.
-        beside: how many tensors cross around it; InputError: why none can.
+        graph: the calls of a model, of the user's or nested in it.
+        own: the layers that are points; not those that were put in to follow masks.
+        inputs: those of the model's inputs that are points.
+        beside: how many tensors cross around a nested model; InputError: why none can.
     """
-    try:
-        graph = settled(Graph(model, path))
-        received = masks_received(graph)
-    except InputError as error:  # masks that depend on `training`
-        graph, received, beside = Graph(model, path), Received(), error
+    masks, beside = _settled(graph, beside)
+    graph = masks.graph
     for tensor in inputs:
         name = _keras.maker(tensor).name
-        yield _point(graph, received, name, "Input", tensor, beside)
+        yield _point(masks, name, "Input", tensor, beside)
     for call in graph.calls:
-        if id(call.layer) in own and not _keras.is_side_effect(call.layer):
-            yield from _points_of_call(graph, received, call, beside)
+        if call.layer in own and not _keras.is_side_effect(call.layer):
+            yield from _points_of_call(masks, call, beside)
 
 
-def _points_of_call(graph, received, call, beside):
-    kind = type(call.layer).__name__
-    for name, tensor in zip(graph.names_of(call), call.outputs, strict=True):
-        yield _point(graph, received, name, kind, tensor, beside)
+def _settled(graph, beside) -> tuple[Masks, int | InputError]:
+    """The masks of the settled graph, looked up; InputError if that is not possible."""
+    try:
+        masks = settled(Masks(graph))
+        masks.look()
+    except InputError as error:  # masks that depend on `training`
+        return Masks.none(graph), error
+    return masks, beside
+
+
+def _points_of_call(masks, call: Call, beside) -> Iterator[Point]:
+    graph, kind = masks.graph, type(call.layer).__name__
+    for name, tensor in zip(graph.names.of_outputs(call), call.outputs, strict=True):
+        yield _point(masks, name, kind, tensor, beside)
     if not _keras.has_graph(call.layer):
         return
     try:
-        around = _added(beside, len(_context(graph, received, call.outputs)))
+        beside = _sum(beside, Crossing(masks, call.outputs).count_beside())
     except InputError as error:
-        around = error
-    inside = Inner(call, received).model
-    own = {id(c.layer) for c in Graph(call.layer).calls}
-    path = f"{graph.path}{graph.call_name(call)}/"
-    yield from _points(inside, own, path=path, beside=around)
+        beside = error
+    inner = graph.nested(call.layer, graph.path_of(call))
+    own = IdentitySet(inner_call.layer for inner_call in inner.calls)
+    inner = with_mask_inputs(inner, entering_shapes(masks, call))
+    yield from _points(inner, own, (), beside)
 
 
-def _point(graph, received, name, kind, tensor, beside) -> Point:
-    at, described = graph.path + name, describe(tensor)
-    if not _is_used(graph, tensor):
+def _point(masks, name: str, kind: str, tensor: tf.Tensor, beside) -> Point:
+    graph, described = masks.graph, describe(tensor)
+    at = graph.path + name
+    crossing = Crossing(masks, [tensor])
+    if crossing.unused():
         return Point(at, kind, described, None, "no output depends on it")
     try:
         if graph.tensors_at(name)[0] is not tensor:
             raise InputError("another layer has this very name")
-        crossing = _added(beside, _crossing(graph, received, tensor))
+        return Point(at, kind, described, _sum(beside, crossing.count()))
     except InputError as error:
         return Point(at, kind, described, None, str(error))
-    return Point(at, kind, described, crossing)
 
 
-def _added(beside, crossing) -> int:
+def _sum(beside: int | InputError, count: int) -> int:
     if isinstance(beside, InputError):
         raise beside
-    return beside + crossing
-
-
-def _is_used(graph, tensor) -> bool:
-    read = [t for call in graph.calls for t in call.inputs]
-    return any(t is tensor for t in [*read, *graph.output_tensors])
-
-
-def _crossing(graph, received, tensor) -> int:
-    """How many tensors cross a cut at `tensor`: those of `Cut`, but only counted."""
-    behind = _receivers(graph, [tensor])
-    masks = _masks(graph, received, behind, [tensor], always=True)
-    return len({id(tensor)} | masks | _context(graph, received, [tensor]))
-
-
-def _context(graph, received, cut) -> set:
-    """What stands for the tensors that cross beside those of `cut`, masks included."""
-    context = graph.context(cut)
-    masks = _masks(graph, received, _receivers(graph, cut), context)
-    return {id(tensor) for tensor in context} | masks
-
-
-def _receivers(graph, cut) -> list:
-    """Who may receive a mask behind a cut, as in `received`: calls and the outputs."""
-    return [*(id(call) for call in graph.downstream(cut)), None]
-
-
-def _masks(graph, received, receivers, tensors, always=False) -> set:
-    """What stands for the masks of `tensors` that one of `receivers` receives.
-
-    A mask is a tensor of the graph in Keras 3, unless only a running model shows it.
-    """
-    masks = set()
-    for tensor in tensors:
-        keys = {(reader, id(tensor)) for reader in receivers}
-        check_in_both_modes(graph, received, tensor, keys)
-        arrives = any(key in received for key in keys)
-        mask = _keras.implicit_mask(tensor)
-        if arrives or (always and mask is not None):
-            known = _keras.is_symbolic(mask)
-            masks.add(id(mask) if known else ("mask of", id(tensor)))
-    return masks
+    return beside + count

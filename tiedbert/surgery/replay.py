@@ -1,77 +1,129 @@
 """The primitive under all surgery: calls of a model made again on other tensors."""
 
-import functools
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import tensorflow as tf
+from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert._identity import IdentityMap
+from tiedbert.surgery.calls import Call
+from tiedbert.surgery.graph import Graph
 
 
-def replay(calls, new, *, recorded_masks=False, seen_by=None, instead=None, after=None):
-    """Call the layers of `calls` again; `new` maps old tensors' ids to new tensors.
+class Substitution:
+    """What takes the place of tensors and layers when calls are made again.
 
-    A tensor that is not in `new` stays itself, and a call that nothing new reaches is
-    not made again. What the calls give is added to `new`. The calls of one layer come
-    in the order in which they were made: the k-th of them is the k-th again.
+    Attributes:
+        new: map, an old tensor -> the tensor in its place. `replay` adds to it what the
+            calls give.
+        layers: dict, a call -> the function that is called in place of its layer.
+        after: map, an old tensor -> function of the new tensor in its place, which
+            gives the one that takes its place instead.
+        views: dict, a call, or None for the outputs of the model -> map, an old tensor
+            -> function of `new` that gives what that reader alone is given instead.
+    """
+
+    def __init__(
+        self,
+        new: Iterable = (),
+        layers: dict[Call, Callable] | None = None,
+        after: Iterable = (),
+    ) -> None:
+        self.new = IdentityMap(new)
+        self.layers = {} if layers is None else layers
+        self.after = IdentityMap(after)
+        self.views = {}
+
+    def add(self, other: "Substitution") -> None:
+        """Take over the layers and the functions after tensors of `other`."""
+        self.layers.update(other.layers)
+        self.after.update(other.after.items())
+
+    def add_view(self, reader: Call | None, tensor: tf.Tensor, view: Callable) -> None:
+        """Let a call, or the outputs (None), be given ``view(new)`` for a tensor."""
+        self.views.setdefault(reader, IdentityMap())[tensor] = view
+
+    def tensor(self, reader: Call | None, tensor: tf.Tensor) -> tf.Tensor:
+        """What a call, or the outputs of the model (None), is given for a tensor."""
+        view = self.views[reader].get(tensor) if reader in self.views else None
+        return self.new.get(tensor, tensor) if view is None else view(self.new)
+
+    def layer(self, call: Call) -> Callable:
+        """What is called in place of the layer of a call."""
+        return self.layers.get(call, call.layer)
+
+    def reaches(self, call: Call) -> bool:
+        """Whether a call has to be made again."""
+        if call in self.layers:
+            return True
+        reached = call in self.views or any(t in self.new for t in call.inputs)
+        return reached and not _keras.is_side_effect(call.layer)
+
+
+def replay(
+    calls: Iterable[Call], substitution: Substitution, recorded_masks: bool = False
+) -> dict[Call, list]:
+    """Call the layers of `calls` again, on the tensors that a substitution gives.
+
+    A tensor without a substitute stays itself, and a call that nothing new reaches is
+    not made again. The calls of one layer are made again in the order in which they
+    were made.
 
     Args:
-        calls: calls of one graph in topological order.
-        new: dict, id of an old tensor -> the tensor in its place.
+        calls: calls of one graph.
+        substitution: what takes the place of tensors and layers; what the calls give
+            is added to its `new`.
         recorded_masks: give each call the masks that Keras once filled in for it and
             recorded, and no others; else those of its new arguments.
-        seen_by: dict, (id of a call, id of an old tensor) -> function of the tensor in
-            its place that gives what that call is given instead.
-        instead: dict, id of a call -> what is called in place of its layer.
-        after: dict, id of an old tensor -> function of the new tensor that gives the
-            one that takes its place.
+
+    Returns:
+        dict, a call -> the tensors that the function in place of its layer gave after
+        those that stand for the outputs of the call.
     """
-    seen_by, instead, after = seen_by or {}, instead or {}, after or {}
+    additional = {}
     for call in sorted(calls, key=lambda call: call.place):
-        reached = any(
-            id(tensor) in new or (id(call), id(tensor)) in seen_by
-            for tensor in call.inputs
-        )
         outputs = call.outputs
-        if id(call) in instead or (reached and not _keras.is_side_effect(call.layer)):
-            args, kwargs = _arguments(call, new, seen_by, recorded_masks)
-            function = instead.get(id(call), call.layer)
-            outputs = _keras.flatten(function(*args, **kwargs))
+        if substitution.reaches(call):
+            args, kwargs = _arguments(call, substitution, recorded_masks)
+            made = _keras.flatten(substitution.layer(call)(*args, **kwargs))
+            outputs, additional[call] = made[: len(outputs)], made[len(outputs) :]
         for old, tensor in zip(call.outputs, outputs, strict=True):
             if recorded_masks and _keras.implicit_mask(old) is None:
                 _keras.forget_mask(tensor)
-            tensor = after[id(old)](tensor) if id(old) in after else tensor
+            if old in substitution.after:
+                tensor = substitution.after[old](tensor)
             if tensor is not old:
-                new[id(old)] = tensor
+                substitution.new[old] = tensor
+    return additional
 
 
-def outputs_of(graph, new, seen_by=None):
-    """The outputs of a graph after `replay`, in their structure.
-
-    The key of an output in `seen_by` is (None, id of the old tensor).
-    """
-    seen_by = seen_by or {}
-
-    def output(tensor):
-        seen = seen_by.get((None, id(tensor)))
-        tensor = new.get(id(tensor), tensor)
-        return tensor if seen is None else seen(tensor)
-
-    return _keras.map_structure(output, graph.outputs)
+def outputs_of(graph: Graph, substitution: Substitution) -> Any:
+    """The outputs of a graph after `replay`, in their structure."""
+    return _keras.map_structure(
+        lambda tensor: substitution.tensor(None, tensor), graph.outputs
+    )
 
 
-def _arguments(call, new, seen_by, recorded_masks):
+def model_of(graph: Graph, substitution: Substitution) -> keras.Model:
+    """The model of a graph after `replay`, with its inputs, name and output names."""
+    model = keras.Model(graph.inputs, outputs_of(graph, substitution), name=graph.name)
+    _keras.name_outputs(model, graph.output_names)
+    _keras.repeat_side_effects(model, graph.side_effects, substitution.new)
+    return model
+
+
+def _arguments(call, substitution, recorded_masks) -> tuple[tuple, dict]:
     """The `args` and `kwargs` of `call` with new tensors for old ones."""
-
-    @functools.cache  # one layer where a call reads a tensor twice
-    def seen(tensor_id):
-        return seen_by[id(call), tensor_id](new.get(tensor_id, old[tensor_id]))
-
-    old = {id(tensor): tensor for tensor in call.inputs}
+    given = IdentityMap()  # one view where a call reads a tensor twice
 
     def mapped(value):
         if not _keras.is_symbolic(value):
             return value
-        if (id(call), id(value)) in seen_by:
-            return seen(id(value))
-        return new.get(id(value), value)
+        if value not in given:
+            given[value] = substitution.tensor(call, value)
+        return given[value]
 
     implicit = {} if recorded_masks else _keras.masks_filled_in(call)
     kwargs = {name: call.kwargs[name] for name in call.kwargs if name not in implicit}

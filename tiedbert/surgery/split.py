@@ -1,9 +1,16 @@
 """A model in two halves: the public faces of a cut."""
 
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow import keras
+
+from tiedbert.surgery.cut import Front
 from tiedbert.surgery.nested import cut_at
 
 
-def split(model, at):
+def split(model: keras.Model, at: Any) -> tuple[Front, keras.Model]:
     """Cut a functional model in two: ``rest(front(x))`` is ``model(x)`` bit for bit.
 
     Args:
@@ -17,8 +24,9 @@ def split(model, at):
 
     Returns:
         ``(front, rest)``, both sharing the model's weights. `front` takes what the
-        model takes and gives the list of crossing tensors: first the cut tensors in
-        the order of `at`, then the context in the order of its first use (skip
+        model takes. It always gives a list, also where one tensor crosses (`features`
+        and `get_outputs_of` give a single tensor without a list): first the cut tensors
+        in the order of `at`, then the context in the order of its first use (skip
         connections, attention biases, inputs, outputs that do not depend on the cut),
         last the implicit masks, bool ``[batch, time]``, made explicit. `rest` takes
         that list and gives what the model gives. They are named after the model,
@@ -50,7 +58,11 @@ def split(model, at):
     return cut.front(), cut.rest()
 
 
-def get_outputs_of(model, start_tensors, input_layers=None):
+def get_outputs_of(
+    model: keras.Model,
+    start_tensors: Any,
+    input_layers: tf.Tensor | Sequence | None = None,
+) -> tuple[Any, Any]:
     """The part of a model after some of its tensors, as ``(inputs, outputs)``.
 
     The function of Su Jianlin's 2019 post (kexue.fm/archives/6985), with its
@@ -64,8 +76,9 @@ def get_outputs_of(model, start_tensors, input_layers=None):
             are made for those that are not given.
 
     Returns:
-        ``(inputs, outputs)``: symbolic tensors. `inputs` is a single tensor when one
-        tensor crosses the cut, else a list; `outputs` has the model's own structure.
+        ``(inputs, outputs)``: symbolic tensors. `inputs` is a list, or a single
+        tensor where one tensor crosses the cut (the `front` of :func:`split` gives a
+        list then); `outputs` has the model's own structure.
 
     Raises:
         InputError: as :func:`split`; or too many input layers.

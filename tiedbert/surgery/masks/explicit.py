@@ -5,6 +5,9 @@ drops. :class:`ReadMask` and :class:`AttachMask` make it an edge of the graph, s
 that it survives a cut; :class:`DropMask` ends the implicit one.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import tensorflow as tf
 from tensorflow import keras
 
@@ -20,28 +23,28 @@ class ReadMask(keras.layers.Layer):
             know it before the model runs. Default: the first two sizes of the tensor.
     """
 
-    def __init__(self, shape=None, **kwargs):
+    def __init__(self, shape: tuple | None = None, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
         self.shape = None if shape is None else tuple(shape)
 
-    def call(self, inputs, mask=None):
+    def call(self, inputs: tf.Tensor, mask: tf.Tensor | None = None) -> tf.Tensor:
         """Return the mask that Keras passes beside `inputs`."""
         if mask is None:
             raise ValueError(f"{self.name}: its input carries no mask")
         return tf.identity(mask)
 
-    def compute_output_spec(self, inputs, mask=None):
-        """Keras 3: a mask may show only when the model runs."""
+    def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
+        """Return the symbolic mask; in Keras 3 it may show only when the model runs."""
         shape = inputs.shape[:2] if self.shape is None else self.shape
         return keras.KerasTensor(shape, "bool")
 
-    def compute_mask(self, inputs, mask=None):
-        """A mask has no mask of its own."""
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Return None: a mask has no mask of its own."""
         return None
 
-    def get_config(self):
-        """Settings."""
+    def get_config(self) -> dict:
+        """Return the constructor arguments."""
         return {**super().get_config(), "shape": self.shape}
 
 
@@ -49,18 +52,18 @@ class ReadMask(keras.layers.Layer):
 class AttachMask(keras.layers.Layer):
     """``[tensor, mask]`` -> the tensor, unchanged, with `mask` as its implicit mask."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         # Values pass as they are, whatever the precision policy.
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence) -> tf.Tensor:
         """Return the tensor itself (the same bits in a new tensor)."""
         # A new tensor: the mask must not stick to the one the caller holds.
         return tf.identity(inputs[0])
 
-    def compute_mask(self, inputs, mask=None):
-        """The second input is the mask of the first."""
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Return the second input, which is the mask of the first."""
         return inputs[1]
 
 
@@ -68,16 +71,16 @@ class AttachMask(keras.layers.Layer):
 class DropMask(keras.layers.Layer):
     """A tensor, unchanged, without its implicit mask."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor | None) -> tf.Tensor | None:
         """Return the tensor itself (the same bits in a new tensor)."""
         return None if inputs is None else tf.identity(inputs)  # an optional input
 
-    def compute_mask(self, inputs, mask=None):
-        """The mask ends here."""
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Return None: the mask ends here."""
         return None
 
 
@@ -88,20 +91,25 @@ class CopyMask(keras.layers.Layer):
     What mask that is, or whether there is one, need not be known before the model runs.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
 
-    def call(self, inputs):
+    def call(self, inputs: Sequence) -> tf.Tensor:
         """Return the tensor itself (the same bits in a new tensor)."""
         return tf.identity(inputs[0])
 
-    def compute_mask(self, inputs, mask=None):
-        """The mask that comes with the second input."""
+    def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
+        """Return the mask that comes with the second input."""
         return None if mask is None else mask[1]
 
 
-def mask_of(tensor, shape=None):
+def attach(tensor: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """A symbolic tensor of the same values with `mask` as its implicit mask."""
+    return AttachMask()([tensor, mask])
+
+
+def mask_of(tensor: tf.Tensor, shape: tuple | None = None) -> tf.Tensor | None:
     """The implicit mask of a symbolic tensor as a symbolic bool tensor, or None.
 
     Args:
@@ -115,6 +123,6 @@ def mask_of(tensor, shape=None):
     return ReadMask(shape or tuple(mask.shape))(tensor)
 
 
-def without_mask(tensor):
+def without_mask(tensor: tf.Tensor) -> tf.Tensor:
     """A symbolic tensor of the same values that carries no implicit mask."""
     return tensor if _keras.implicit_mask(tensor) is None else DropMask()(tensor)

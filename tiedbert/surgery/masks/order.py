@@ -6,224 +6,198 @@ reads the same tensor receives another mask before such a call than after it. A 
 the model, or an edited one, may run its calls in another order.
 """
 
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert._identity import IdentityMap, IdentitySet
 from tiedbert.errors import InputError
+from tiedbert.surgery.calls import Call
 from tiedbert.surgery.graph import Graph
-from tiedbert.surgery.masks.explicit import AttachMask, CopyMask, DropMask
-from tiedbert.surgery.masks.received import (
-    given_masks,
-    in_one_mode,
-    mask_shapes,
-    masks_received,
-    may_have_masks,
-    watched,
-)
-from tiedbert.surgery.replay import outputs_of, replay
+from tiedbert.surgery.masks.entering import entering_shapes
+from tiedbert.surgery.masks.explicit import CopyMask, DropMask, attach
+from tiedbert.surgery.masks.received import Masks
+from tiedbert.surgery.masks.run import given_masks
+from tiedbert.surgery.replay import Substitution, model_of, replay
 
 
-def settled(graph, points=()):
+def settled(masks: Masks, points: Sequence = ()) -> Masks:
     """The same graph, each reader with the mask that the order of the calls gave it.
 
     A call that changes the mask of a tensor gets a copy of it, and what received
     another mask than the tensor has by itself gets one with that mask. Only where the
     order of two calls is open, or where a call will not change the mask any more;
-    elsewhere it is `graph` itself.
+    elsewhere it is the graph itself.
 
     Args:
-        graph: the calls of a model.
+        masks: a graph and the masks that arrive in it.
         points: the cut points at which it is edited. A nested model with a point in it
             takes no mask off its input any more.
 
     Returns:
-        A :class:`Graph` that takes the tensors of the old one for cut points too.
+        :class:`Masks` of a graph that takes the tensors of the old one for cut points
+        too.
 
     Raises:
         InputError: which masks arrive depends on `training`.
     """
-    edited = _layers_around(graph, points)
-    if not may_have_masks(graph) or not _may_depend_on_order(graph, edited):
-        return graph
-    new = {}
-    seen_by = _as_received(graph, edited, watched(graph), new)
-    if not seen_by:
-        return graph
-    replay(graph.calls, new, recorded_masks=True, seen_by=seen_by)
-    outputs = outputs_of(graph, new, seen_by)
-    model = keras.Model(graph.inputs, outputs, name=graph.name)
-    _keras.name_outputs(model, graph.output_names)
-    _keras.repeat_side_effects(model, graph.side_effects, new)
-    return graph.in_another_form(model, new)
+    graph = masks.graph
+    if not masks.may_arrive:
+        return masks
+    opened = _models_around(graph, points)
+    if not _may_depend_on_order(graph, opened):
+        return masks
+    substitution = _as_received(masks, opened)
+    if not substitution.views:
+        return masks
+    replay(graph.calls, substitution, recorded_masks=True)
+    model = model_of(graph, substitution)
+    return Masks(graph.in_another_form(model, substitution.new), masks.entering)
 
 
-def settled_inside(graph, layer, points=()):
-    """The settled graph of a nested model, which calls of `graph` call."""
-    path = f"{graph.path}{layer.name}/"
-    inner = Graph(layer, path)
-    if _keras.symbolic_tensors_tell_masks() or not _depends_at_any_depth(inner):
-        return settled(inner, points)
-    received = masks_received(graph)
+def settled_inside(masks: Masks, layer: keras.Model, points: Sequence = ()) -> Masks:
+    """The settled graph of a nested model, which calls of the graph of `masks` call."""
+    graph = masks.graph
+    inner = graph.nested(layer, f"{graph.path}{layer.name}/")
     entering = {}
-    for call in graph.calls:
-        if call.layer is layer:
-            entering.update(mask_shapes(inner, call, received))
-    return settled(Graph(layer, path, entering=entering), points)
+    must_look = not _keras.symbolic_tensors_tell_masks()
+    if must_look and _depends_at_any_depth(inner):
+        for call in graph.calls:
+            if call.layer is layer:
+                entering.update(entering_shapes(masks, call))
+    return settled(Masks(inner, entering), points)
 
 
-def _layers_around(graph, points) -> set:
-    """ids of the nested models that have a point in them."""
+def _models_around(graph, points) -> IdentitySet:
+    """The nested models that have a point in them."""
     found = [graph.inside(point) for point in points]
-    return {id(calls[0].layer) for calls, _ in filter(None, found)}
+    return IdentitySet(calls[0].layer for calls, _ in filter(None, found))
 
 
 def _depends_at_any_depth(graph) -> bool:
-    nested = {id(c.layer): c.layer for c in graph.calls if _keras.has_graph(c.layer)}
-    return _may_depend_on_order(graph, set(nested)) or any(
-        _depends_at_any_depth(Graph(layer)) for layer in nested.values()
+    return _may_depend_on_order(graph, graph.nested_models) or any(
+        _depends_at_any_depth(graph.nested(layer)) for layer in graph.nested_models
     )
 
 
-def _may_depend_on_order(graph, edited) -> bool:
+def _may_depend_on_order(graph: Graph, opened: IdentitySet) -> bool:
     """Whether a call may change a mask that another one reads, before or after it."""
-    if not any(map(_changes_masks, graph.calls)):
+    changing = {call for call in graph.calls if _changes_masks(graph, call)}
+    if not changing:
         return False
     source = _sources(graph)
-    readers = {}
+    readers = IdentityMap()  # a tensor -> the readers of it and of what may be it
     for call in graph.calls:
         for tensor in call.inputs:
-            readers.setdefault(source.get(id(tensor), id(tensor)), {})[id(call)] = call
+            readers.setdefault(source.get(tensor, tensor), {})[call] = None
     for tensor in graph.output_tensors:
-        readers.setdefault(source.get(id(tensor), id(tensor)), {})[None] = None
+        readers.setdefault(source.get(tensor, tensor), {})[None] = None
     return any(
-        _puts_another(call) or not _in_order(graph, call, other, edited)
+        _puts_another(graph, call) or not _in_order(graph, call, other, opened)
         for group in readers.values()
-        for call in group.values()
-        if call is not None and _changes_masks(call)
-        for other in group.values()
+        for call in group
+        if call in changing
+        for other in group
         if other is not call
     )
 
 
-def _sources(graph) -> dict:
-    """id of a tensor -> id of the one whose very value it may be.
+def _sources(graph) -> IdentityMap:
+    """Map, a tensor -> the one whose very value it may be.
 
     A layer that has nothing to do, as Dropout in inference, gives what it is given.
     """
-    source = {}
+    source = IdentityMap()
     for call in graph.calls:
         if len(call.inputs) == len(call.outputs) == 1:
             (x,), (y,) = call.inputs, call.outputs
             if x.shape == y.shape and x.dtype == y.dtype:
-                source[id(y)] = source.get(id(x), id(x))
+                source[y] = source.get(x, x)
     return source
 
 
-def _changes_masks(call) -> bool:
-    return bool(given_masks(call)) or _keras.changes_masks(call.layer)
+def _changes_masks(graph, call) -> bool:
+    return bool(given_masks(graph, call)) or _keras.changes_masks(call.layer)
 
 
-def _puts_another(call) -> bool:
+def _puts_another(graph, call) -> bool:
     """Whether a call puts a mask on a tensor that is not its own."""
-    return any(mask is not _keras.implicit_mask(t) for t, mask in given_masks(call))
+    given = given_masks(graph, call)
+    return any(mask is not _keras.implicit_mask(tensor) for tensor, mask in given)
 
 
-def _in_order(graph, call, reader, edited) -> bool:
+def _in_order(
+    graph: Graph, call: Call, reader: Call | None, opened: IdentitySet
+) -> bool:
     """Whether a reader surely comes before, or after, a call that changes masks.
 
-    `reader` is None for an output of the model. Behind a nested model that is edited
+    `reader` is None for the outputs of the model. Behind a nested model that is opened
     nothing is sure.
     """
     if call is reader:
         return True
-    if id(call.layer) not in edited and (reader is None or _reads(reader, call)):
+    if call.layer not in opened and (reader is None or _reads(reader, call)):
         return True  # found without a search, in most models
-    if reader is not None and id(reader) in graph.needed_for(call.inputs):
+    if reader is not None and reader in graph.needed_for(call.inputs):
         return True
-    if id(call.layer) in edited:
+    if call.layer in opened:
         return False
-    return id(call) in graph.needed_for(reader.inputs)
+    return call in graph.needed_for(reader.inputs)
 
 
 def _reads(reader, call) -> bool:
-    made = {id(tensor) for tensor in call.outputs}
-    return any(id(tensor) in made for tensor in reader.inputs)
+    return any(made is read for made in call.outputs for read in reader.inputs)
 
 
-def _as_received(graph, edited, run, new) -> dict:
-    """What gives each reader the mask that it received: `seen_by` of `replay`.
-
-    A reader is the id of a call, or None for the outputs; `new` as in `replay`.
-    """
-    calls = {None: None} | {id(call): call for call in graph.calls}
-    reads = {}  # id of a value -> [(reader, tensor, mask)]
-    for read in run.reads:
-        reads.setdefault(id(run.values[id(read[1])]), []).append(read)
-    seen_by, bare, unsure = {}, {}, in_one_mode(graph, run)
+def _as_received(masks: Masks, opened: IdentitySet) -> Substitution:
+    """Views that give each reader the mask that it received in the run."""
+    run, substitution = masks.run, Substitution()
+    reads, changes = IdentityMap(), IdentityMap()  # by the value that is read
+    for reader, tensor, mask in run.reads:
+        reads.setdefault(run.values[tensor], []).append((reader, tensor, mask))
+    for call, tensor, mask in run.changes:
+        changes.setdefault(run.values[tensor], []).append((call, tensor, mask))
+    bare = IdentityMap()  # a tensor -> it without a mask
     for value, group in reads.items():
-        changes = [c for c in run.changes if id(run.values[id(c[1])]) == value]
-        changing = {id(call) for call, _, _ in changes}
-        readers = [calls[reader] for reader, _, _ in group]
+        changed = changes.get(value, [])
         # What is put on a tensor must cross as such, in whatever order.
         if all(
-            (mask is None or mask is run.first_mask[id(tensor)])
-            and _in_order(graph, call, reader, edited)
-            for call, tensor, mask in changes
-            for reader in readers
+            (mask is None or mask is run.first_mask[tensor])
+            and _in_order(masks.graph, call, reader, opened)
+            for call, tensor, mask in changed
+            for reader, _, _ in group
         ):
             continue
+        changing = {call for call, _, _ in changed}
         for reader, tensor, mask in group:
-            if (reader, id(tensor)) in unsure:
-                raise InputError(_depends_on_training(graph, tensor))
-            seen = _with_mask(run, tensor, mask, reader in changing, new, bare)
-            if seen is not None:
-                seen_by[reader, id(tensor)] = seen
-    return seen_by
+            if reader in masks.in_one_mode.get(tensor, ()):
+                raise InputError(masks.depends_on_training(tensor))
+            view = _with_mask(run, tensor, mask, reader in changing, bare)
+            if view is not None:
+                substitution.add_view(reader, tensor, view)
+    return substitution
 
 
-def check_in_both_modes(graph, received, tensor, keys):
-    """InputError if a mask of `tensor`, by its keys in `received`, depends on the mode.
-
-    The mode is training or inference.
-    """
-    if not received.in_one_mode.isdisjoint(keys):
-        raise InputError(_depends_on_training(graph, tensor))
-
-
-def _depends_on_training(graph, tensor) -> str:
-    """The message about a tensor whose mask arrives in one mode alone."""
-    return (
-        f'whether the padding mask of "{_own_name(graph, tensor)}" arrives at a later '
-        "layer depends on `training`, which no part of the model could repeat: Dropout "
-        "gives its input itself in inference, and a MultiHeadAttention takes the mask "
-        "off both then; let the layers on both sides of the Dropout read one tensor"
-    )
-
-
-def _own_name(graph, tensor) -> str:
-    """The name of a tensor, or of that of the user's which it is with another mask."""
-    put_in = AttachMask | CopyMask | DropMask
-    while isinstance(_keras.maker(tensor), put_in) and id(tensor) in graph.producers:
-        tensor = graph.producers[id(tensor)].inputs[0]
-    return graph.shown(tensor)
-
-
-def _with_mask(run, tensor, mask, changes_it, new, bare):
-    """A function of a tensor: what a call that received this mask is given, or None.
+def _with_mask(run, tensor, mask, changes_it, bare) -> Callable | None:
+    """What gives a reader a tensor with the mask that it received, or None.
 
     A call that changes the mask is given a tensor for itself alone; all others without
-    a mask share the one of `bare`, dict, id of a tensor -> it without a mask.
+    a mask share the one of `bare`.
+
+    Returns:
+        A function of the map `new` of a :class:`Substitution`; None where the tensor
+        itself is right.
     """
-    first = run.first_mask[id(tensor)]
+    first = run.first_mask[tensor]
     if mask is None and changes_it:
-        return lambda t: DropMask()(t)
+        return lambda new: DropMask()(new.get(tensor, tensor))
     if mask is None:
-        return None if first is None else partial(_without_mask, bare)
+        return None if first is None else partial(_without_mask, bare, tensor)
     if mask is first:
-        return (lambda t: CopyMask()([t, t])) if changes_it else None
-    symbols = [t for t in run.tensors if run.values[id(t)] is mask]
+        return partial(_copied, tensor) if changes_it else None
+    symbols = [symbol for symbol, value in run.values.items() if value is mask]
     if not symbols:
         raise InputError(
             f'"{_keras.maker(tensor).name}" is read with a mask that a nested model '
@@ -231,10 +205,16 @@ def _with_mask(run, tensor, mask, changes_it, new, bare):
             "tensor"
         )
     (symbol, *_) = symbols
-    return lambda t: AttachMask()([t, new.get(id(symbol), symbol)])
+    return lambda new: attach(new.get(tensor, tensor), new.get(symbol, symbol))
 
 
-def _without_mask(bare, tensor):
-    if id(tensor) not in bare:
-        bare[id(tensor)] = tensor, DropMask()(tensor)  # the first keeps its id
-    return bare[id(tensor)][1]
+def _copied(tensor, new):
+    tensor = new.get(tensor, tensor)
+    return CopyMask()([tensor, tensor])
+
+
+def _without_mask(bare, tensor, new):
+    tensor = new.get(tensor, tensor)
+    if tensor not in bare:
+        bare[tensor] = DropMask()(tensor)
+    return bare[tensor]

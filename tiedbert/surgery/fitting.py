@@ -1,0 +1,81 @@
+"""Whether a layer, or a tensor, can stand where another is: by shape and dtype."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+from tensorflow import keras
+
+from tiedbert import _keras
+from tiedbert.errors import InputError
+from tiedbert.surgery.graph import Graph
+
+
+def describe(tensor: tf.Tensor) -> str:
+    """``"(?, 4) float32"``."""
+    shape = ", ".join("?" if size is None else str(size) for size in tensor.shape)
+    return f"({shape}) {_keras.dtype_name(tensor)}"
+
+
+def alike(tensor: tf.Tensor, expected: tf.Tensor) -> bool:
+    """Whether `tensor` can stand where `expected` is, as far as shapes are known."""
+    return (
+        _keras.dtype_name(tensor) == _keras.dtype_name(expected)
+        and len(tensor.shape) == len(expected.shape)
+        and all(
+            size is None or wanted is None or size == wanted
+            for size, wanted in zip(tensor.shape, expected.shape, strict=True)
+        )
+    )
+
+
+def free_to_change(graph: Graph, tensor: tf.Tensor) -> bool:
+    """Whether no call uses `tensor`, so that nothing depends on its shape."""
+    return not any(t is tensor for call in graph.calls for t in call.inputs)
+
+
+def check_layer(layer: Any) -> None:
+    """InputError unless `layer` is a Keras layer or model."""
+    if not isinstance(layer, keras.layers.Layer):
+        raise InputError(
+            f"expected a Keras layer or model, received {type(layer).__name__}"
+        )
+
+
+def check_fits(
+    layer: keras.layers.Layer, args: Sequence, kwargs: Mapping, expected: tf.Tensor
+) -> None:
+    """InputError unless `layer` gives a tensor of the shape and dtype of `expected`.
+
+    A layer that is not built yet is tried as a copy: a refused layer stays untouched.
+    """
+    maker = _keras.maker(expected).name
+    try:
+        outputs = _keras.flatten(_trial(layer)(*args, **kwargs))
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            f'layer "{layer.name}" cannot be called where "{maker}" gives '
+            f"{describe(expected)}: {_first_line(error)}"
+        ) from error
+    if len(outputs) != 1 or not alike(outputs[0], expected):
+        raise InputError(
+            f'layer "{layer.name}" gives {", ".join(map(describe, outputs))} where '
+            f'what follows "{maker}" expects {describe(expected)}: shape and dtype '
+            "must stay"
+        )
+
+
+def _first_line(error) -> str:
+    """The first line of Keras' message that says what is wrong."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    useful = [line for line in lines if not line.startswith("Exception encountered")]
+    return (useful or lines or [type(error).__name__])[0]
+
+
+def _trial(layer) -> keras.layers.Layer:
+    if layer.built:
+        return layer
+    try:
+        return type(layer).from_config(layer.get_config())
+    except (NotImplementedError, TypeError, ValueError):
+        return layer  # Not every layer can be copied: a Lambda, one without a config.
