@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from tensorflow import keras
 
+from tiedbert._identity import IdentityMap
 from tiedbert._keras.choice import generation
 from tiedbert._keras.internals import internal
 from tiedbert._keras.user_code import class_with_own_call
@@ -107,13 +108,13 @@ def maker(tensor: Any) -> Any:
 def ancestors(tensors: Any) -> Iterator:
     """The layers that a symbolic tensor (or structure of them) comes from."""
     pending = [t for t in generation.flatten(tensors) if generation.is_symbolic(t)]
-    seen = set()
+    seen = IdentityMap()  # layer -> the indices of its nodes that were met
     while pending:
         history = internal(pending.pop(), "_keras_history")
         layer, node_index = history[0], history[1]
-        if layer is None or (id(layer), node_index) in seen:
+        if layer is None or node_index in seen.setdefault(layer, set()):
             continue
-        seen.add((id(layer), node_index))
+        seen[layer].add(node_index)
         yield layer
         node = internal(layer, "_inbound_nodes")[node_index]
         pending.extend(raw_call(node).inputs)

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert._identity import IdentityMap, IdentitySet
 from tiedbert.errors import InputError
 from tiedbert.layers.embedding_dense import EmbeddingDense
 
@@ -71,12 +72,13 @@ def check_tied(model: keras.Model) -> list[Tie]:
         raise InputError(f"check_tied: expected a model, received {model!r}")
     uses = list(_of_model(model, (model,)))
     lookups = [use for use in uses if not use.projects]
-    heads = {
-        (id(use.layer), id(use.embedding)): use
-        for use in uses
-        if use.projects and (_surely_projects(use) or _is_sought(use, lookups))
-    }.values()
-    return [_tie(head, lookups) for head in heads]
+    heads = IdentityMap()  # layer -> map, embedding layer -> its last use by the layer
+    for use in uses:
+        if use.projects and (_surely_projects(use) or _is_sought(use, lookups)):
+            heads.setdefault(use.layer, IdentityMap())[use.embedding] = use
+    return [
+        _tie(head, lookups) for of_layer in heads.values() for head in of_layer.values()
+    ]
 
 
 class _Use(NamedTuple):
@@ -106,18 +108,18 @@ def _surely_projects(use) -> bool:
 def _is_sought(use, lookups) -> bool:
     """Whether the model looks tokens up in this table, or in another like it."""
     return any(
-        _identity(other.embedding) == _identity(use.embedding)
+        _table_or_layer(other.embedding) is _table_or_layer(use.embedding)
         or _alike(other.embedding, use.embedding)
         for other in lookups
     )
 
 
 def _tie(head, lookups):
-    key = _identity(head.embedding)
-    looked_up = any(_identity(use.embedding) == key for use in lookups)
+    table = _table_or_layer(head.embedding)
+    looked_up = any(_table_or_layer(use.embedding) is table for use in lookups)
     # Without a graph, a table that is held may as well never be looked up.
     if not (looked_up and _keras.has_graph(head.models[0])):
-        others = [use for use in lookups if _identity(use.embedding) != key]
+        others = [use for use in lookups if _table_or_layer(use.embedding) is not table]
         _check_alone(head, others)
     return Tie(head.layer, head.embedding, _keras.table_of(head.embedding), looked_up)
 
@@ -135,9 +137,10 @@ def _check_alone(head, lookups):
             )
 
 
-def _identity(embedding):
+def _table_or_layer(embedding):
+    """The table of an embedding layer, or the layer itself until it is built."""
     table = _keras.table_of(embedding)
-    return id(embedding if table is None else table)
+    return embedding if table is None else table
 
 
 def _alike(first, second) -> bool:
@@ -172,7 +175,7 @@ def _of_layer(layer, models, call):
         yield _Use(layer, layer, models, _projects(call, layer))
     elif isinstance(layer, keras.layers.Layer):
         held = _keras.leaves(list(_keras.sublayers(layer).values()))
-        for part in {id(part): part for part in held}.values():
+        for part in IdentitySet(held):
             if _has_table(part):
                 yield _Use(layer, part, models, _projects(call, part))
             else:
