@@ -100,6 +100,7 @@ lint: $(INSTALLED)
 	@failed=0; \
 	$(BIN)/ruff check . || failed=1; \
 	$(BIN)/ruff format --check . || failed=1; \
+	$(BIN)/mypy || failed=1; \
 	exit $$failed
 
 # The site, in site/. After the first call, which installs the tools, it needs no network.

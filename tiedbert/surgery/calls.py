@@ -1,8 +1,8 @@
 """The calls of a model as they run, numbered in the order in which they were made."""
 
 import heapq
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from tensorflow import keras
 
@@ -26,7 +26,7 @@ class Call:
         outputs: the symbolic tensors that the call gave.
     """
 
-    layer: Callable
+    layer: Any
     index: int
     place: int
     args: tuple

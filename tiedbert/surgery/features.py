@@ -84,7 +84,7 @@ def _exposed(
         A function of the arguments of the nested model that gives its outputs (the old
         ones unless `outputs_too`) and then the tensors at the points, in one list.
     """
-    inner = settled_inside(masks, call.layer, points.values())
+    inner = settled_inside(masks, call.layer, list(points.values()))
     graph = inner.graph
     outputs = graph.output_tensors if outputs_too else []
     tensors = _tensors(inner, list(points.values()), outputs)

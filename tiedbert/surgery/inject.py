@@ -26,7 +26,7 @@ class AddDelta(keras.layers.Layer):
         InputError: the two have different shapes; nothing is broadcast.
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(autocast=False, **kwargs)
         self.supports_masking = True
 

@@ -144,7 +144,7 @@ def _in_order(
         return True
     if call.layer in opened:
         return False
-    return call in graph.needed_for(reader.inputs)
+    return reader is not None and call in graph.needed_for(reader.inputs)
 
 
 def _reads(reader, call) -> bool:
