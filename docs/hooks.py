@@ -166,7 +166,7 @@ def api(package):
     tree = parsed(f"tiedbert.{package}")
     homes = {
         alias.asname or alias.name: f"{node.module}.{alias.name}"
-        for node in tree.body
+        for node in ast.walk(tree)  # within `if TYPE_CHECKING` too
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }

@@ -50,18 +50,18 @@ def labelled_reviews(folder) -> dict:
 
 
 def digest(text) -> int:
-    """A number that is the same for a text everywhere, and else as good as random."""
+    """A number that depends on the text alone, like a random one."""
     return int(hashlib.sha256(text.encode()).hexdigest(), 16)
 
 
 def split_of(text) -> str:
     """The split a text belongs to, from its hash alone."""
     place = digest(text) % 100
-    for name, share in SPLITS.items():
-        place -= share
+    for name, percent in SPLITS.items():
+        place -= percent
         if place < 0:
             return name
-    raise AssertionError("shares add up to 100")
+    raise AssertionError("the percentages add up to 100")
 
 
 def news_lines(folder) -> list:
@@ -98,7 +98,7 @@ def main(argv=None):
     folder = open_run("demo_data", vars(args))
     for name in SPLITS:
         rows = [row for row in reviews.items() if split_of(row[0]) == name]
-        rows.sort(key=lambda row: digest(row[0]))  # as good as shuffled
+        rows.sort(key=lambda row: digest(row[0]))  # the order of the hashes is random
         write_tsv(folder / f"{name}.tsv", rows)
         print(f"{name}: {len(rows)} reviews")
         if name == "train":

@@ -362,14 +362,8 @@ def test_a_new_classifier_takes_an_encoder_and_keeps_its_head(
             np.testing.assert_array_equal(found, expected)
 
 
-def test_what_bert4keras_cannot_resize_is_told(config, tmp_path):
+def test_a_layer_that_the_checkpoint_lacks_cannot_be_resized(config, tmp_path):
     save_google_checkpoint(build_bert(config), tmp_path / "bert.ckpt")
-    with pytest.raises(InputError, match="bert4keras has no classifier: load the enc"):
-        load_google_checkpoint(
-            classifier(build_bert(config), 3),
-            tmp_path / "bert.ckpt",
-            autoresize_weights=True,
-        )
     with pytest.raises(InputError, match="pooler/dense/kernel not found.*begin with b"):
         build_bert(
             config, tmp_path / "bert.ckpt", with_pool=True, autoresize_weights=True
@@ -427,15 +421,20 @@ def test_a_kept_token_beyond_the_vocabulary_is_named(saved):
         build_bert(config_of(folder), checkpoint_of(folder), keep_tokens=[0, 30])
 
 
-def test_a_larger_head_can_be_filled_on_request(saved):
-    """bert4keras fills its own model; its tied head has the bias alone."""
+def test_a_head_can_be_filled_with_what_bert4keras_has_resized(saved, tmp_path):
     model, folder = saved
-    larger = {"hidden_size": 32, "intermediate_size": 48, "autoresize_weights": True}
-    paths = config_of(folder), checkpoint_of(folder)
-    theirs = build_theirs(*paths, with_mlm="linear", **larger)
-    ours = masked_lm(build_bert(paths[0], **larger))
-    load_google_checkpoint(ours, paths[1], autoresize_weights=True)
-    expected = tf.gather(theirs(BATCH), bert_mlm.POSITIONS, batch_dims=1)
+    larger = {"hidden_size": 32, "intermediate_size": 48}
+    resized = build_bert(
+        config_of(folder),
+        checkpoint_of(folder),
+        with_mlm="linear",
+        autoresize_weights=True,
+        **larger,
+    )
+    save_google_checkpoint(resized, tmp_path / "larger.ckpt")
+    ours = masked_lm(build_bert(config_of(folder), **larger))
+    load_google_checkpoint(ours, tmp_path / "larger.ckpt")
+    expected = tf.gather(resized(BATCH), bert_mlm.POSITIONS, batch_dims=1)
     found = ours([*BATCH, bert_mlm.POSITIONS])
     np.testing.assert_allclose(found, expected, atol=1e-5, rtol=0)
     np.testing.assert_array_equal(
@@ -443,17 +442,23 @@ def test_a_larger_head_can_be_filled_on_request(saved):
     )
 
 
+def test_resized_weights_are_those_of_bert4keras(saved):
+    _, folder = saved
+    larger = {"hidden_size": 32, "intermediate_size": 48, "autoresize_weights": True}
+    paths = config_of(folder), checkpoint_of(folder)
+    ours = build_bert(*paths, with_mlm="linear", **larger)
+    theirs = build_theirs(*paths, with_mlm="linear", **larger)
+    for found, expected in zip(ours.get_weights(), theirs.get_weights(), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_bias_of_zeros_cannot_be_resized(config, tmp_path):
     """bert4keras would make it not a number without a word."""
     path = tmp_path / "new.ckpt"
     save_google_checkpoint(masked_lm(build_bert(config)), path)
-    larger = {"intermediate_size": 48, "autoresize_weights": True}
-    message = "zero throughout cannot be resized: .*FeedForward.*bias"
+    message = "are all zero cannot be resized: .*FeedForward.*bias"
     with pytest.raises(InputError, match=message):
-        build_bert(config, path, **larger)
-    model = masked_lm(build_bert(config, **larger))
-    with pytest.raises(InputError, match=message):
-        load_google_checkpoint(model, path, autoresize_weights=True)
+        build_bert(config, path, intermediate_size=48, autoresize_weights=True)
 
 
 @pytest.mark.parametrize("option", ["autoresize_weights", "ignore_invalid_weights"])

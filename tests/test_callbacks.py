@@ -138,9 +138,11 @@ def test_the_optimizer_may_be_that_of_a_model_around_it(tmp_path):
 def test_what_is_kept_with_a_state_is_restored_with_it(tmp_path):
     """As the moving average of weights is."""
     model, kept = small_model(), tf.Variable([1.0, 2.0])
-    fit(model, TrainingState(tmp_path, model, model.optimizer, kept=kept), epochs=1)
+    fit(model, TrainingState(tmp_path, model, model.optimizer, variable=kept), epochs=1)
     model, again = small_model(), tf.Variable([0.0, 0.0])
-    assert TrainingState(tmp_path, model, model.optimizer, kept=again).restore() == 1
+    assert (
+        TrainingState(tmp_path, model, model.optimizer, variable=again).restore() == 1
+    )
     assert again.numpy().tolist() == [1.0, 2.0]
 
 

@@ -11,7 +11,7 @@ from text_samples import VOCAB_SIZE, documents, tokenizer
 
 from tiedbert.bert import build_bert, masked_lm
 from tiedbert.jobs.optimization import adamw
-from tiedbert.text.masked_batches import (
+from tiedbert.text.pretraining import (
     held_out_batches,
     masked_batches,
     predictions_per_text,

@@ -3,51 +3,48 @@
 import os
 import re
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
-from tiedbert.bert.kept_tokens import tokens_checked
-from tiedbert.bert.kinds import feed_forward_of
 from tiedbert.bert.new_head import new_head, warn_of_new_head
-from tiedbert.bert.variable_names import (
-    CLASSIFIER,
-    named_weights,
-    namesake,
-    own_weights,
-)
+from tiedbert.bert.variable_names import CLASSIFIER, named_weights, namesake
+from tiedbert.bert.vocabulary_options import check_tokens
 from tiedbert.errors import InputError, lfs_hint, reason
-from tiedbert.layers import EmbeddingDense
 
-# Google's BERT keeps the kernels of these two layers transposed.
+# Google's BERT stores the kernels of these two layers transposed,
 _TRANSPOSED = {"cls/seq_relationship/output_weights", "output_weights"}
-# And T5 this one.
+# and T5 this one.
 _TRANSPOSED_T5 = "/relative_attention_bias"
-# One row a token.
+# Variables with a row for each token.
 _OF_TOKENS = ("word_embeddings", "predictions/output_bias", "shared/embedding")
 # What TensorFlow adds to the prefix of a checkpoint.
 _SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 
 
 def load_google_checkpoint(
-    model,
-    checkpoint_path,
-    model_kind="bert",
+    model: keras.Model,
+    checkpoint_path: str | os.PathLike,
+    model_kind: str = "bert",
     *,
-    keep_tokens=None,
-    compound_tokens=None,
-    autoresize_weights=False,
-):
-    """Give the layers of `model` that a checkpoint knows their values.
+    keep_tokens: Sequence[int] | None = None,
+    compound_tokens: Sequence[Any] | None = None,
+) -> None:
+    """Load the weights of a checkpoint into the layers of `model` that it names.
 
-    Every layer that has a name in the format must be in the checkpoint, in its shape;
-    what else the checkpoint holds (an optimizer's moments, another head) is left
-    alone. Nothing changes when the checkpoint is refused. A
-    :func:`tiedbert.bert.classifier` may be loaded from an encoder's checkpoint: its
-    head, which is new then, is left as it is, with a warning that names it.
+    Every layer of the model that the format names must be in the checkpoint, in its
+    shape. Other variables of the checkpoint (an optimizer's moments, another head) are
+    ignored. If the checkpoint is refused, no weight has changed. A
+    :func:`tiedbert.bert.classifier` may be loaded from the checkpoint of an encoder:
+    its head keeps its values, and a warning names it.
+
+    Weights of another shape are refused. To enlarge a model, let bert4keras resize the
+    weights (``build_bert(..., checkpoint_path, autoresize_weights=True)``, for a head
+    with ``with_mlm="linear"``), save that model and load its checkpoint.
 
     Args:
         model: a `keras.Model` whose layers have bert4keras' names (an encoder, a
@@ -55,17 +52,15 @@ def load_google_checkpoint(
         checkpoint_path: prefix of the checkpoint.
         model_kind: the kind whose names the checkpoint has, a key of
             :data:`tiedbert.bert.kinds.KINDS`.
-        keep_tokens: list of int, the rows of the checkpoint's vocabulary that the
-            model was built with (bert4keras' option of this name).
+        keep_tokens: the rows of the checkpoint's vocabulary that the model was built
+            with (bert4keras' option of this name); None for all.
         compound_tokens: bert4keras' option, as `keep_tokens`: for each further token
-            the rows whose mean it starts from.
-        autoresize_weights: bert4keras' option: weights of other shapes are repeated
-            or cut to fit, instead of refused; one that is zero throughout cannot be.
+            the list of rows whose mean it starts from, or a tuple of the list and its
+            weights.
 
     Raises:
         InputError: no such checkpoint, a variable missing in it or of another shape,
-            a token beyond its vocabulary, a model of another kind, or a classifier
-            to resize.
+            a token beyond its vocabulary, or a model of another kind.
 
     Warns:
         NewHeadWarning: the checkpoint has an encoder alone (of `UserWarning`).
@@ -84,36 +79,31 @@ def load_google_checkpoint(
         ...     json.dump(config, file)
         >>> checkpoint = os.path.join(folder, "bert_model.ckpt")
         >>> save_google_checkpoint(masked_lm(build_bert(path)), checkpoint)
-        >>> kept = [0, 1, 2, 3, 17]
-        >>> model = masked_lm(build_bert(path, keep_tokens=kept))
-        >>> load_google_checkpoint(model, checkpoint, keep_tokens=kept)
+        >>> tokens = [0, 1, 2, 3, 17]
+        >>> model = masked_lm(build_bert(path, keep_tokens=tokens))
+        >>> load_google_checkpoint(model, checkpoint, keep_tokens=tokens)
         >>> model.output_shape
         (None, None, 5)
     """
     layers = {layer.name: layer for layer in model.layers}
-    compound_tokens = tokens_checked(keep_tokens, compound_tokens)
-    options = {"keep_tokens": keep_tokens, "compound_tokens": compound_tokens}
-    if autoresize_weights:
-        # bert4keras scales what it resizes as the activation wants.
-        options["hidden_act"] = feed_forward_of(model).activation[0].__name__
-    transformer = namesake(model, model_kind, **options)
-    if autoresize_weights:
-        _resize(transformer, layers, checkpoint_path)
-    else:
-        warn_of_new_head(checkpoint_path, _load(transformer, layers, checkpoint_path))
+    compound_tokens = check_tokens(keep_tokens, compound_tokens)
+    transformer = namesake(
+        model, model_kind, keep_tokens=keep_tokens, compound_tokens=compound_tokens
+    )
+    warn_of_new_head(checkpoint_path, _load(transformer, layers, checkpoint_path))
 
 
-def stores_pooler(checkpoint_path) -> bool:
-    """Whether a checkpoint has BERT's pooler; InputError when there is none there."""
+def stores_pooler(checkpoint_path: str | os.PathLike) -> bool:
+    """Whether a checkpoint has BERT's pooler; InputError if there is no checkpoint."""
     return "bert/pooler/dense/kernel" in _stored_shapes(checkpoint_path)
 
 
 def load_transformer(transformer, checkpoint_path):
-    """Load a bert4keras Transformer, its own options (``keep_tokens``) respected."""
+    """Load a bert4keras Transformer as its options (``keep_tokens``) say."""
     if transformer.autoresize_weights or transformer.ignore_invalid_weights:
-        _load_theirs(transformer, transformer.model.weights, checkpoint_path)
+        _load_by_bert4keras(transformer, checkpoint_path)
     else:
-        # bert4keras keeps the tensors of its inputs there too.
+        # `transformer.layers` also contains the tensors of its inputs.
         layers = {
             name: layer
             for name, layer in transformer.layers.items()
@@ -122,21 +112,23 @@ def load_transformer(transformer, checkpoint_path):
         _load(transformer, layers, checkpoint_path)
 
 
-def save_google_checkpoint(model, checkpoint_path, model_kind="bert"):
-    """Write the layers of `model` that Google's format knows, in that format.
+def save_google_checkpoint(
+    model: keras.Model, checkpoint_path: str | os.PathLike, model_kind: str = "bert"
+) -> None:
+    """Write the weights of the layers that Google's format names, in that format.
 
-    Layers without a place in the format are left out. The files appear under their
-    names only when they are complete.
+    Other layers are left out. The files appear under their names only when they are
+    complete.
 
     Args:
         model: a `keras.Model` whose layers have bert4keras' names.
-        checkpoint_path: prefix to write to; its folder is made.
+        checkpoint_path: prefix to write to; its folder is made if missing.
         model_kind: the kind whose names to use, a key of
             :data:`tiedbert.bert.kinds.KINDS`.
 
     Raises:
-        InputError: a model of another kind; or the blocks of an ``albert_unshared``,
-            for which its format has one place, are not equal; or the prefix has no
+        InputError: a model of another kind; the blocks of an ``albert_unshared``,
+            for which the format has one place, are not equal; or the prefix has no
             name.
         OSError: the files cannot be written.
 
@@ -170,7 +162,7 @@ def save_google_checkpoint(model, checkpoint_path, model_kind="bert"):
 
 
 def _load(transformer, layers, checkpoint_path) -> list:
-    """Give the layers their values; the names of those that are a new head."""
+    """Assign the values to the layers; the names of those that are a new head."""
     shapes = _stored_shapes(checkpoint_path)
     named = named_weights(transformer, layers)
     names = [(layer.name, [name for name, _ in pairs]) for layer, pairs in named]
@@ -211,30 +203,16 @@ def _names_there(shapes) -> str:
     return f"the names there begin with {', '.join(tops[:8]) or 'nothing'}"
 
 
-def _resize(transformer, layers, checkpoint_path):
-    """Let bert4keras load; it must not take the table of a tied head for its bias."""
-    if "Classifier" in layers:
-        raise InputError(
-            "autoresize_weights: bert4keras has no classifier: load the encoder, and "
-            "give it its head afterwards"
-        )
-    named = named_weights(transformer, layers)  # refuses layers of another kind
-    transformer.autoresize_weights = True
-    transformer.layers = {
-        name: SimpleNamespace(trainable_weights=own_weights(layer))
-        if isinstance(layer, EmbeddingDense)
-        else layer
-        for name, layer in layers.items()
-    }
-    weights = [weight for _, pairs in named for _, weight in pairs]
-    _load_theirs(transformer, weights, checkpoint_path)
+def _load_by_bert4keras(transformer, checkpoint_path):
+    """Let bert4keras load, which resizes weights or skips missing ones.
 
-
-def _load_theirs(transformer, weights, checkpoint_path):
-    """Load by bert4keras' own hand; it divides by the norm of what it resizes."""
-    shapes = _stored_shapes(checkpoint_path)  # the message when there is none
+    It divides what it resizes by its norm: weights that are all zero become NaN, which
+    is refused here.
+    """
+    shapes = _stored_shapes(checkpoint_path)
     for name in shapes:
         _check_tokens(transformer, checkpoint_path, name, shapes)
+    weights = transformer.model.weights
     before = [weight.numpy() for weight in weights]
     try:
         with np.errstate(invalid="ignore"):
@@ -248,7 +226,7 @@ def _load_theirs(transformer, weights, checkpoint_path):
         for weight, value in zip(weights, before, strict=True):
             weight.assign(value)
         raise InputError(
-            f"{checkpoint_path}: what is zero throughout cannot be resized: "
+            f"{checkpoint_path}: weights that are all zero cannot be resized: "
             f"{', '.join(lost)}"
         )
 
@@ -261,7 +239,7 @@ def _loaded(transformer, checkpoint_path, name):
             f"{checkpoint_path}: {name} cannot be read: {reason(error)}"
             f"{lfs_hint(f'{checkpoint_path}.data-00000-of-00001')}"
         ) from None
-    # bert4keras turns its own kernel round itself.
+    # bert4keras transposes the kernels that it knows, but not this one.
     return value.T if name in CLASSIFIER["Classifier"] else value
 
 
@@ -276,7 +254,7 @@ def _stored_shapes(checkpoint_path) -> dict:
 
 
 def _check_prefix(path):
-    """InputError when a path is that of one of a checkpoint's files."""
+    """InputError if a path names one of the files of a checkpoint."""
     suffix = _SUFFIX.search(path)
     if suffix and not os.path.exists(f"{path}.index"):
         prefix = path.removesuffix(suffix[0])
@@ -287,10 +265,10 @@ def _check_prefix(path):
 
 
 def _check_tokens(transformer, path, name, shapes):
-    """InputError when a token to keep is not in the vocabulary of the checkpoint."""
+    """InputError if a token to keep is not in the vocabulary of the checkpoint."""
     if name.endswith(_OF_TOKENS):
-        kept, compound = transformer.keep_tokens, transformer.compound_tokens
-        tokens_checked(kept, compound, shapes[name][0], f"{name} of {path}")
+        options = transformer.keep_tokens, transformer.compound_tokens
+        check_tokens(*options, shapes[name][0], f"{name} of {path}")
 
 
 def _wrong_shape(path, name, weight, value) -> str:
@@ -303,8 +281,8 @@ def _wrong_shape(path, name, weight, value) -> str:
     return f"{path}: {name}: expected shape {expected}, found {found}"
 
 
-def _check_one_value(layer, name, kept, value):
-    if not np.array_equal(kept, value):
+def _check_one_value(layer, name, first, value):
+    if not np.array_equal(first, value):
         raise InputError(
             f'layer "{layer.name}" shares its place {name} with the layer of another '
             'block, but not its values: save such a model with model_kind="bert"'
@@ -328,6 +306,6 @@ def _write(values, prefix):
             )
         except tf.errors.OpError as error:
             raise OSError(f"{prefix} cannot be written: {reason(error)}") from None
-        # The index last: a checkpoint is there once its index is.
+        # The index comes last: without it, readers find no checkpoint.
         for suffix in (".data-00000-of-00001", ".index"):
             os.replace(draft + suffix, f"{prefix}{suffix}")

@@ -10,18 +10,18 @@ from tiedbert.bert.layers import FirstToken
 from tiedbert.errors import InputError
 
 
-def classifier(bert, num_labels, dropout=0.1):
+def classifier(bert: keras.Model, num_labels: int, dropout: float = 0.1) -> keras.Model:
     """A text classifier on the hidden state of the first token, ``[CLS]``.
 
-    The layers carry bert4keras' names, so that files know them: a pooler, as wide as
-    the hidden states, and the layer that makes the logits. An encoder that was built
-    ``with_pool`` has a pooler already, and keeps it.
+    It adds a pooler, as wide as the hidden states, and the layer of the logits, under
+    the names that file formats know. An encoder that was built ``with_pool`` keeps its
+    own pooler.
 
     Args:
         bert: an encoder built by :func:`tiedbert.bert.build_bert`.
         num_labels: number of classes, 1 or more.
-        dropout: rate before the last layer; a configuration's ``classifier_dropout``
-            is not read.
+        dropout: rate before the last layer. The setting ``classifier_dropout`` of a
+            configuration is not read.
 
     Returns:
         A `keras.Model` with the encoder's inputs and float logits
@@ -29,7 +29,7 @@ def classifier(bert, num_labels, dropout=0.1):
 
     Raises:
         InputError: `bert` is no encoder (it has another head), or `num_labels` or
-            `dropout` is no such number.
+            `dropout` is out of range.
 
     Example:
         >>> import json, tempfile, os

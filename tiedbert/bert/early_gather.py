@@ -1,4 +1,4 @@
-"""The last block of a BERT for some positions alone."""
+"""The last block of a BERT computed at some positions only."""
 
 from bert4keras.layers import FeedForward, LayerNormalization, MultiHeadAttention
 from tensorflow import keras
@@ -8,7 +8,7 @@ from tiedbert.errors import InputError
 from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.replay import Substitution, replay
 
-# What a layer of these gives at a position depends on this position alone.
+# Their output at a position depends on their input at this position alone.
 _POSITION_WISE = (
     FeedForward,
     LayerNormalization,
@@ -18,27 +18,27 @@ _POSITION_WISE = (
 
 
 def last_attention(graph):
-    """The last call of a self-attention in a graph; None if there is none."""
+    """The last call of a self-attention layer in a graph; None if there is none."""
     calls = [c for c in graph.calls if isinstance(c.layer, MultiHeadAttention)]
     return calls[-1] if calls else None
 
 
 def last_block_at(bert, gather):
-    """The output of `bert` at some positions, computed for these alone.
+    """The output of `bert` at some positions, computed at these only.
 
-    Every position is a key and a value of the last attention, but the queries, the
-    residual, the feed-forward layer and the norms need no more than what is asked for.
-    The layers of `bert` are called once more, on fewer positions.
+    The last attention needs all positions as keys and values. Its queries, the
+    residual, the feed-forward layer and the norms need only the positions asked for.
+    The layers of `bert` are called again on these.
 
     Args:
         bert: an encoder of bert4keras' layers.
-        gather: function of ``[batch, time, width]`` that gives ``[batch, n, width]``.
+        gather: function ``[batch, time, width]`` -> ``[batch, n, width]``.
 
     Returns:
         The symbolic tensor ``[batch, n, width]`` that is ``gather(bert.output)``.
 
     Raises:
-        InputError: something behind the last attention mixes positions.
+        InputError: a layer behind the last attention mixes positions.
     """
     graph = Graph(bert)
     attention = last_attention(graph)
@@ -54,12 +54,12 @@ def last_block_at(bert, gather):
 
 
 def _attended(attention, queries, gather):
-    """What the attention gives to `queries`."""
+    """The output of the attention for `queries`."""
     _, *keys_and_values = attention.inputs
     if len(keys_and_values) == 2 and len(attention.outputs) == 1:
         return attention.layer([queries, *keys_and_values])
-    # Relative and rotary positions and biases of scores are there for every pair of
-    # positions, and bert4keras' layer has no way to choose some of the queries.
+    # Relative and rotary positions and biases of scores exist for every pair of
+    # positions, and bert4keras' layer cannot select some of the queries.
     return gather(attention.outputs[0])
 
 

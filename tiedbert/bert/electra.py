@@ -2,8 +2,7 @@
 
 from bert4keras import models
 
-# What follows the embeddings is the generator's own; those it shares with the
-# discriminator.
+# The generator shares the embeddings with the discriminator; the rest is its own.
 _RENAMED = {
     "electra/encoder/": "generator/encoder/",
     "electra/embeddings_project/": "generator/embeddings_project/",
@@ -22,10 +21,10 @@ HEAD = {
 
 
 class Electra(models.ELECTRA):
-    """bert4keras' ELECTRA with the names of the head that Google trains it with.
+    """bert4keras' ELECTRA with Google's names of the masked language model head.
 
-    A model trained without a generator of its own (``untied_generator=False``) has
-    this head on the one encoder that it has.
+    A model trained without a separate generator (``untied_generator=False``) has this
+    head on its only encoder.
 
     Source: ``run_pretraining.py`` and ``model/modeling.py`` of google-research/electra.
     """
@@ -35,13 +34,13 @@ class Electra(models.ELECTRA):
         return {**super().variable_mapping(), **HEAD}
 
     def load_variable(self, checkpoint, name):
-        """One variable, of the bias of the head the tokens that are kept."""
+        """One variable; of the bias of the head only the tokens of `keep_tokens`."""
         value = super().load_variable(checkpoint, name)
         return self.load_embeddings(value) if name in HEAD["MLM-Bias"] else value
 
 
 class ElectraGenerator(Electra):
-    """The generator: the same layers, smaller, under names of its own."""
+    """The generator: the same layers, smaller, under other names."""
 
     def variable_mapping(self):
         """Layer name -> names in Google's checkpoint."""

@@ -1,11 +1,11 @@
-"""What is an encoder: the models that a head is put on."""
+"""Encoders: the models to which a head can be added."""
 
 from tiedbert import _keras
 from tiedbert.bert.early_gather import last_attention
 from tiedbert.errors import InputError
 from tiedbert.surgery.graph import Graph
 
-# Layers of the heads that bert4keras and tiedbert put on an encoder.
+# Layers of the heads that bert4keras and tiedbert add to an encoder.
 _OF_HEADS = {
     *("MLM-Dense", "MLM-Norm", "MLM-Bias", "MLM-Activation", "MLM-Gather"),
     *("Output-MLM", "Output-MLM-Activation", "NSP-Proba", "LM-Activation"),
@@ -15,11 +15,11 @@ _POOLER = "Pooler-Dense"
 
 
 def check_encoder(bert, asked, pooled=False):
-    """InputError when a model is no encoder of bert4keras' layers.
+    """InputError if a model is no encoder of bert4keras' layers.
 
     Args:
         bert: the model.
-        asked: what was asked for, for the message.
+        asked: name of the function that was called, for the message.
         pooled: whether it may have a pooler, ``[batch, width]``.
     """
     attention = last_attention(Graph(bert))
@@ -43,7 +43,7 @@ def check_encoder(bert, asked, pooled=False):
 
 
 def has_pooler(bert) -> bool:
-    """Whether a pooler makes the one output (bert4keras' ``with_pool``)."""
+    """Whether the only output is that of a pooler (bert4keras' ``with_pool``)."""
     return (
         len(bert.outputs) == 1
         and len(bert.outputs[0].shape) == 2

@@ -1,8 +1,7 @@
-"""What bert4keras needs around it, checked before it is imported.
+"""Prepares the environment that bert4keras needs, before it is imported.
 
-bert4keras 0.11.5 wants Keras 2 and says so only through obscure errors: without
-``TF_KERAS=1`` it looks for `keras.engine`, without ``TF_USE_LEGACY_KERAS=1`` it
-recurses for ever.
+bert4keras 0.11.5 needs Keras 2, and its errors do not say so: without ``TF_KERAS=1`` it
+imports `keras.engine`, without ``TF_USE_LEGACY_KERAS=1`` it recurses without end.
 """
 
 import importlib.util
@@ -14,15 +13,15 @@ from tiedbert.errors import InputError
 
 SWITCHES = {"TF_KERAS": "1", "TF_USE_LEGACY_KERAS": "1"}
 INSTALL = "pip install --no-deps bert4keras==0.11.5"
-_ON = {"1", "true", "True"}  # what TensorFlow takes for yes
+_ON = {"1", "true", "True"}  # the values that TensorFlow takes for true
 
 
 class SetupError(InputError, ImportError):
-    """tiedbert.bert cannot be imported; the message is what mends it."""
+    """tiedbert.bert cannot be imported; the message says how to mend it."""
 
 
-def prepare():
-    """Choose legacy Keras where it is still open; SetupError with the mend if not."""
+def prepare() -> None:
+    """Choose legacy Keras, if TensorFlow is not imported yet; SetupError otherwise."""
     if importlib.util.find_spec("bert4keras") is None:
         raise SetupError(f"tiedbert.bert needs bert4keras: {INSTALL}")
     if "tensorflow" not in sys.modules:
@@ -41,21 +40,21 @@ def prepare():
 
 
 def _set_switches():
-    against = {
+    contrary = {
         f"{name}={os.environ[name]}"
         for name, value in SWITCHES.items()
         if os.environ.get(name, value) not in _ON
     }
-    if against:
+    if contrary:
         raise SetupError(
             "tiedbert.bert needs TF_KERAS=1 and TF_USE_LEGACY_KERAS=1, but the "
-            f"environment says {' and '.join(sorted(against))}: unset both variables"
+            f"environment says {' and '.join(sorted(contrary))}: unset both variables"
         )
     os.environ.update(SWITCHES)
 
 
 def _stand_in_for_distutils():
-    """bert4keras takes one function from distutils, which Python 3.12 dropped."""
+    """Provide the function of distutils that bert4keras needs; Python 3.12 has none."""
     util = types.ModuleType("distutils.util")
     yes = {"y", "yes", "t", "true", "on", "1"}
     util.strtobool = lambda text: int(text.lower() in yes)

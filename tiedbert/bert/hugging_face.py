@@ -1,4 +1,4 @@
-"""BERTs as Hugging Face keeps them: config.json, model.safetensors, vocab.txt."""
+"""BERTs in Hugging Face's format: config.json, model.safetensors, vocab.txt."""
 
 import codecs
 import json
@@ -6,10 +6,12 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors.numpy import save_file
+from tensorflow import keras
 
 from tiedbert.bert import hugging_face_config
 from tiedbert.bert.new_head import new_head, warn_of_new_head
@@ -18,18 +20,23 @@ from tiedbert.errors import InputError, lfs_hint
 
 _TABLE = "bert.embeddings.word_embeddings.weight"
 _HEAD_BIAS = "cls.predictions.bias"
-# PyTorch's head owns both under these names too, tied to the other two.
+# PyTorch stores both under these names too.
 _DECODER = "cls.predictions.decoder"
 _BYTE_ORDER_MARK = "\ufeff"
 
 
-def save_safetensors(model, folder, vocab=None, lowercase=True):
+def save_safetensors(
+    model: keras.Model,
+    folder: str | os.PathLike,
+    vocab: Sequence[str] | str | os.PathLike | None = None,
+    lowercase: bool = True,
+) -> None:
     """Write a BERT so that Hugging Face's transformers loads it.
 
-    The configuration is read off the model, so that nothing can contradict it. The
-    folder gets ``model.safetensors``, ``config.json`` and, with a vocabulary,
-    ``vocab.txt`` and ``tokenizer_config.json``; each file appears under its name only
-    when it is complete, the weights last. The table of a tied head is stored once.
+    The configuration is derived from the model. The folder gets ``model.safetensors``,
+    ``config.json`` and, with a vocabulary, ``vocab.txt`` and ``tokenizer_config.json``;
+    each file appears under its name only when it is complete, the weights last. The
+    table of a tied head is stored once.
 
     Args:
         model: a `keras.Model` of bert4keras' layers for BERT: an encoder, with
@@ -37,19 +44,18 @@ def save_safetensors(model, folder, vocab=None, lowercase=True):
             ``BertForNextSentencePrediction``),
             a :func:`tiedbert.bert.masked_lm` (``BertForMaskedLM``), both heads
             (``BertForPreTraining``), a :func:`tiedbert.bert.classifier`
-            (``BertForSequenceClassification``). An AdversarialTraining is not one; its
-            own model is.
+            (``BertForSequenceClassification``). Of an AdversarialTraining save the
+            model that it trains.
         folder: where to write; made if missing.
         vocab: the WordPiece tokens in the order of their ids, as a list of `str` or as
-            the path of a ``vocab.txt``, in UTF-8, with a byte-order mark (which is not
-            written) or without; None for a tokenizer of another kind.
-        lowercase: whether that vocabulary is for lower-cased text, accents stripped.
+            the path of a ``vocab.txt`` in UTF-8 (a byte-order mark is not written);
+            None (the default) for a tokenizer of another kind.
+        lowercase: whether that vocabulary is for lower-cased text without accents.
 
     Raises:
-        InputError: a layer that Hugging Face's BERT does not have, an attention mask,
-            an activation, positions or a head that it does not know, or another number
-            of tokens than the table has rows (in `vocab`, or in the folder's old
-            ``vocab.txt``).
+        InputError: Hugging Face's BERT has no such layer, attention mask, activation,
+            positions or head; or the number of tokens in `vocab`, or in an old
+            ``vocab.txt`` in the folder, is not the number of rows of the table.
         OSError: the files cannot be written.
 
     Source: the names are those of transformers' ``models/bert/modeling_bert.py``.
@@ -80,32 +86,33 @@ def save_safetensors(model, folder, vocab=None, lowercase=True):
             }
         )
     else:
-        _check_kept_vocabulary(Path(folder), config["vocab_size"])
+        _check_old_vocabulary(Path(folder), config["vocab_size"])
     tensors = {name: _as_stored(name, weight) for name, weight in _own(model)}
     if config["architectures"] == ["BertModel"]:  # its own names have no prefix
         tensors = {name.removeprefix("bert."): v for name, v in tensors.items()}
     _write(Path(folder), texts, tensors)
 
 
-def load_safetensors(model, path):
-    """Give all layers of a BERT the values that Hugging Face's format has for them.
+def load_safetensors(model: keras.Model, path: str | os.PathLike) -> None:
+    """Load the weights of all layers of a BERT from Hugging Face's format.
 
     Build the model first; :func:`tiedbert.bert.build_bert` takes Hugging Face's
-    ``config.json``, whose settings have the names of Google's. A file may have more
-    than the model, a head or further blocks, never less: to put a new head on a
-    pretrained encoder, load the encoder and give it the head afterwards. Half-precision
-    numbers become float32. If any check fails, no weight has changed.
+    ``config.json``. The file may have more than the model, such as a head or further
+    blocks, but not less: to add a new head to a pretrained encoder, load the encoder
+    first. Half-precision numbers become float32. If any check fails, no weight has
+    changed.
 
     Args:
         model: a model as :func:`save_safetensors` takes it.
-        path: a folder with ``model.safetensors``, or the index of several files, or
-            one ``.safetensors`` file. A ``config.json`` there is compared with the
-            model in what shapes do not tell: heads, activation, epsilon.
+        path: a folder with ``model.safetensors`` or the index of several files, or
+            one ``.safetensors`` file. A ``config.json`` in the folder must agree with
+            the model in what shapes do not show: heads, activation, epsilon.
 
     Raises:
         InputError: no such file or a damaged one, a tensor missing, of another shape
-            (the vocabulary's size first of all) or not of floating-point numbers, a
-            head that is not tied to the table, another configuration than the model's.
+            (the size of the vocabulary is named as such) or not of floating-point
+            numbers, a head that is not tied to the table, or a ``config.json`` of
+            another model.
 
     Warns:
         NewHeadWarning: the file has an encoder alone (of `UserWarning`).
@@ -126,7 +133,7 @@ def load_safetensors(model, path):
         >>> bool((again.get_weights()[0] == bert.get_weights()[0]).all())
         True
     """
-    own_config = hugging_face_config.describe(model)  # refuses what is no BERT
+    own_config = hugging_face_config.describe(model)  # raises if it is no BERT
     stored = StoredTensors(path)
     config = stored.path.with_name("config.json")
     if config.exists():
@@ -190,25 +197,25 @@ def _names(layer_name) -> list:
 def _own(model) -> list:
     """(name, weight) for every weight of a model; a tied table comes once."""
     table = model.get_layer("Embedding-Token").embeddings
-    places, strange = [], []
+    named, unknown = [], []
     for layer in model.layers:
         owner = layer.name == "Embedding-Token"
         weights = [w for w in layer.weights if owner or w is not table]
         names = _names(layer.name) if weights else []
         if len(names) == len(weights):
-            places += zip(names, weights, strict=True)
+            named += zip(names, weights, strict=True)
         else:
-            strange.append(layer.name)
-    if strange:
+            unknown.append(layer.name)
+    if unknown:
         raise InputError(
             "Hugging Face's BERT has no place for the weights of "
-            f"{', '.join(strange)}: expected layers of bert4keras' BERT alone"
+            f"{', '.join(unknown)}: expected layers of bert4keras' BERT alone"
         )
-    return places
+    return named
 
 
 def _canonical(stored) -> dict:
-    """name as this module has it -> name in the file."""
+    """Name in this module -> name in the file."""
     found = {}
     for name in stored.names:
         today = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
@@ -228,32 +235,32 @@ def _canonical(stored) -> dict:
 # Values.
 
 
-def _is_turned(name, weight) -> bool:
-    """Whether PyTorch has this weight the other way round: kernels, ``[out, in]``."""
+def _is_transposed(name, weight) -> bool:
+    """Whether PyTorch stores this weight transposed: kernels, ``[out, in]``."""
     return len(weight.shape) == 2 and "embeddings" not in name
 
 
 def _as_stored(name, weight):
-    value = weight.numpy().T if _is_turned(name, weight) else weight.numpy()
+    value = weight.numpy().T if _is_transposed(name, weight) else weight.numpy()
     return np.ascontiguousarray(value, np.float32)
 
 
 def _value(stored, found, name, weight):
-    """The numbers that a file has for a weight, checked."""
+    """The value of a weight in a file, its shape checked."""
     if name not in found:
         tops = sorted({name.split(".")[0] for name in stored.names})
         raise InputError(
             f"{stored.path}: expected a tensor {name}, found none; the names there "
             f"begin with {', '.join(tops)}"
         )
-    turned, shape = _is_turned(name, weight), tuple(weight.shape)
-    expected = shape[::-1] if turned else shape
+    transposed, shape = _is_transposed(name, weight), tuple(weight.shape)
+    expected = shape[::-1] if transposed else shape
     if stored.shape(found[name]) != expected:
         raise InputError(
             _wrong_shape(stored.path, name, expected, stored.shape(found[name]))
         )
     value = stored.read(found[name])
-    return value.T if turned else value
+    return value.T if transposed else value
 
 
 def _wrong_shape(path, name, expected, found) -> str:
@@ -266,7 +273,7 @@ def _wrong_shape(path, name, expected, found) -> str:
 
 
 def _check_tie(stored, found, values):
-    """A head of its own would be lost: refuse one that is not the table."""
+    """InputError if the file has a head of its own, which would be lost."""
     for part, name in (("weight", _TABLE), ("bias", _HEAD_BIAS)):
         copy = found.get(f"{_DECODER}.{part}")
         if copy is not None and not np.array_equal(stored.read(copy), values[name]):
@@ -286,7 +293,7 @@ def _json(content) -> str:
 def _vocabulary(vocab, vocab_size) -> str:
     if isinstance(vocab, (str, os.PathLike)):
         where, hint = f"{vocab}", lfs_hint(vocab)
-        # Only line feeds end a token: other separators of lines are tokens themselves.
+        # Only line feeds end a token: other line separators can be tokens.
         tokens = _read_vocabulary(vocab).removesuffix("\n").split("\n")
     else:
         where, hint = "vocab", ""
@@ -322,15 +329,15 @@ def _read_vocabulary(path) -> str:
         ) from None
 
 
-def _check_kept_vocabulary(folder, vocab_size):
-    """A vocabulary from before stays beside the new weights: it must be theirs."""
-    kept = folder / "vocab.txt"
-    if not kept.is_file():
+def _check_old_vocabulary(folder, vocab_size):
+    """InputError if the folder has a vocab.txt that does not fit the new weights."""
+    path = folder / "vocab.txt"
+    if not path.is_file():
         return
-    _vocabulary(kept, vocab_size)
-    if kept.read_bytes().startswith(codecs.BOM_UTF8):
+    _vocabulary(path, vocab_size)
+    if path.read_bytes().startswith(codecs.BOM_UTF8):
         raise InputError(
-            f"{kept} begins with a byte-order mark, which transformers takes for a "
+            f"{path} begins with a byte-order mark, which transformers takes for a "
             "part of the first token: give it as `vocab`, and it is written without"
         )
 
@@ -341,9 +348,9 @@ def _write(folder, texts, tensors):
         draft = Path(name)
         for file, text in texts.items():
             (draft / file).write_bytes(text.encode())
-        # transformers asks for the metadata.
+        # transformers requires this metadata.
         save_file(tensors, draft / FILE, metadata={"format": "pt"})
-        # safetensors lets nobody but the owner read it.
+        # safetensors makes files that only the owner can read.
         shutil.copymode(draft / "config.json", draft / FILE)
         for file in [*texts, FILE]:
             os.replace(draft / file, folder / file)

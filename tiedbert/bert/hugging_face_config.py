@@ -1,4 +1,4 @@
-"""What Hugging Face's config.json says of a BERT, read off the model itself."""
+"""Hugging Face's config.json of a BERT, derived from the model."""
 
 import json
 import re
@@ -20,7 +20,7 @@ _ACTIVATIONS = {
     "silu": "silu",
     "swish": "silu",
 }
-# What no shape of a weight tells, and Hugging Face's value where it is not said.
+# Settings that no shape of a weight shows, with Hugging Face's defaults.
 _UNSEEN = {
     "model_type": "bert",
     "num_attention_heads": 12,
@@ -31,7 +31,7 @@ _UNSEEN = {
     "add_cross_attention": False,
     "pad_token_id": 0,
 }
-# Whose layer on top has one name in a file.
+# Their last layer has the same name in a file.
 _CLASSIFIERS = {
     "BertForSequenceClassification",
     "BertForTokenClassification",
@@ -45,7 +45,7 @@ _SYNONYMS = {
 
 
 def keras_activation(name):
-    """What Keras calls an activation of a config.json; any other is as it was."""
+    """Keras' name for an activation of a config.json; other values are unchanged."""
     if not isinstance(name, str):
         return name  # bert4keras takes a list of two for a gated layer
     theirs = {their: ours for ours, their in reversed(_ACTIVATIONS.items())}
@@ -96,7 +96,9 @@ def describe(model) -> dict:
 
 
 def check(own, path):
-    """Compare what :func:`describe` gave, in what no shape tells, with a config.json.
+    """Compare the result of :func:`describe` with a config.json.
+
+    Only settings that no shape of a weight shows are compared.
 
     Raises:
         InputError: not a JSON object, or another setting than the model's.
@@ -122,7 +124,7 @@ def check(own, path):
 
 
 def _check_classifiers(own, path, stored):
-    """A classifier of texts and one of tokens have layers of the same names."""
+    """Tell classifiers of texts from those of tokens: their layers have one name."""
     found = _CLASSIFIERS & set(map(str, stored if isinstance(stored, list) else ()))
     (expected,) = own["architectures"]
     if found and expected in _CLASSIFIERS - found:
@@ -138,7 +140,7 @@ def _count_blocks(layers) -> int:
 
 
 def _check_parts(layers, blocks):
-    """Refuse what has BERT's weights, or some of them, but computes something else."""
+    """InputError for models with BERT's weights that compute something else."""
     expected = [f"Embedding-{part}" for part in _EMBEDDINGS]
     for i in range(max(blocks, 1)):
         expected += [f"Transformer-{i}-MultiHeadSelfAttention"]
@@ -174,7 +176,7 @@ def _architecture(model, layers, blocks) -> str:
 
 
 def _check_activations(layers, blocks):
-    """Refuse a pooler or a transform with another activation than Hugging Face's."""
+    """InputError if pooler or transform have another activation than Hugging Face's."""
     blocks_own = layers[f"Transformer-{blocks - 1}-FeedForward"].activation[0]
     for name, expected in (
         ("Pooler-Dense", keras.activations.tanh),
@@ -188,31 +190,34 @@ def _check_activations(layers, blocks):
 
 
 def _classifier(model, layers, encoder) -> str:
-    """Which of Hugging Face's classifiers a layer "Classifier" makes of an encoder."""
+    """The class in Hugging Face of an encoder with a layer "Classifier"."""
     makers = Graph(model).producers
-    made_by = [makers.get(tensor) for tensor in model.outputs]
-    if [call and call.layer for call in made_by] != [layers["Classifier"]]:
+    last = makers.get(model.outputs[0])
+    if last is None or len(model.outputs) > 1 or last.layer is not layers["Classifier"]:
         raise _refuse('one output, the logits of "Classifier"; this one has others')
     if _name_of(layers["Classifier"].activation) != "linear":
         raise _refuse('logits, a "Classifier" without an activation')
-    source = makers.get(made_by[0].inputs[0])
+    source = makers.get(last.inputs[0])
     while source and isinstance(source.layer, keras.layers.Dropout):
         source = makers.get(source.inputs[0])
-    read = [source]
-    while source and source.layer.name in ("Pooler-Dense", "Pooler"):
+    names = [_name_of_maker(source)]
+    while names[-1] in ("Pooler-Dense", "Pooler"):
         source = makers.get(source.inputs[0])
-        read.append(source)
-    names = [call.layer.name if call else "an input" for call in read]
+        names.append(_name_of_maker(source))
     if names == [encoder]:
         return "BertForTokenClassification"
     if names == ["Pooler-Dense", "Pooler", encoder] and isinstance(
-        read[1].layer, (FirstToken, Lambda)
+        layers["Pooler"], (FirstToken, Lambda)
     ):
         return "BertForSequenceClassification"
     raise _refuse(
         'a "Classifier" of the hidden states, or of a pooler of the first token; this '
         f"one reads {' of '.join(names)}"
     )
+
+
+def _name_of_maker(call) -> str:
+    return call.layer.name if call else "an input"
 
 
 def _activation(feed_forward) -> str:

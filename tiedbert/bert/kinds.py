@@ -1,4 +1,8 @@
-"""The kinds of model that bert4keras builds, with weights that start apart."""
+"""The kinds of model that bert4keras builds, with their defects corrected.
+
+The classes here initialize each kernel separately, obey settings that bert4keras drops,
+and use layers that a file can hold without code.
+"""
 
 import functools
 
@@ -49,18 +53,18 @@ KINDS = {
 
 @keras.utils.register_keras_serializable("tiedbert")
 class FreshTruncatedNormal(keras.initializers.Initializer):
-    """Truncated normal that draws anew at each call.
+    """Truncated normal that draws new values at each call.
 
-    bert4keras gives one initializer object to the query, key, value and output
-    kernels of a layer, and tf_keras draws the same values from the same object: all
-    four would start identical, and so would every pair of feed-forward kernels.
+    bert4keras passes one initializer object to the query, key, value and output kernels
+    of a layer, and tf_keras draws the same values from the same object: all four
+    kernels, and each pair of feed-forward kernels, would start identical.
     """
 
     def __init__(self, stddev=0.02):
         self.stddev = stddev
 
     def __call__(self, shape, dtype=None, **kwargs):
-        """Draw with an initializer of this call's own."""
+        """Draw with a new initializer."""
         fresh = keras.initializers.TruncatedNormal(stddev=self.stddev)
         return fresh(shape, dtype=dtype, **kwargs)
 
@@ -71,9 +75,9 @@ class FreshTruncatedNormal(keras.initializers.Initializer):
 
 @keras.utils.register_keras_serializable("tiedbert")
 class DeepTruncatedNormal(keras.initializers.Initializer):
-    """The initializer of RoFormer v2, of less spread the more blocks there are.
+    """The initializer of RoFormer v2: the more blocks, the smaller the deviation.
 
-    bert4keras has it as a method of the model, which no file can hold.
+    In bert4keras it is a method of the model, which cannot be saved in a file.
 
     Source: `RoFormerV2.initializer` of bert4keras.
     """
@@ -82,7 +86,7 @@ class DeepTruncatedNormal(keras.initializers.Initializer):
         self.num_hidden_layers = num_hidden_layers
 
     def __call__(self, shape, dtype=None, **kwargs):
-        """Draw anew; a table is told from a kernel by its length."""
+        """Draw new values; a table is recognized by its length, as in bert4keras."""
         width = shape[0] if 10 <= shape[0] <= 10_000 else shape[1]
         stddev = 1.13684723 / (width * self.num_hidden_layers) ** 0.5
         return FreshTruncatedNormal(stddev)(shape, dtype=dtype, **kwargs)
@@ -92,14 +96,14 @@ class DeepTruncatedNormal(keras.initializers.Initializer):
         return {"num_hidden_layers": self.num_hidden_layers}
 
 
-class _Cured:
-    """Gives a bert4keras class its initializer, and obeys settings that it drops.
+class _Corrected:
+    """Corrects a bert4keras class: its initializer, and settings that it drops.
 
     Args:
         initializer_range: standard deviation of the first weights.
-        layer_norm_eps: epsilon of all norms; None for bert4keras' own: 1e-12 in BERT
-            and the heads, Keras' 1e-7 in the blocks of ALBERT, NEZHA and RoFormer.
-        pad_token_id: the token that is padding.
+        layer_norm_eps: epsilon of all norms; None for the values of bert4keras: 1e-12
+            in BERT and the heads, 1e-7 in the blocks of ALBERT, NEZHA and RoFormer.
+        pad_token_id: the id of padding.
         *args, **kwargs: bert4keras' options.
     """
 
@@ -121,7 +125,7 @@ class _Cured:
         return FreshTruncatedNormal(self._initializer_range)
 
     def apply(self, inputs=None, layer=None, arguments=None, **kwargs):
-        """bert4keras' way to make and call every layer, with ours among them."""
+        """Make and call a layer, as bert4keras does; some are replaced by ours."""
         if layer is LayerNormalization and self._layer_norm_eps is not None:
             layer, kwargs["epsilon"] = ConfiguredNormalization, self._layer_norm_eps
         elif layer is PositionEmbedding:
@@ -129,12 +133,12 @@ class _Cured:
         elif layer is Embedding and kwargs.get("mask_zero") and self._pad_token_id:
             layer, kwargs["pad_id"] = PaddedEmbedding, self._pad_token_id
         elif layer is Lambda and kwargs["name"] == "Pooler":
-            layer = FirstToken  # a file can hold it without code
+            layer = FirstToken  # a Lambda would need code in a file
             del kwargs["function"]
         return super().apply(inputs, layer, arguments, **kwargs)
 
 
-class _CuredDeep(_Cured):
+class _CorrectedDeep(_Corrected):
     """The same for RoFormer v2, with an initializer that can be saved."""
 
     @property
@@ -142,29 +146,29 @@ class _CuredDeep(_Cured):
         return DeepTruncatedNormal(self.num_hidden_layers)
 
 
-class _CuredHalves(_Cured):
-    """The same for T5, which makes an encoder and a decoder by itself."""
+class _CorrectedT5(_Corrected):
+    """The same for T5, which consists of an encoder and a decoder."""
 
     def __init__(self, name=None, **kwargs):
         super().__init__(name=name, **kwargs)
         kwargs["layers"] = self.layers
         prefix = "" if name is None else f"{name}_"
-        self._encoder = _cured(models.T5_Encoder)(name=f"{prefix}Encoder", **kwargs)
-        self._decoder = _cured(models.T5_Decoder)(name=f"{prefix}Decoder", **kwargs)
+        self._encoder = _corrected(models.T5_Encoder)(name=f"{prefix}Encoder", **kwargs)
+        self._decoder = _corrected(models.T5_Decoder)(name=f"{prefix}Decoder", **kwargs)
 
 
 def kind(name):
-    """The bert4keras class for `name`, with the initializer trap cured."""
+    """The corrected bert4keras class for `name`; InputError if there is none."""
     transformer = KINDS.get(name.lower())
     if transformer is None:
         raise InputError(
             f"no model kind {name!r}: expected one of {', '.join(sorted(KINDS))}"
         )
-    return _cured(transformer)
+    return _corrected(transformer)
 
 
 def version_of(name) -> dict:
-    """The option by which bert4keras tells the later T5s from the first."""
+    """The option that bert4keras needs for the later versions of T5."""
     name = name.lower()
     return {"version": name.split("_")[0]} if "t5.1.1" in name else {}
 
@@ -175,16 +179,16 @@ def feed_forward_of(bert):
 
 
 def initializer_of(bert):
-    """The initializer of the kernels of `bert`, for what is put on top of it."""
+    """The initializer of the kernels of `bert`, for layers added to it."""
     initializer = feed_forward_of(bert).kernel_initializer
     stddev = getattr(initializer, "stddev", None)
     return initializer if stddev is None else FreshTruncatedNormal(stddev)
 
 
-_CURES = {models.RoFormerV2: _CuredDeep, models.T5: _CuredHalves}
+_CORRECTIONS = {models.RoFormerV2: _CorrectedDeep, models.T5: _CorrectedT5}
 
 
 @functools.cache
-def _cured(transformer):
-    cure = _CURES.get(transformer, _Cured)
-    return type(transformer.__name__, (cure, transformer), {})
+def _corrected(transformer):
+    correction = _CORRECTIONS.get(transformer, _Corrected)
+    return type(transformer.__name__, (correction, transformer), {})

@@ -1,4 +1,4 @@
-"""bert4keras' layers, where a BERT needs more of them."""
+"""bert4keras' layers with additions."""
 
 import tensorflow as tf
 from bert4keras.layers import Embedding, LayerNormalization, PositionEmbedding
@@ -9,12 +9,12 @@ from tiedbert.errors import InputError
 
 @keras.utils.register_keras_serializable("tiedbert")
 class PaddedEmbedding(Embedding):
-    """The table of tokens where padding is not token 0, which bert4keras takes it for.
+    """The table of tokens for an id of padding other than 0, the one of bert4keras.
 
     As in bert4keras, the first position is never masked.
 
     Args:
-        pad_id: the token that is padding.
+        pad_id: the id of padding.
         *args, **kwargs: of `Embedding`.
     """
 
@@ -23,23 +23,23 @@ class PaddedEmbedding(Embedding):
         self.pad_id = pad_id
 
     def compute_mask(self, inputs, mask=None):
-        """The mask that bert4keras makes where padding is 0."""
+        """The mask that bert4keras makes if padding is 0."""
         if len(inputs.shape) == 2:
             inputs = tf.cast(tf.not_equal(inputs, self.pad_id), tf.int32)
         return super().compute_mask(inputs, mask)
 
     def get_config(self):
-        """The padding too."""
+        """The configuration, with `pad_id`."""
         return {**super().get_config(), "pad_id": self.pad_id}
 
 
 @keras.utils.register_keras_serializable("tiedbert")
 class CheckedPositionEmbedding(PositionEmbedding):
-    """The table of positions, which says so when a text is longer than it.
+    """The table of positions, which refuses texts that are longer than it.
 
-    A length that is known as the layer is called, eagerly or when `fit` or `predict`
-    trace the model, raises InputError. One that only the running graph knows fails an
-    assertion there, `tf.errors.InvalidArgumentError`; XLA leaves assertions out.
+    If the length is known when the layer is called, eagerly or while `fit` or `predict`
+    trace the model, it raises InputError. Otherwise an assertion in the graph raises
+    `tf.errors.InvalidArgumentError`; XLA leaves assertions out.
     """
 
     def call(self, inputs):
@@ -51,7 +51,7 @@ class CheckedPositionEmbedding(PositionEmbedding):
 
     @property
     def _positions(self):
-        """How many there are; a hierarchical table stands for its square."""
+        """The number of positions; a hierarchical table has its size squared."""
         return self.input_dim**2 if self.hierarchical else self.input_dim
 
     def _checked(self, hidden):
@@ -81,11 +81,11 @@ class CheckedPositionEmbedding(PositionEmbedding):
 
 @keras.utils.register_keras_serializable("tiedbert")
 class ConfiguredNormalization(LayerNormalization):
-    """A norm whose epsilon the configuration says, so that a later head has it too."""
+    """A norm with the epsilon of the configuration; a head added later uses it too."""
 
 
 def _asserted(tensor, condition, message):
-    """`tensor`, which nothing reads before a condition was seen to hold."""
+    """`tensor`, computed only after an assertion of the condition."""
     with tf.control_dependencies([tf.debugging.Assert(condition, message)]):
         return tf.identity(tensor)
 

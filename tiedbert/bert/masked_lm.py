@@ -1,5 +1,7 @@
 """The tied masked language model head on a BERT encoder."""
 
+from typing import Any
+
 from bert4keras.layers import LayerNormalization
 from tensorflow import keras
 
@@ -14,36 +16,40 @@ _LOSS_OPTIONS = ("chunk_size", "label_smoothing", "z_loss", "ignore_index")
 
 
 def masked_lm(
-    bert, *, predictions=None, early_gather=False, with_loss=False, **loss_options
-):
-    """A masked language model whose head works on the masked positions alone.
+    bert: keras.Model,
+    *,
+    predictions: int | None = None,
+    early_gather: bool = False,
+    with_loss: bool = False,
+    **loss_options: Any,
+) -> keras.Model:
+    """A masked language model whose head is computed at the masked positions only.
 
     The positions are gathered before the transform and the head: with 15 % of them
-    masked, the largest product of the model shrinks to a seventh. The head shares
-    the table of the encoder's token embedding. Layers carry bert4keras' names, so
-    that the head's variables in a Google checkpoint belong to them
-    (:func:`tiedbert.bert.load_google_checkpoint`).
+    masked, the largest matrix product of the model shrinks to a seventh. The head
+    shares the table of the token embedding. Layers have bert4keras' names, under which
+    :func:`tiedbert.bert.load_google_checkpoint` finds the variables of the head.
 
-    The head is that of the encoder's kind: where the table is narrower than the
+    The head depends on the kind of the encoder: if the table is narrower than the
     hidden states (ALBERT, ELECTRA), the transform projects to its width; RoFormer v2
     has neither transform nor bias.
 
     Args:
         bert: an encoder built by :func:`tiedbert.bert.build_bert`, hidden
             ``[batch, time, width]``.
-        predictions: number of positions in each text, known when the model is built:
-            with a batch size and a length that are known too, every shape is static,
-            as XLA and TPUs want. None: any number.
-        early_gather: gather before the last block rather than behind it. Its queries,
-            feed-forward layer and norms are then computed at the positions alone (for
-            kinds with relative or rotary positions the queries stay whole). The
-            logits and gradients are the same up to rounding; dropout in the last
-            block is drawn for other shapes, so a seed gives other draws.
-        with_loss: give the model its loss, which never holds the logits of all
-            positions at once, and ``accuracy`` and ``perplexity``, which come out of
-            the same pass (:class:`tiedbert.layers.TiedCrossEntropy`). It needs no
-            other loss: ``model.compile(optimizer)``. The same layers and names in
-            checkpoints.
+        predictions: number of masked positions in each text; None (the default) for
+            any number. With a fixed batch size and length, every shape is then static,
+            as XLA and TPUs need it.
+        early_gather: gather before the last block, not behind it. Its queries,
+            feed-forward layer and norms are then computed at the masked positions only
+            (with relative or rotary positions, the queries at all positions). Logits
+            and gradients are the same up to rounding. Dropout in the last block has
+            another shape, so the same seed gives other numbers. Default: False.
+        with_loss: include the loss, which never holds the logits of all positions at
+            once, and the metrics ``accuracy`` and ``perplexity``
+            (:class:`tiedbert.layers.TiedCrossEntropy`). Compile such a model without a
+            loss: ``model.compile(optimizer)``. Layers and their names in checkpoints
+            are the same. Default: False.
         **loss_options: with `with_loss`, ``chunk_size``, ``label_smoothing``,
             ``z_loss`` or ``ignore_index`` of that layer.
 
@@ -55,9 +61,9 @@ def masked_lm(
         the cross-entropy of each position in nats, float32 ``[batch, n]``.
 
     Raises:
-        InputError: `bert` is no encoder (it has a head, or no table), with
-            `early_gather` something behind the last attention mixes positions, or
-            there are options for a loss and no loss.
+        InputError: `bert` is no encoder (it has a head, or no table); with
+            `early_gather`, a layer behind the last attention mixes positions; or there
+            are options of the loss without `with_loss`.
 
     Source: Devlin et al., "BERT: Pre-training of deep bidirectional transformers",
     2018, appendix A; the gather is that of Google's ``run_pretraining.py``.
@@ -93,11 +99,11 @@ def masked_lm(
     make = TiedCrossEntropy if with_loss else EmbeddingDense
     if _has_plain_head(bert):
         hidden = _mapped(bert, table, hidden)
-        # No variable of its own, hence no name in checkpoints.
+        # It has no variable of its own, so no name in checkpoints.
         options = {"use_bias": False, "name": "Output-MLM", **loss_options}
     else:
         hidden = _transformed(bert, table, hidden)
-        # The name under which checkpoints know the one weight that is its own.
+        # Checkpoints have its only weight, the bias, under this name.
         options = {"name": "MLM-Bias", **loss_options}
     head = make(table, activation="linear", **options)
     inputs = [*bert.inputs, positions]
@@ -123,16 +129,16 @@ def _transformed(bert, table, hidden):
 
 
 def _epsilon(bert) -> float:
-    """The epsilon of the norm in the head: that of all norms, if one was said.
+    """The epsilon of the norm in the head: that of the configuration, if it has one.
 
-    Otherwise bert4keras has 1e-12 there, as Google has, whatever the blocks have.
+    Otherwise 1e-12, as in bert4keras and Google's BERT, whatever the blocks have.
     """
     norm = bert.get_layer("Embedding-Norm")
     return norm.epsilon if isinstance(norm, ConfiguredNormalization) else 1e-12
 
 
 def _mapped(bert, table, hidden):
-    """What RoFormer v2 does before the head: a projection if need be, and dropout."""
+    """The layers of RoFormer v2 before the head: projection, if needed, and dropout."""
     if table.output_dim != hidden.shape[-1]:
         hidden = keras.layers.Dense(
             table.output_dim,
@@ -166,7 +172,7 @@ def _check_options(options, with_loss):
 
 
 def _check_tokens(bert):
-    """A T5, which has no such head, has a token input of another name."""
+    """InputError for a T5, which has no such head and a token input of another name."""
     names = {layer.name for layer in bert.layers}
     if not {"Embedding-Token", "Input-Token"} <= names:
         raise InputError(

@@ -1,9 +1,12 @@
 """Building bert4keras models from a configuration, whole or from a cut point on."""
 
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 from bert4keras.models import build_transformer_model
+from tensorflow import keras
 
 from tiedbert.bert.checkpoints import load_transformer
 from tiedbert.bert.kinds import kind, version_of
@@ -11,7 +14,7 @@ from tiedbert.bert.settings import settings_of
 from tiedbert.errors import InputError, lfs_hint
 from tiedbert.surgery import split
 
-# What bert4keras cannot do without.
+# The settings that bert4keras needs.
 _REQUIRED = {
     "vocab_size",
     "hidden_size",
@@ -23,13 +26,13 @@ _REQUIRED = {
 
 
 def build_bert(
-    config_path,
-    checkpoint_path=None,
-    model=None,
-    application=None,
-    **bert4keras_options,
-):
-    """Build a bert4keras model, its kernels initialized apart from each other.
+    config_path: str | os.PathLike,
+    checkpoint_path: str | os.PathLike | None = None,
+    model: str | None = None,
+    application: str | None = None,
+    **bert4keras_options: Any,
+) -> keras.Model:
+    """Build a bert4keras model; each of its kernels is initialized separately.
 
     Args:
         config_path: ``bert_config.json`` in Google's format, or the ``config.json``
@@ -38,14 +41,14 @@ def build_bert(
             every name and shape is checked, unless bert4keras' ``autoresize_weights``
             or ``ignore_invalid_weights`` is among the options.
         model: the kind, a key of :data:`tiedbert.bert.kinds.KINDS`; None for the
-            ``model`` of the configuration, or ``"bert"`` where it says none.
+            ``model`` of the configuration, or ``"bert"`` if it has none.
         application: ``"encoder"``, ``"lm"`` or ``"unilm"``; None for the
-            ``application`` of the configuration, or ``"encoder"`` where it says none.
-        **bert4keras_options: settings over those of the configuration: bert4keras'
-            options, ``initializer_range``, ``layer_norm_eps`` (of every norm; not said,
-            it is bert4keras' own, for BERT the 1e-12 of Google and Hugging Face) and
-            ``pad_token_id`` (of the whole vocabulary, and one of ``keep_tokens``; 0
-            where it is not said).
+            ``application`` of the configuration, or ``"encoder"`` if it has none.
+        **bert4keras_options: settings that replace those of the configuration:
+            bert4keras' options, ``initializer_range`` (default 0.02),
+            ``layer_norm_eps`` (of every norm; default: that of bert4keras, for BERT the
+            1e-12 of Google and Hugging Face) and ``pad_token_id`` (an id of the whole
+            vocabulary that ``keep_tokens`` has; default 0).
 
     Returns:
         A functional `keras.Model`; for BERT ``[token_ids, segment_ids]``
@@ -53,11 +56,10 @@ def build_bert(
 
     Raises:
         InputError: a file that is missing or not JSON, an unknown kind or option, a
-            setting with which it would be another model (``model_type`` of another
-            kind, several ``num_hidden_groups``, relative positions ...), a checkpoint
-            that lacks a variable or whose shapes (the vocabulary's size first of
-            all) differ from the configuration; when it is called, texts longer than
-            its positions.
+            setting that asks for another model (``model_type`` of another kind, several
+            ``num_hidden_groups``, relative positions ...), a checkpoint that lacks a
+            variable or has another shape than the configuration says. The model raises
+            it too, if it is called with texts longer than its positions.
 
     Warns:
         UserWarning: the configuration has settings that tiedbert does not know.
@@ -94,22 +96,24 @@ def build_bert(
 
 
 def build_bert_from(
-    start,
-    config_path,
-    checkpoint_path=None,
-    model=None,
-    application=None,
-    **bert4keras_options,
-):
+    start: str,
+    config_path: str | os.PathLike,
+    checkpoint_path: str | os.PathLike | None = None,
+    model: str | None = None,
+    application: str | None = None,
+    **bert4keras_options: Any,
+) -> keras.Model:
     """Build the part of a BERT after a cut point, e.g. from ``"Embedding-Norm"`` on.
 
-    The `rest` of :func:`tiedbert.surgery.split`; the other arguments are those of
-    :func:`build_bert`.
+    Args:
+        start: the cut point, as in :func:`tiedbert.surgery.split`.
+        config_path, checkpoint_path, model, application, **bert4keras_options: as in
+            :func:`build_bert`.
 
     Returns:
-        A functional `keras.Model` of the crossing tensors: for BERT and
-        ``"Embedding-Norm"``, ``[hidden, mask]``, float ``[batch, time, width]`` and
-        bool ``[batch, time]``.
+        The `rest` of the split, a functional `keras.Model` of the crossing tensors: for
+        BERT and ``"Embedding-Norm"``, ``[hidden, mask]``, float
+        ``[batch, time, width]`` and bool ``[batch, time]``.
 
     Raises:
         InputError: as :func:`build_bert`, or no such cut point.
@@ -131,8 +135,8 @@ def build_bert_from(
     return split(whole, start)[1]
 
 
-def read_config(config_path) -> dict:
-    """The settings in a ``bert_config.json``; InputError when it is not one."""
+def read_config(config_path: str | os.PathLike) -> dict[str, Any]:
+    """The settings in a ``bert_config.json``; InputError if it is not one."""
     try:
         config = json.loads(Path(config_path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -157,7 +161,7 @@ def read_config(config_path) -> dict:
 
 
 def _file_or_argument(path, config, name, given, default) -> str:
-    """A value that the configuration may say, and an argument; not two of them."""
+    """The value of the configuration or of the argument; InputError if they differ."""
     said = config.pop(name, None)
     for value in (said, given):
         if value is not None and not isinstance(value, str):
@@ -174,10 +178,10 @@ def _file_or_argument(path, config, name, given, default) -> str:
 
 
 def _application(application, model) -> str:
-    """`application`, if this kind of model has it."""
+    """`application`; InputError if this kind of model does not have it."""
     has = {"encoder", "lm", "unilm"}
     if model.startswith(("electra", "gpt", "t5", "mt5")):
-        # GPT looks back only as it is; only the first one has segments for unilm.
+        # GPT always looks back only; only the first GPT has the segments for unilm.
         has = {"encoder", "unilm"} if model == "gpt" else {"encoder"}
     if application not in has:
         raise InputError(

@@ -1,4 +1,4 @@
-"""The head of a classifier, which the files of an encoder do not have."""
+"""A classifier loaded from the files of an encoder: its head is new."""
 
 import warnings
 
@@ -8,9 +8,10 @@ _HEAD = ("Pooler-Dense", "Classifier")
 
 
 def new_head(named, stored) -> list:
-    """The layers of a classifier's head that a file of an encoder has nothing of.
+    """The layers of a classifier's head that are missing in a file of an encoder.
 
-    Where the file has the classifier, or a part of it, every name must be there.
+    If the file has a part of the classifier, the result is empty: then every name must
+    be there.
 
     Args:
         named: list of (name of a layer, [names of its weights in the file]).
@@ -23,7 +24,7 @@ def new_head(named, stored) -> list:
 
 
 def warn_of_new_head(path, layers):
-    """Name the layers that keep the weights that they have."""
+    """Warn of layers that keep their values."""
     if layers:
         warnings.warn(
             f"{path} has no weights for {' and '.join(layers)}, the head of the "

@@ -1,6 +1,7 @@
-"""Tensors in the safetensors format: numbers under names, never code."""
+"""Reads tensors in the safetensors format, which holds numbers and no code."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from tiedbert.errors import InputError, lfs_hint, reason
 FILE = "model.safetensors"
 INDEX = "model.safetensors.index.json"  # of a model in several files
 _FLOATS = {"F16", "BF16", "F32", "F64"}
-# What other libraries write.
-_OTHERS = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack", ".onnx")
+# Suffixes of other formats.
+_OTHER_FORMATS = (".bin", ".pt", ".pth", ".pkl", ".ckpt", ".h5", ".msgpack", ".onnx")
 
 
 class StoredTensors:
@@ -27,10 +28,10 @@ class StoredTensors:
         names: the names of the tensors.
 
     Raises:
-        InputError: no such file, or it is no safetensors file, whole.
+        InputError: no such file, or no complete safetensors file.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: str | os.PathLike) -> None:
         self.path = _find(Path(path))
         if self.path.name == INDEX:
             self._files = _shards(self.path)
@@ -39,12 +40,12 @@ class StoredTensors:
             self._files = dict.fromkeys(opened.keys(), opened)
         self.names = list(self._files)
 
-    def shape(self, name) -> tuple:
-        """The shape of a tensor; no number is read."""
+    def shape(self, name: str) -> tuple[int, ...]:
+        """The shape of a tensor, without reading its numbers."""
         return tuple(self._files[name].get_slice(name).get_shape())
 
-    def read(self, name):
-        """A tensor as float32, whatever floating-point type it is stored in."""
+    def read(self, name: str) -> np.ndarray:
+        """A tensor as float32; the file may have any floating-point type."""
         kind = self._files[name].get_slice(name).get_dtype()
         if kind not in _FLOATS:
             raise InputError(
@@ -68,14 +69,14 @@ def _find(path):
 
 
 def _open(path):
-    if path.suffix in _OTHERS:
+    if path.suffix in _OTHER_FORMATS:
         raise InputError(
             f"{path}: expected a .safetensors file or its folder, found {path.suffix}: "
             "such files are not read, those of PyTorch above all, pickles that can run "
             "code (save_pretrained of transformers writes model.safetensors)"
         )
     try:
-        # For each tensor of its own call: the numbers stay on disk until then.
+        # The numbers stay on disk until a tensor is read.
         return safe_open(path, framework="numpy")
     except FileNotFoundError:
         raise InputError(f"no safetensors file at {path}") from None
@@ -104,7 +105,7 @@ def _weight_map(index) -> dict:
         if all(isinstance(file, str) for file in files.values()):
             return files
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        pass  # it has another form, or none
+        pass  # not such an index: refused below
     raise InputError(
         f"{index} is not an index of safetensors files: expected a weight_map from "
         "names of tensors to names of files"

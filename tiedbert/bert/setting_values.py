@@ -1,14 +1,14 @@
-"""The values of settings, checked before bert4keras stumbles over them."""
+"""Checks the values of settings, because bert4keras does not."""
 
 import numbers
 
 from tensorflow import keras
 
 from tiedbert.bert.hugging_face_config import keras_activation
-from tiedbert.bert.kept_tokens import tokens_checked
+from tiedbert.bert.vocabulary_options import check_tokens
 from tiedbert.errors import InputError
 
-_COUNTS = {  # and the least that makes sense
+_COUNTS = {  # setting -> smallest value
     **dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads"), 1),
     **dict.fromkeys(("intermediate_size", "embedding_size", "max_position"), 1),
     **dict.fromkeys(("attention_head_size", "attention_key_size"), 1),
@@ -27,11 +27,11 @@ _ACTIVATIONS = (
 
 
 def values_checked(path, said) -> dict:
-    """The settings in the form that is built from; InputError for a wrong value.
+    """The settings in the form that bert4keras takes; InputError for a wrong value.
 
     Args:
         path: where they come from, for messages.
-        said: dict, settings of bert4keras' names.
+        said: dict, settings under bert4keras' names.
     """
     for name, least in _COUNTS.items():
         _check_number(path, said, name, f">= {least}", lambda x, y=least: x >= y)
@@ -40,7 +40,7 @@ def values_checked(path, said) -> dict:
     _check_number(path, said, "layer_norm_eps", "> 0", lambda x: x > 0)
     _check_number(path, said, "initializer_range", ">= 0", lambda x: x >= 0)
     _check_heads(path, said)
-    said["compound_tokens"] = tokens_checked(
+    said["compound_tokens"] = check_tokens(
         said.get("keep_tokens"),
         said.get("compound_tokens"),
         said["vocab_size"],
@@ -65,7 +65,7 @@ def _check_number(path, said, name, bounds, is_right):
 
 
 def _check_heads(path, said):
-    """bert4keras would round the width of a head down without a word."""
+    """InputError for a width of a head that bert4keras would round down silently."""
     width, heads = said.get("hidden_size"), said.get("num_attention_heads")
     if width and heads and width % heads and not said.get("attention_head_size"):
         raise InputError(
@@ -75,7 +75,7 @@ def _check_heads(path, said):
 
 
 def check_sequence_length(path, said):
-    """InputError when a length that is fixed is more than the positions."""
+    """InputError if a fixed length is larger than the number of positions."""
     length, positions = said.get("sequence_length"), said.get("max_position", 512)
     if said.get("hierarchical_position"):
         positions **= 2
@@ -87,7 +87,7 @@ def check_sequence_length(path, said):
 
 
 def _activation(path, name, value):
-    """Keras' name or function; bert4keras takes a list for a gated layer."""
+    """Keras' name or function of an activation, or a list of them (gated layers)."""
     if isinstance(value, list):
         return [_activation(path, name, each) for each in value]
     if isinstance(value, bool) or callable(value):
@@ -104,9 +104,9 @@ def _activation(path, name, value):
 
 
 def _padding(path, said) -> int:
-    """The id that stands for padding, among the tokens that are kept."""
-    pad, kept = said.get("pad_token_id", 0), said.get("keep_tokens")
-    tokens = range(said["vocab_size"]) if kept is None else list(kept)
+    """The id of padding in the numbering of `keep_tokens`."""
+    pad, keep_tokens = said.get("pad_token_id", 0), said.get("keep_tokens")
+    tokens = range(said["vocab_size"]) if keep_tokens is None else list(keep_tokens)
     if pad not in tokens:
         raise InputError(
             f"{path}: pad_token_id {pad} is none of the {len(tokens)} tokens of the "

@@ -1,8 +1,8 @@
-"""What a configuration says of a model: obeyed, without effect, or refused.
+"""Settings of a configuration: obeyed, ignored because without effect, or refused.
 
-Google, Hugging Face and bert4keras write the same settings, some under names of their
-own. bert4keras drops what it does not know; here a setting that changes what a model
-computes is obeyed or refused, and one that tiedbert does not know is warned of.
+Google, Hugging Face and bert4keras have the same settings, some under different names.
+bert4keras ignores settings that it does not know. Here a setting that changes what a
+model computes is obeyed or refused, and an unknown one gives a warning.
 """
 
 import difflib
@@ -11,7 +11,7 @@ import warnings
 from tiedbert.bert.setting_values import check_sequence_length, values_checked
 from tiedbert.errors import InputError
 
-# Other names of a setting, and bert4keras' own.
+# Other name of a setting -> bert4keras' name.
 _SYNONYMS = {
     "max_position_embeddings": "max_position",
     "hidden_dropout_prob": "dropout_rate",
@@ -20,7 +20,7 @@ _SYNONYMS = {
     "layer_norm_epsilon": "layer_norm_eps",
 }
 
-# What bert4keras takes for every kind, and what tiedbert adds to it.
+# Options of bert4keras for every kind, and those that tiedbert adds.
 _OF_ALL = {
     *("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads"),
     *("intermediate_size", "hidden_act", "dropout_rate", "attention_dropout_rate"),
@@ -59,13 +59,13 @@ _OF_KIND = {
     "gpt2_ml": _OF_GPT2,
 }
 
-_NOT_OF_KIND = {"roformer_v2": {"initializer_range"}}  # it has a rule of its own
-# What no file can hold.
+_NOT_OF_KIND = {"roformer_v2": {"initializer_range"}}  # it has its own rule
+# Python objects, which no file can hold.
 _OBJECTS = {"layers", "attention_caches", "additional_input_layers", "layer_norm_cond"}
-# What files say even of kinds that do not use it.
+# Settings that files have even for kinds that do not use them.
 _OF_ANY_FILE = {"max_position", "segment_vocab_size", "initializer_range"}
 
-# The kinds that Hugging Face has, under its names; T5's halves go with it.
+# model_type of Hugging Face -> kinds; encoder and decoder of T5 have that of T5.
 _MODEL_TYPES = {
     "bert": ("bert", "roberta"),  # bert4keras' roberta is a BERT
     "albert": ("albert", "albert_unshared"),
@@ -78,8 +78,8 @@ _MODEL_TYPES = {
     "mt5": ("mt5.1.1",),
 }
 
-# What changes no number that a model gives: notes, ids of special tokens, settings of
-# a head, of generation, of the memory that a computation takes.
+# Settings that change no output of a model: notes, ids of special tokens, settings of
+# a head, of generation, of memory.
 _WITHOUT_EFFECT = {
     *("architectures", "transformers_version", "auto_map", "dtype", "torch_dtype"),
     *("torchscript", "use_bfloat16", "tf_legacy_loss", "gradient_checkpointing"),
@@ -95,9 +95,9 @@ _WITHOUT_EFFECT = {
         "attn_implementation",
         "initializer_factor",
     ),
-    # Of ALBERT, whose code reads none of them.
+    # In files of ALBERT, whose code does not read them.
     *("net_structure_type", "gap_size", "num_memory_blocks", "down_scale_factor"),
-    # Of generation, which older files have.
+    # Of generation, in older files.
     *("max_length", "min_length", "do_sample", "early_stopping", "num_beams"),
     *("num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p"),
     *("typical_p", "repetition_penalty", "length_penalty", "no_repeat_ngram_size"),
@@ -110,22 +110,22 @@ _PREFIXES_WITHOUT_EFFECT = ("_", "summary_", "pooler_", "tokenizer_")
 
 
 def settings_of(kind, application, path, config, options) -> dict:
-    """What to build a model with: a configuration's settings, and options over them.
+    """The settings to build a model with: a configuration, and options that replace it.
 
     Args:
         kind: a key of :data:`tiedbert.bert.kinds.KINDS`, in lower case.
         application: ``"encoder"``, ``"lm"`` or ``"unilm"``.
         path: where the configuration comes from, for messages.
-        config: dict, the settings of a file, of Google's, Hugging Face's or
-            bert4keras' names; null is not said.
-        options: dict, settings that were given by name.
+        config: dict, the settings of a file under names of Google, Hugging Face or
+            bert4keras; null counts as absent.
+        options: dict, settings given as arguments.
 
     Returns:
-        A dict of bert4keras' names, and of those that tiedbert adds.
+        The settings under names of bert4keras, and those that tiedbert adds.
 
     Raises:
-        InputError: an option that the kind does not have, or a setting with which it
-            would be another model.
+        InputError: an option that the kind does not have, or a setting that asks for
+            another model.
     """
     taken = (_OF_ALL | _OF_KIND.get(kind, _OF_T5)) - _NOT_OF_KIND.get(kind, set())
     demands = _demands(kind, application)
@@ -143,7 +143,7 @@ def settings_of(kind, application, path, config, options) -> dict:
 
 
 def _said(path, config, options) -> dict:
-    """What a file says and options over it, under one name each; null is not said."""
+    """The settings of a file and the options, under one name each, without nulls."""
     if objects := _OBJECTS & set(config):
         raise InputError(
             f"{path}: {', '.join(sorted(objects))}: not read from a file: give it as "
@@ -154,7 +154,7 @@ def _said(path, config, options) -> dict:
 
 
 def _demands(kind, application) -> dict:
-    """Settings whose values are fixed for a kind: name -> the values allowed."""
+    """Settings that have fixed values in a kind: name -> the values allowed."""
     is_t5, is_v2 = "t5" in kind, kind == "roformer_v2"
     looks_back = is_t5 or kind.startswith("gpt") or application == "lm"
     groups = (1,) if kind.startswith("albert") else ()
@@ -193,7 +193,7 @@ def _check_options(kind, options, known):
 
 
 def _of_one_name(where, given) -> dict:
-    """The settings under bert4keras' names; InputError when two names disagree."""
+    """The settings under bert4keras' names; InputError if two names disagree."""
     said = {}
     for name, value in given.items():
         own = _SYNONYMS.get(name, name)
@@ -209,7 +209,7 @@ def _of_one_name(where, given) -> dict:
 
 
 def _check_type(kind, path, said):
-    """What Hugging Face says that a file is of."""
+    """InputError if ``model_type`` of Hugging Face is that of another kind."""
     model_type = said.get("model_type")
     if model_type is None:
         return

@@ -1,4 +1,4 @@
-"""Which variable of a Google checkpoint belongs to which weight of a layer."""
+"""Names of the weights of a layer in a Google checkpoint."""
 
 import re
 
@@ -6,21 +6,21 @@ from tiedbert.bert.kinds import kind, version_of
 from tiedbert.errors import InputError
 from tiedbert.layers import EmbeddingDense
 
-# Where Google's run_classifier.py keeps the layer on top of BERT.
+# Google's run_classifier.py stores the last layer under these names.
 CLASSIFIER = {"Classifier": ["output_weights", "output_bias"]}
-# bert4keras has this layer, but no file format has a name for it.
+# bert4keras has this layer, but no name for it in checkpoints.
 _UNNAMED = {"Output-Mapping": ["cls/predictions/output_mapping/kernel"]}
-# What a checkpoint must have a place for, or another kind's names were asked for.
+# Layers that a checkpoint must name; if it does not, `model_kind` is wrong.
 _BODY = re.compile(r"Embedding-Token$|(\w+-)?Transformer-")
 
 
 def namesake(model, model_kind, **options):
-    """An unbuilt bert4keras Transformer with as many blocks as `model`, for its names.
+    """An unbuilt bert4keras Transformer that has the names for the layers of `model`.
 
     Args:
         model: a `keras.Model` whose layers have bert4keras' names.
         model_kind: a key of :data:`tiedbert.bert.kinds.KINDS`.
-        **options: of bert4keras, for what it makes of the variables it reads.
+        **options: of bert4keras, which it applies to the variables that it reads.
     """
     blocks = [re.search(r"Transformer-(\d+)-", layer.name) for layer in model.layers]
     count = max((int(match[1]) + 1 for match in blocks if match), default=0)
@@ -58,7 +58,7 @@ def named_weights(transformer, layers) -> list:
 
 
 def own_weights(layer) -> list:
-    """The weights stored for a layer: of a tied head the bias, not the table."""
+    """The weights to store for a layer: of a tied head the bias, without the table."""
     if isinstance(layer, EmbeddingDense):
         return [layer.bias] if layer.use_bias else []
     return layer.weights

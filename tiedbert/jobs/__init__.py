@@ -1,4 +1,4 @@
-"""What the console command and the scripts do, one module a job.
+"""The jobs of the console command and of the scripts, one module a job.
 
-Nothing of this is public but the command lines: `tiedbert --help`.
+Public are the command lines alone: see `tiedbert --help`.
 """

@@ -1,9 +1,12 @@
 """Keras callbacks that write into a run directory."""
 
 import math
+import os
 import statistics
 import time
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 from tensorflow import keras
@@ -17,13 +20,13 @@ _SCALAR = tf.compat.v1.SummaryMetadata(
 
 
 class MetricsLog(keras.callbacks.Callback):
-    """One line of ``metrics.jsonl`` and the TensorBoard scalars of every epoch.
+    """Writes a line of ``metrics.jsonl`` and TensorBoard scalars after each epoch.
 
-    A loss that is no longer a number ends the training with an InputError, before
-    any other callback saves such a model.
+    A loss that is not finite ends the training with an InputError, before a later
+    callback saves the model.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder: str | os.PathLike) -> None:
         super().__init__()
         self._folder = Path(folder)
         self._writer = tf.summary.create_file_writer(str(self._folder / "events"))
@@ -56,11 +59,12 @@ class MetricsLog(keras.callbacks.Callback):
 class StepTime(keras.callbacks.Callback):
     """Adds ``step_seconds``, the median time of a step, to the metrics of an epoch.
 
-    The median, because the first step is traced. It comes before :class:`MetricsLog`.
+    The median excludes the first step, which is traced. Put it before
+    :class:`MetricsLog` in the list of callbacks.
     """
 
     def on_epoch_begin(self, epoch, logs=None):
-        """Forget the epoch before."""
+        """Forget the times of the last epoch."""
         self._seconds = []
 
     def on_train_batch_begin(self, batch, logs=None):
@@ -68,38 +72,53 @@ class StepTime(keras.callbacks.Callback):
         self._start = time.perf_counter()
 
     def on_train_batch_end(self, batch, logs=None):
-        """Stop it."""
+        """Stop the clock."""
         self._seconds.append(time.perf_counter() - self._start)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Tell, by milliseconds and a digit."""
+        """Add the median, in seconds with 4 digits."""
         logs["step_seconds"] = round(statistics.median(self._seconds), 4)
 
 
 class TrainingState(keras.callbacks.Callback):
-    """Keep model, optimizer and epoch on disk, so that a killed run can go on.
+    """Saves model, optimizer and epoch after each epoch, to resume a killed run.
 
-    `tf.train.CheckpointManager` restores the optimizer exactly, which ``.keras``
-    archives do not for every optimizer. `more` is kept with them.
+    `tf.train.CheckpointManager` restores every optimizer exactly; a ``.keras`` file
+    does not.
+
+    Args:
+        folder: the run.
+        model: the model that is trained.
+        optimizer: its optimizer.
+        **extra: further objects to save and restore, as `tf.train.Checkpoint` takes
+            them.
     """
 
-    def __init__(self, folder, model, optimizer, **more):
+    def __init__(
+        self,
+        folder: str | os.PathLike,
+        model: keras.Model,
+        optimizer: keras.optimizers.Optimizer,
+        **extra: Any,
+    ) -> None:
         super().__init__()
-        optimizer.build(model.trainable_variables)  # else it restores at its first step
+        optimizer.build(
+            model.trainable_variables
+        )  # else its variables are restored at its first step
         self._epoch = tf.Variable(0, dtype=tf.int64)
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(
-                model=model, optimizer=optimizer, epoch=self._epoch, **more
+                model=model, optimizer=optimizer, epoch=self._epoch, **extra
             ),
             str(Path(folder) / "checkpoints"),
             max_to_keep=1,
         )
 
     def restore(self) -> int:
-        """Restore the newest state, if there is one; the number of epochs done."""
+        """Restore the newest state, if there is one; the number of finished epochs."""
         try:
             self._manager.restore_or_initialize()
-        # IndexError: the data end early; ValueError: the list of states is empty.
+        # IndexError: the data are cut short; ValueError: the list of states is empty.
         except (tf.errors.OpError, IndexError, ValueError) as error:
             raise InputError(
                 f"{self._manager.directory} cannot be read: {reason(error)}"
@@ -118,30 +137,36 @@ class TrainingState(keras.callbacks.Callback):
 
 
 class StopAfter(keras.callbacks.Callback):
-    """End the training after so many optimizer steps, be it within an epoch."""
+    """Ends the training after a number of optimizer steps, even within an epoch."""
 
-    def __init__(self, steps):
+    def __init__(self, steps: int) -> None:
         super().__init__()
         self._steps = steps
 
     def on_train_batch_end(self, batch, logs=None):
-        """Stop if that was the last one."""
+        """Stop after the last step."""
         if self.model.optimizer.iterations.numpy() >= self._steps:
             self.model.stop_training = True
 
 
 class BestEpoch(keras.callbacks.Callback):
-    """Save the model after each epoch that is better than all before it.
+    """Saves the model after each epoch that is better than all before it.
 
     Args:
         save: called without arguments.
-        metric: the name of the metric, larger is better.
-        earlier: values that the metric had before a resume.
-        patience: epochs without a better one after which the training ends; None: it
-            does not.
+        metric: the name of the metric; larger is better.
+        earlier: values of the metric before a resume.
+        patience: epochs without a better one after which the training ends; None (the
+            default): it does not end early.
     """
 
-    def __init__(self, save, metric, earlier=(), patience=None):
+    def __init__(
+        self,
+        save: Callable[[], None],
+        metric: str,
+        earlier: Iterable[float] = (),
+        patience: int | None = None,
+    ) -> None:
         super().__init__()
         self._save = save
         self._metric = metric
@@ -151,21 +176,19 @@ class BestEpoch(keras.callbacks.Callback):
             self._is_best(value)
 
     @property
-    def done(self):
-        """Whether the patience is at its end."""
+    def done(self) -> bool:
+        """Whether `patience` is used up."""
         return self._patience is not None and self._waited >= self._patience
 
     def on_epoch_end(self, epoch, logs=None):
-        """Save if the metric has grown; else stop if it has not for long."""
+        """Save if the metric is the best so far; else stop if `patience` is used up."""
         if self._is_best(float(logs[self._metric])):
             self._save()
         elif self.done:
             self.model.stop_training = True
 
     def _is_best(self, value):
-        better = value > self.best
-        self.best, self._waited = (
-            max(value, self.best),
-            0 if better else self._waited + 1,
-        )
-        return better
+        is_better = value > self.best
+        self.best = max(value, self.best)
+        self._waited = 0 if is_better else self._waited + 1
+        return is_better

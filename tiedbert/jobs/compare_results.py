@@ -6,6 +6,10 @@ A *result* of a method is a dict: what was planned for it (``name``,
 ``step_seconds`` and ``correct``, bool ``[seeds, epsilons, texts]``.
 """
 
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 
 from tiedbert.jobs.runs import read_metrics
@@ -15,7 +19,9 @@ from tiedbert.jobs.significance import holm, paired_test
 BASELINES = ("none", "random_noise")
 
 
-def result_of(planned, folders) -> dict:
+def result_of(
+    planned: Mapping[str, Any], folders: Mapping[int, Path]
+) -> dict[str, Any]:
     """The result of a method.
 
     Args:
@@ -41,7 +47,9 @@ def result_of(planned, folders) -> dict:
     }
 
 
-def compare(results, epsilons) -> list:
+def compare(
+    results: Mapping[str, dict], epsilons: Sequence[float]
+) -> list[dict[str, Any]]:
     """Every method against plain training and against noise, at every radius.
 
     Args:

@@ -1,12 +1,14 @@
-"""Methods of adversarial training as command lines name them."""
+"""Methods of adversarial training from options of a command line."""
 
 import dataclasses
 import typing
+from collections.abc import Iterable, Mapping
 from types import NoneType
+from typing import Any
 
 from tiedbert.errors import InputError
 
-# Name -> class in tiedbert.adversarial, which is imported late: it needs TensorFlow.
+# Name -> class in tiedbert.adversarial, imported late because it needs TensorFlow.
 METHODS = {
     "fgm": "FGM",
     "pgd": "PGD",
@@ -24,16 +26,16 @@ METHODS = {
 _WORDS = {"true": True, "false": False}
 
 
-def method_of(name, values):
+def method_of(name: str, values: Mapping[str, Any]) -> Any:
     """A method of adversarial training.
 
     Args:
         name: one of :data:`METHODS`.
-        values: dict of its options, field -> what a command line has for it: str,
-            read as the field's type is; other values are taken as they are.
+        values: its options, field -> value. A `str` is converted to the type of the
+            field; other values are passed on.
 
     Raises:
-        InputError: no such method, no such option of it, or a value it refuses.
+        InputError: no such method, no such option, or a value that the method refuses.
 
     Example:
         >>> method_of("rdrop", {"weight": "0.5"})
@@ -58,8 +60,8 @@ def method_of(name, values):
     )
 
 
-def settings_of(method) -> dict:
-    """All options of a method with their values, as JSON has them.
+def settings_of(method: Any) -> dict[str, Any]:
+    """All options of a method with their values, for JSON.
 
     Example:
         >>> settings_of(method_of("rdrop", {}))
@@ -68,8 +70,8 @@ def settings_of(method) -> dict:
     return {option: getattr(method, option) for option in _types(type(method))}
 
 
-def pairs(texts) -> dict:
-    """``["steps=3", "norm=linf"]`` as a dict; InputError where one is no such pair.
+def pairs(texts: Iterable[str]) -> dict[str, str]:
+    """``["steps=3", "norm=linf"]`` as a dict; InputError for another form.
 
     Example:
         >>> pairs(["steps=3", "norm=linf"])
@@ -87,14 +89,14 @@ def pairs(texts) -> dict:
 
 
 def _types(kind) -> dict:
-    """Option -> the types that a command line can give it."""
+    """Option -> the types that its values on a command line can have."""
     hints = typing.get_type_hints(kind)
     found = {
         field.name: {*(typing.get_args(hints[field.name]) or [hints[field.name]])}
         & {int, float, bool, str, NoneType}
         for field in dataclasses.fields(kind)
     }
-    # A function is for programs.
+    # A field that takes a function is not an option of a command line.
     return {name: types for name, types in found.items() if types - {NoneType}}
 
 

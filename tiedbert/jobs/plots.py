@@ -1,11 +1,14 @@
-"""Pictures of a run, as PNG: the loss of pretraining, accuracy under attack."""
+"""Plots of a run, as PNG: the loss of pretraining, accuracy under attack."""
 
 import importlib.util
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from tiedbert.errors import InputError
 
 
-def plot_losses(metrics, path):
+def plot_losses(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
     """Training and held-out loss in nats against the optimizer step.
 
     Args:
@@ -19,13 +22,17 @@ def plot_losses(metrics, path):
     _save(figure, axes, path)
 
 
-def plot_curves(curves, path, norm="L2 norm per text"):
-    """Accuracy against the radius of the attack, a line a model.
+def plot_curves(
+    curves: Mapping[str, Iterable[tuple[float, float]]],
+    path: str | os.PathLike,
+    norm: str = "L2 norm per text",
+) -> None:
+    """Accuracy against the radius of the attack, a line for each model.
 
     Args:
-        curves: dict name -> list of ``(epsilon, accuracy)``.
+        curves: name -> list of ``(epsilon, accuracy)``.
         path: PNG file to write.
-        norm: what the radius measures.
+        norm: the norm of the radius, for the axis.
     """
     figure, axes = _axes(f"attack radius epsilon ({norm})", "accuracy")
     for name, points in curves.items():
@@ -34,25 +41,29 @@ def plot_curves(curves, path, norm="L2 norm per text"):
     _save(figure, axes, path)
 
 
-def plot_comparison(curves, path, norm="L2 norm per text"):
-    """Mean accuracy and its spread over seeds against the radius, a line a method.
+def plot_comparison(
+    curves: Mapping[str, Iterable[tuple[float, float, float]]],
+    path: str | os.PathLike,
+    norm: str = "L2 norm per text",
+) -> None:
+    """Mean accuracy over seeds against the radius, a line for each method.
 
     Args:
-        curves: dict name -> list of ``(epsilon, mean, standard deviation)``.
+        curves: name -> list of ``(epsilon, mean, standard deviation)``.
         path: PNG file to write.
-        norm: what the radius measures.
+        norm: the norm of the radius, for the axis.
     """
     figure, axes = _axes(f"attack radius epsilon ({norm})", "accuracy", (9, 5.5))
     for i, (name, points) in enumerate(curves.items()):
         epsilons, means, spreads = zip(*points, strict=True)
-        # Ten colors and as many methods as there are: the shapes differ too.
+        # matplotlib has ten colors; more lines differ by the marker.
         marker = "osDv^<>pP*Xhd"[i % 13]
         axes.errorbar(epsilons, means, spreads, label=name, capsize=3, marker=marker)
     _save(figure, axes, path, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def check_matplotlib():
-    """InputError without matplotlib; asked before hours of work end in a picture."""
+def check_matplotlib() -> None:
+    """InputError if matplotlib is missing; jobs call it before their work."""
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError("plots need matplotlib: pip install matplotlib")
 

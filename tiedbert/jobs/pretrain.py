@@ -113,7 +113,7 @@ def train(args, folder, config_path, tokenizer):
     from tiedbert.bert import build_bert, masked_lm
     from tiedbert.jobs.callbacks import MetricsLog, StopAfter, TrainingState
     from tiedbert.jobs.optimization import adamw
-    from tiedbert.text import masked_batches
+    from tiedbert.text import pretraining
 
     keras.utils.set_random_seed(args.seed)
     bert = build_bert(
@@ -121,7 +121,7 @@ def train(args, folder, config_path, tokenizer):
         dropout_rate=args.dropout,
         attention_dropout_rate=args.dropout,
     )
-    predictions = masked_batches.predictions_per_text(args.corpus, args.mask_rate)
+    predictions = pretraining.predictions_per_text(args.corpus, args.mask_rate)
     model = masked_lm(bert, predictions=predictions, early_gather=True, with_loss=True)
     optimizer = adamw(args.learning_rate, args.steps)
     epoch_steps = min(args.log_every, args.steps)
@@ -130,7 +130,7 @@ def train(args, folder, config_path, tokenizer):
     done = state.restore()
     keep_metrics(folder, done)
     model.fit(
-        masked_batches.masked_batches(
+        pretraining.masked_batches(
             args.corpus,
             tokenizer,
             args.batch_size,
@@ -139,7 +139,7 @@ def train(args, folder, config_path, tokenizer):
             held_out=args.held_out,
             start=done * epoch_steps,
         ),
-        validation_data=masked_batches.held_out_batches(
+        validation_data=pretraining.held_out_batches(
             args.corpus, tokenizer, args.batch_size, args.held_out, rate=args.mask_rate
         ),
         initial_epoch=done,

@@ -1,13 +1,16 @@
-"""Run directories: one folder holds the settings, the metrics and the model of a run.
+"""Run directories: one folder holds the options, the metrics and the output of a job.
 
-config.json     the resolved configuration
+config.json     the resolved options
 metrics.jsonl   one JSON object a line
-...             what the run makes: checkpoints/, model/, plots
+...             the output of the job: checkpoints/, model/, plots
 """
 
 import json
+import os
 import shutil
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -17,31 +20,33 @@ from tiedbert.text.files import write_file, write_json
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
 LOCK = ".lock"
-_locks = {}  # folder -> the lock of it that this process holds
+_locks: dict[Path, FileLock] = {}  # folder -> its lock, held by this process
 _MARK = "tiedbert_run"
 _NOT_COMPARED = {"overwrite", "resume", "output_dir"}
 
 
-def open_run(job, options, inputs=()) -> Path:
-    """Make the run directory ``options["output_dir"]`` and save the configuration.
+def open_run(
+    job: str, options: Mapping[str, Any], inputs: Iterable[str | os.PathLike] = ()
+) -> Path:
+    """Make the run directory ``options["output_dir"]`` and save the options.
 
-    Call it after the inputs were read: a mistake in them must not cost an old run.
-    :func:`check_run` tells before the work whether it will succeed.
+    Call it once the inputs were validated, so that ``--overwrite`` never deletes a run
+    for a job that cannot start. :func:`check_run` checks the arguments before that.
 
     Args:
-        job: name of the script, kept with the configuration.
+        job: name of the job, saved with the options.
         options: the resolved options, JSON values; ``"output_dir"`` names the
             folder, ``"overwrite"`` replaces an earlier run in it and ``"resume"``
-            (where the job has it) goes on with one.
-        inputs: paths that the job reads; none may lie in a run to be replaced.
+            (if the job has it) continues one.
+        inputs: paths that the job reads; none may be in a run to be replaced.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: the folder is not empty and neither was asked for; it is not a
-            run, or not this job's; it was made with other options; it holds an input;
-            another process is writing it.
+        InputError: the folder is not empty and neither option is set; it is not a run,
+            or one of another job; the run has other options; an input is in it; another
+            process writes it.
     """
     check_run(job, options, inputs)
     folder = Path(options["output_dir"])
@@ -56,8 +61,10 @@ def open_run(job, options, inputs=()) -> Path:
     return folder
 
 
-def check_run(job, options, inputs=()):
-    """Raise what :func:`open_run` would raise of these arguments; change nothing."""
+def check_run(
+    job: str, options: Mapping[str, Any], inputs: Iterable[str | os.PathLike] = ()
+) -> None:
+    """Raise the errors of :func:`open_run` for these arguments; change nothing."""
     folder = Path(options["output_dir"])
     if folder.exists() and not folder.is_dir():
         raise InputError(f"--output_dir {folder} is a file: name a folder")
@@ -72,8 +79,8 @@ def check_run(job, options, inputs=()):
         raise InputError(f"--output_dir {folder} is not empty: use {choices}")
 
 
-def read_run(folder, job=None) -> dict:
-    """The configuration of a run; InputError when the folder is not one (of `job`)."""
+def read_run(folder: str | os.PathLike, job: str | None = None) -> dict[str, Any]:
+    """The options of a run; InputError if the folder is not a run (of `job`)."""
     path = Path(folder) / CONFIG
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
@@ -92,14 +99,14 @@ def read_run(folder, job=None) -> dict:
     return config
 
 
-def append_metrics(folder, values):
+def append_metrics(folder: str | os.PathLike, values: Mapping[str, Any]) -> None:
     """Add one line to the metrics of a run."""
     with open(Path(folder) / METRICS, "a", encoding="utf-8") as file:
         file.write(json.dumps(values) + "\n")
 
 
-def read_metrics(folder) -> list:
-    """The metrics of a run, a dict a line; none when nothing was written yet."""
+def read_metrics(folder: str | os.PathLike) -> list[dict[str, Any]]:
+    """The metrics of a run, a dict a line; empty if nothing was written yet."""
     path = Path(folder) / METRICS
     if not path.exists():
         return []
@@ -110,8 +117,8 @@ def read_metrics(folder) -> list:
         raise InputError(f"{path} cannot be read: {error}") from None
 
 
-def keep_metrics(folder, lines):
-    """Drop the metrics after the first `lines`: a killed run wrote them too early."""
+def keep_metrics(folder: str | os.PathLike, lines: int) -> None:
+    """Drop all but the first `lines` lines, which a killed run wrote too early."""
     path = Path(folder) / METRICS
     if path.exists():
         first = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
@@ -123,7 +130,7 @@ def _is_used(folder) -> bool:
 
 
 def _contents(folder) -> list:
-    """What is in a run; a lock may stay behind when a process ends."""
+    """The files of a run without its lock, which stays when a process ends."""
     return [path for path in folder.iterdir() if path.name != LOCK]
 
 
@@ -136,7 +143,7 @@ def _empty(folder):
 
 
 def _plain(value):
-    """`value` as JSON will give it back."""
+    """`value` as it comes back from JSON."""
     if isinstance(value, dict):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):
@@ -158,9 +165,9 @@ def _check_same(folder, job, options):
 
 
 def _lock(folder):
-    """Keep other processes out of a run until this one ends, however it ends."""
-    if (held := _locks.pop(folder.resolve(), None)) is not None:
-        held.release()
+    """Lock a run until this process ends; InputError if another one has the lock."""
+    if (old := _locks.pop(folder.resolve(), None)) is not None:
+        old.release()
     lock = FileLock(folder / LOCK, blocking=False)
     try:
         lock.acquire()
@@ -182,7 +189,7 @@ def _lock(folder):
 
 
 def _check_removable(folder, inputs):
-    read_run(folder)  # Only what a run of ours has written is ever removed.
+    read_run(folder)  # Only runs are ever removed.
     for path in inputs:
         if folder.resolve() in [Path(path).resolve(), *Path(path).resolve().parents]:
             raise InputError(

@@ -1,29 +1,35 @@
-"""Is one classifier better than another on the same texts?"""
+"""Tests whether one classifier is better than another on the same texts."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tiedbert.errors import InputError
 
 
-def paired_test(first, second) -> float:
-    """Two-sided p-value of the exact paired permutation test on right answers.
+def paired_test(first: ArrayLike, second: ArrayLike) -> float:
+    """Two-sided p-value of the exact paired permutation test on correct answers.
 
-    If both were equally good, the answers to a text could be exchanged between them:
-    among all such exchanges, this is the share in which their accuracies, averaged
-    over the seeds, differ at least as much as they do. It speaks of these trained
-    models on other texts, not of other seeds; of one seed it is McNemar's exact test.
+    Under the null hypothesis the answers of both classifiers to a text can be
+    exchanged. p is the fraction of all such exchanges for which the accuracies,
+    averaged over the seeds, differ at least as much as observed. It generalizes to
+    other texts, not to other seeds. For one seed it is McNemar's exact test.
 
     Args:
-        first: bool ``[seeds, texts]``, where the models of one kind are right.
-        second: the same for the other kind.
+        first: bool ``[seeds, texts]``, whether the answers of one classifier are
+            correct.
+        second: the same for the other classifier.
 
     Returns:
-        p, 0 < p <= 1 (as far as float64 has it).
+        p, 0 < p <= 1 (in the precision of float64).
 
-    Source: Noreen, "Computer-intensive methods for testing hypotheses", 1989; here
-    all exchanges are counted, by convolution, and none is drawn.
+    Raises:
+        InputError: the shapes differ.
+
+    Source: Noreen, "Computer-intensive methods for testing hypotheses", 1989. All
+    exchanges are counted, by convolution; none is drawn at random.
 
     Example:
         >>> paired_test([[True] * 5 + [False]], [[False] * 5 + [False]])
@@ -36,22 +42,22 @@ def paired_test(first, second) -> float:
             f"and {second.shape}"
         )
     differences = first.sum(0, dtype=np.int64) - second.sum(0, dtype=np.int64)
-    found = abs(int(differences.sum()))
-    # The sum when every difference has a sign at random, over -reach, ..., reach.
+    observed = abs(int(differences.sum()))
+    # Distribution of the sum over -largest, ..., largest, if the signs are random.
     chances = np.ones(1)
     for size, count in enumerate(np.bincount(np.abs(differences))):
         if size and count:
             steps = np.zeros(2 * size * count + 1)
             steps[:: 2 * size] = _binomial(int(count))
             chances = np.convolve(chances, steps)
-    reach = len(chances) // 2
-    if not found:
+    largest = len(chances) // 2
+    if not observed:
         return 1.0
-    return min(1.0, 2.0 * float(chances[reach + found :].sum()))
+    return min(1.0, 2.0 * float(chances[largest + observed :].sum()))
 
 
-def holm(p_values) -> list:
-    """p-values that stay below a level by chance with that probability in all.
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm-adjusted p-values, which control the family-wise error rate.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure", 1979.
 
@@ -68,7 +74,7 @@ def holm(p_values) -> list:
 
 
 def _binomial(n):
-    """The chances of 0, ..., n heads in n throws."""
+    """The probabilities of 0, ..., n heads in n throws of a coin."""
     logarithms = [
         math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
         for k in range(n + 1)

@@ -1,12 +1,71 @@
-"""From text to token ids: everything that comes before a model.
+"""From text to token ids: tokenizers, corpus files, masking, labelled text.
 
-- `tokenizer`: train, load and apply a sentencepiece vocabulary.
-- `documents`: read plain text, one document a line.
-- `records`: a corpus of token ids as sharded TFRecords.
-- `manifest`: that manifest, checked before it is believed.
-- `masking`: the masked language model's task, drawn anew for every batch.
-- `labelled`: read and batch labelled text for classification.
-
-Import from the modules: a user of the tokenizer alone does not wait for
-TensorFlow. Nothing here uses Keras, so all of it serves either generation.
+Nothing here uses Keras, so all of it serves both generations. Each name is imported
+when it is first used: a program that only tokenizes does not import TensorFlow.
 """
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tiedbert.text.documents import read_documents
+    from tiedbert.text.labelled import (
+        check_same_labels,
+        classification_dataset,
+        label_ids,
+        label_names,
+        read_labelled,
+    )
+    from tiedbert.text.manifest import read_manifest
+    from tiedbert.text.masking import mask_tokens
+    from tiedbert.text.pretraining import (
+        held_out_batches,
+        masked_batches,
+        predictions_per_text,
+    )
+    from tiedbert.text.records import corpus_dataset, find_damage, write_corpus
+    from tiedbert.text.tokenizer import Tokenizer, train_tokenizer
+
+__all__ = [
+    "Tokenizer",
+    "check_same_labels",
+    "classification_dataset",
+    "corpus_dataset",
+    "find_damage",
+    "held_out_batches",
+    "label_ids",
+    "label_names",
+    "mask_tokens",
+    "masked_batches",
+    "predictions_per_text",
+    "read_documents",
+    "read_labelled",
+    "read_manifest",
+    "train_tokenizer",
+    "write_corpus",
+]
+
+# Module -> the public names that it defines.
+_NAMES = {
+    "documents": {"read_documents"},
+    "labelled": {
+        *("read_labelled", "label_names", "label_ids", "check_same_labels"),
+        "classification_dataset",
+    },
+    "manifest": {"read_manifest"},
+    "masking": {"mask_tokens"},
+    "pretraining": {"masked_batches", "held_out_batches", "predictions_per_text"},
+    "records": {"write_corpus", "corpus_dataset", "find_damage"},
+    "tokenizer": {"Tokenizer", "train_tokenizer"},
+}
+
+
+def __getattr__(name: str) -> Any:
+    for module, names in _NAMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"tiedbert.text.{module}"), name)
+    raise AttributeError(f"module 'tiedbert.text' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

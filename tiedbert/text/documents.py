@@ -1,6 +1,8 @@
 """Plain text: one document a line."""
 
 import codecs
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from tiedbert.errors import InputError
@@ -8,15 +10,15 @@ from tiedbert.errors import InputError
 ENCODING_ERRORS = ("strict", "replace", "ignore")
 
 
-def read_documents(path, errors="strict"):
+def read_documents(path: str | os.PathLike, errors: str = "strict") -> Iterator[str]:
     r"""Read the documents of a UTF-8 text file, one a line, as a stream.
 
-    Only a line feed ends a line: other separators of Unicode are part of the text.
-    Blank lines are skipped, a byte order mark too.
+    Only a line feed ends a line: the other line separators of Unicode are text.
+    Blank lines and a byte order mark are skipped.
 
     Args:
         path: the file.
-        errors: what to do about bytes that are not UTF-8: "strict" raises,
+        errors: what happens to bytes that are not UTF-8: "strict" (the default) raises,
             "replace" puts U+FFFD in their place, "ignore" drops them.
 
     Yields:
@@ -44,7 +46,9 @@ def read_documents(path, errors="strict"):
         raise InputError(f"{path}: expected one document a line, found no text")
 
 
-def read_lines(path, errors="strict"):
+def read_lines(
+    path: str | os.PathLike, errors: str = "strict"
+) -> Iterator[tuple[int, str]]:
     """Yield (line number from 1, decoded line with its end) of a UTF-8 file."""
     if errors not in ENCODING_ERRORS:
         choices = ", ".join(ENCODING_ERRORS)

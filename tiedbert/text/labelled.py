@@ -2,9 +2,12 @@
 
 import csv
 import itertools
+import os
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,26 +15,33 @@ from tiedbert.errors import InputError
 from tiedbert.text.documents import read_lines
 from tiedbert.text.tasks import check_columns, check_task
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from tiedbert.text.tokenizer import Tokenizer
+
 COLUMNS = ("label", "text")
 
-# Tabs separate and nothing quotes; or commas, and double quotes that must close.
+# .tsv has no quotes; in .csv a quoted field must be closed.
 _DIALECTS = {
     ".tsv": {"delimiter": "\t", "quoting": csv.QUOTE_NONE},
     ".csv": {"delimiter": ",", "strict": True},
 }
 
-_LONGEST_FIELD = 2**31 - 1  # of csv: what a C long holds everywhere
+_LONGEST_FIELD = 2**31 - 1  # the largest limit that csv takes on every system
 
 _BATCHES_A_WINDOW = 50
 _LENGTH_STEP = 16
 
 
-def read_labelled(path, errors="strict"):
+def read_labelled(
+    path: str | os.PathLike, errors: str = "strict"
+) -> tuple[list[str], list[str]]:
     r"""Read a UTF-8 table with the columns `label` and `text`.
 
-    The first line names the columns; their order is free. The suffix tells the kind: in
-    `.tsv` tabs separate and quotes are ordinary characters, in `.csv` commas separate
-    and double quotes enclose. Blank lines are skipped.
+    The first line names the columns, in any order. The suffix of the file gives the
+    format: in `.tsv` tabs separate and quotes are ordinary characters, in `.csv` commas
+    separate and double quotes enclose. Blank lines are skipped.
 
     A label is the name of one class of a text. Tables of another task are refused: a
     second text in a row, further labels or weights (by the names of the columns), and
@@ -39,17 +49,17 @@ def read_labelled(path, errors="strict"):
 
     Args:
         path: the file.
-        errors: what to do about bytes that are not UTF-8, as in `read_documents`.
+        errors: what happens to bytes that are not UTF-8, as in `read_documents`.
 
     Returns:
         (texts, labels), two lists of `str` of the same length.
 
     Raises:
-        InputError: with the file and, where it has one, the line.
+        InputError: the table cannot be read or is of another task; with the line.
 
     Warns:
-        UserWarning: other columns, by name: they are not read; and labels that share a
-            part between commas or the like, which may be several classes each.
+        UserWarning: names other columns, which are not read; or labels that share a
+            part between commas or the like, which may stand for several classes.
 
     >>> import pathlib, tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -83,8 +93,8 @@ def _read(path, errors) -> tuple:
     return texts, labels
 
 
-def label_names(labels):
-    """The different labels, sorted: the classes of a model, in the order of its ids.
+def label_names(labels: Iterable[str]) -> list[str]:
+    """The different labels, sorted: the classes of a model in the order of its ids.
 
     >>> label_names(["pos", "neg", "pos"])
     ['neg', 'pos']
@@ -102,8 +112,8 @@ def label_names(labels):
     return sorted(names)
 
 
-def label_ids(labels, names):
-    """The place of each label in `names`, `int32 [labels]`.
+def label_ids(labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
+    """The index of each label in `names`, `int32 [labels]`.
 
     Raises:
         InputError: a label is not in `names`.
@@ -111,7 +121,7 @@ def label_ids(labels, names):
     >>> label_ids(["pos", "neg", "pos"], ["neg", "pos"])
     array([1, 0, 1], dtype=int32)
     """
-    ids = {name: place for place, name in enumerate(names)}
+    ids = {name: index for index, name in enumerate(names)}
     if unknown := set(labels) - set(ids):
         raise InputError(
             f"label {_quoted(unknown)} is not known: expected one of {_quoted(names)}"
@@ -119,15 +129,14 @@ def label_ids(labels, names):
     return np.array([ids[label] for label in labels], np.int32)
 
 
-def check_same_labels(labels_of):
+def check_same_labels(labels_of: Mapping[Any, Iterable[str]]) -> None:
     """Check that files for one task have one set of labels.
 
     Args:
-        labels_of: a dict from the name of a file to its labels; the others are
-            compared with the first.
+        labels_of: file -> its labels; each is compared with the first.
 
     Raises:
-        InputError: with two files and the labels that only one of them has.
+        InputError: names two files and the labels that only one of them has.
 
     >>> check_same_labels({"train.tsv": ["neg", "pos"], "test.tsv": ["pos", "neg"]})
     """
@@ -149,33 +158,39 @@ def check_same_labels(labels_of):
 
 
 def classification_dataset(
-    texts, labels, tokenizer, batch_size, max_length, shuffle_seed=None
-):
+    texts: Sequence[str],
+    labels: Sequence[int] | np.ndarray,
+    tokenizer: "Tokenizer",
+    batch_size: int,
+    max_length: int,
+    shuffle_seed: int | None = None,
+) -> "tf.data.Dataset":
     """Batches for a classifier with bert4keras' inputs.
 
-    All texts are encoded here, once. With a seed, each epoch shuffles anew, and
-    batches hold texts of about the same length (drawn in windows of 50 batches), so
-    that short texts do not pay for long ones; the seed fixes the order of all epochs.
-    Without one the order is that of `texts`.
+    All texts are encoded once, when this is called. With a seed, each epoch has another
+    order, and a batch has texts of about the same length (sorted in windows of 50
+    batches), which keeps padding short; the seed fixes the order of all epochs. Without
+    a seed the order is that of `texts`.
 
     Args:
         texts: a list of `str`.
         labels: `int [texts]`, 0 or more, as from `label_ids`.
-        tokenizer: a `Tokenizer`.
+        tokenizer: the tokenizer of the model.
         batch_size: texts in a batch; the last may have fewer.
-        max_length: token ids of a text at most, `[CLS]` and `[SEP]` included.
-        shuffle_seed: an `int`, or None.
+        max_length: largest number of token ids, `[CLS]` and `[SEP]` included.
+        shuffle_seed: an `int`; None (the default) does not shuffle.
 
     Returns:
         A `tf.data.Dataset` of known cardinality, of
         `({"Input-Token": int32 [B, T], "Input-Segment": int32 [B, T]}, int32 [B])`.
-        T is that of the longest text in the batch, rounded up to a multiple of 16
-        (so that shapes are few) but at most `max_length`; the rest is 0.
+        T is the length of the longest text in the batch, rounded up to a multiple of
+        16 (to have few shapes) but at most `max_length`; padding is 0.
 
     Raises:
-        InputError: no text, another number of labels, or labels that are no such ids.
+        InputError: there is no text, another number of labels, or labels of another
+            kind.
     """
-    import tensorflow as tf  # here: the readers above do not need it
+    import tensorflow as tf  # late: the readers above do not need it
 
     if len(texts) != len(labels) or not len(texts):
         raise InputError(
@@ -198,7 +213,7 @@ def classification_dataset(
 def _class_ids(labels):
     try:
         ids = np.asarray(labels)
-    except ValueError:  # rows of several lengths
+    except ValueError:  # rows of different lengths
         ids = np.asarray(labels, object)
     if ids.dtype.kind not in "iu" or ids.ndim != 1 or ids.min() < 0:
         raise InputError(
@@ -209,7 +224,7 @@ def _class_ids(labels):
 
 
 def _rows_of_ids(texts, tokenizer, max_length):
-    """All texts as one ragged tensor: no memory goes to padding."""
+    """All texts as one ragged tensor, without padding."""
     import tensorflow as tf
 
     rows = tokenizer.encode_rows(texts, max_length)
@@ -226,8 +241,8 @@ def _order(lengths, batch_size, seed):
         return indices.batch(batch_size)
 
     def by_length(window):
-        places = tf.argsort(tf.gather(lengths, window))
-        ordered = tf.data.Dataset.from_tensor_slices(tf.gather(window, places))
+        order = tf.argsort(tf.gather(lengths, window))
+        ordered = tf.data.Dataset.from_tensor_slices(tf.gather(window, order))
         return ordered.batch(batch_size)
 
     windows = indices.shuffle(len(lengths), seed).batch(batch_size * _BATCHES_A_WINDOW)
@@ -264,7 +279,7 @@ def _rows(path, errors):
 
 
 def _columns(header, place):
-    """Where `label` and `text` are."""
+    """The indices of the columns `label` and `text`."""
     names = [name.strip() for name in header]
     if any(names.count(column) != 1 for column in COLUMNS):
         raise InputError(

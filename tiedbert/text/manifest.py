@@ -6,7 +6,9 @@ of a file is refused unless it is that of a file in the same folder.
 
 import hashlib
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 from tiedbert.errors import InputError
 from tiedbert.text.files import write_json
@@ -32,8 +34,8 @@ _KINDS = {
 }
 
 
-def check_sizes(sequence_length, shards):
-    """Raise InputError for sizes that no corpus can have."""
+def check_sizes(sequence_length: int, shards: int) -> None:
+    """InputError for sizes that no corpus can have."""
     if sequence_length < 3:
         raise InputError(
             f"sequence_length is {sequence_length}: expected at least 3, "
@@ -43,30 +45,38 @@ def check_sizes(sequence_length, shards):
         raise InputError(f"shards is {shards}: expected 1 to 99999")
 
 
-def write_manifest(folder, fields):
-    """Write the manifest, atomically, and return it as a `dict`."""
+def write_manifest(folder: str | os.PathLike, fields: dict[str, Any]) -> dict[str, Any]:
+    """Write the manifest and return it."""
     manifest = {**FORMAT, **fields}
     write_json(Path(folder) / MANIFEST, manifest)
     return manifest
 
 
-def read_manifest(corpus_dir):
+def read_manifest(corpus_dir: str | os.PathLike) -> dict[str, Any]:
     """The manifest of a corpus, checked against the files beside it.
 
-    Checked are fields and types, that every file named is in the folder, the sizes
-    of the shards and the fingerprint of the tokenizer; not what is inside the
-    shards: see `records.find_damage`.
+    It checks fields and types, that every file named is in the folder, the sizes of the
+    shards and the fingerprint of the tokenizer. It does not read the shards:
+    :func:`tiedbert.text.find_damage` does.
+
+    Args:
+        corpus_dir: folder that ``tiedbert prepare-corpus`` or
+            :func:`tiedbert.text.write_corpus` wrote.
+
+    Returns:
+        ``documents``, ``sequences`` and ``tokens`` (int), ``tokenizer``, ``shards`` and
+        ``config`` (with ``sequence_length``).
 
     Raises:
-        InputError: with the path, what was expected there and what was found.
+        InputError: a file is missing or another one; says what was expected and found.
     """
     manifest = load_manifest(corpus_dir)
     _check_files(Path(corpus_dir), manifest)
     return manifest
 
 
-def load_manifest(corpus_dir):
-    """The manifest, its fields checked but not the files it names."""
+def load_manifest(corpus_dir: str | os.PathLike) -> dict[str, Any]:
+    """The manifest of a corpus; its fields are checked, its files are not."""
     path = Path(corpus_dir) / MANIFEST
     manifest = _load_json(path)
     _check_format(manifest, path)

@@ -1,4 +1,6 @@
-"""The masked language model's task, drawn anew for each batch."""
+"""Masking for masked language models, drawn anew for each batch."""
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -9,43 +11,44 @@ _GENERATOR = "philox"
 
 
 def mask_tokens(
-    token_ids,
-    seed,
+    token_ids: tf.Tensor,
+    seed: tf.Tensor,
     *,
-    vocab_size,
-    mask_id,
-    special_ids,
-    max_predictions,
-    rate=0.15,
-    first_ordinary_id=5,
-):
-    """Choose tokens to predict and disguise them (Devlin et al. 2018, section 3.1).
+    vocab_size: int,
+    mask_id: int,
+    special_ids: Sequence[int],
+    max_predictions: int,
+    rate: float = 0.15,
+    first_ordinary_id: int = 5,
+) -> dict[str, tf.Tensor]:
+    """Choose tokens to predict and mask them (Devlin et al. 2018, section 3.1).
 
     In each row min(max_predictions, max(1, round(rate * ordinary tokens))) distinct
     positions are drawn among the ordinary tokens, those not in `special_ids`. Of the
-    tokens there 80 % become `mask_id`, 10 % a random ordinary id and 10 % stay. Works
-    on a batch, in `Dataset.map` and inside `tf.function`; shapes are static where
+    tokens there 80 % become `mask_id`, 10 % a random ordinary id and 10 % stay. It
+    works on a batch, in `Dataset.map` and inside `tf.function`; shapes are static where
     those of `token_ids` are.
 
     Args:
         token_ids: `int32 [B, T]`.
-        seed: `int [2]`; the same seed gives the same result, so change it each step.
+        seed: `int [2]`; the same seed gives the same result, so pass another one in
+            each step.
         vocab_size: ids run from 0 to vocab_size - 1.
         mask_id: the id of `[MASK]`.
-        special_ids: ids never chosen, those of `[PAD]`, `[CLS]`, ... (`int` sequence).
+        special_ids: ids that are never chosen, those of `[PAD]`, `[CLS]`, ...
         max_predictions: P, the number of slots a row; at most T.
-        rate: share of the ordinary tokens to predict.
-        first_ordinary_id: random ids are drawn from first_ordinary_id up.
+        rate: fraction of the ordinary tokens to predict.
+        first_ordinary_id: the smallest random id.
 
     Returns:
         dict of
-        `token_ids`: `int32 [B, T]`, disguised;
+        `token_ids`: `int32 [B, T]`, masked;
         `positions`: `int32 [B, P]`, where to predict;
         `labels`: `int32 [B, P]`, the original ids there;
-        `weights`: `float32 [B, P]`, 1 where in use; elsewhere all three are 0.
+        `weights`: `float32 [B, P]`, 1 for a slot in use; for others all three are 0.
 
     Raises:
-        InputError: `max_predictions` is not within 1 to T, where T is known.
+        InputError: `max_predictions` is not within 1 to T, if T is known.
 
     >>> batch = mask_tokens(
     ...     tf.constant([[2, 7, 7, 7, 7, 7, 7, 3, 0, 0]]), [0, 0], vocab_size=9,
@@ -55,20 +58,20 @@ def mask_tokens(
     """
     token_ids = tf.convert_to_tensor(token_ids, tf.int32)
     _check_slots(max_predictions, token_ids.shape[1])
-    place_seed, fate_seed, id_seed = tf.unstack(
+    position_seed, action_seed, id_seed = tf.unstack(
         tf.random.split(seed, 3, alg=_GENERATOR)
     )
     ordinary = _ordinary(token_ids, special_ids)
     counts = _counts(ordinary, rate, max_predictions)
-    positions = _draw_positions(ordinary, max_predictions, place_seed)
+    positions = _draw_positions(ordinary, max_predictions, position_seed)
     used = tf.range(max_predictions) < counts[:, None]
     originals = tf.gather(token_ids, positions, batch_dims=1)
-    disguised = _disguise(
-        originals, fate_seed, id_seed, mask_id, first_ordinary_id, vocab_size
+    masked = _masked(
+        originals, action_seed, id_seed, mask_id, first_ordinary_id, vocab_size
     )
-    # Every slot has a position of its own, so no two writes collide; an unused
-    # slot writes back what is there.
-    written = tf.where(used, disguised, originals)
+    # Each slot has another position, so no two writes collide; an unused slot writes
+    # back the original token.
+    written = tf.where(used, masked, originals)
     return {
         "token_ids": _scatter(token_ids, positions, written),
         "positions": tf.where(used, positions, 0),
@@ -106,16 +109,16 @@ def _draw_positions(ordinary, slots, seed):
     return tf.math.top_k(tf.where(ordinary, draws, -1), slots).indices
 
 
-def _disguise(originals, fate_seed, id_seed, mask_id, first_ordinary_id, vocab_size):
+def _masked(originals, action_seed, id_seed, mask_id, first_ordinary_id, vocab_size):
     shape = tf.shape(originals)
-    fate = _random_integers(shape, fate_seed, 0, 10)
+    action = _random_integers(shape, action_seed, 0, 10)
     random_ids = _random_integers(shape, id_seed, first_ordinary_id, vocab_size)
-    changed = tf.where(fate < 8, mask_id, random_ids)
-    return tf.where(fate < 9, changed, originals)
+    changed = tf.where(action < 8, mask_id, random_ids)
+    return tf.where(action < 9, changed, originals)
 
 
 def _random_integers(shape, seed, low, high):
-    # Integers, as XLA makes other floats of the same bits.
+    # Integers, because XLA makes other floats from the same bits.
     return tf.random.stateless_uniform(shape, seed, low, high, tf.int32, alg=_GENERATOR)
 
 

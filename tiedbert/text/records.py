@@ -11,7 +11,9 @@ shards in turn gives the sequences in their order.
 import contextlib
 import os
 import tempfile
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
@@ -24,6 +26,7 @@ from tiedbert.text.manifest import (
     read_manifest,
     write_manifest,
 )
+from tiedbert.text.tokenizer import Tokenizer
 
 TOKENIZER = "tokenizer.model"
 
@@ -33,38 +36,38 @@ _PARSE_BATCH = 256
 
 
 def write_corpus(
-    documents,
-    tokenizer,
-    output_dir,
-    sequence_length=64,
-    shards=4,
-    num_threads=None,
-    progress=None,
-):
+    documents: Iterable[str],
+    tokenizer: Tokenizer,
+    output_dir: str | os.PathLike,
+    sequence_length: int = 64,
+    shards: int = 4,
+    num_threads: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """Tokenize documents and pack them into sequences of token ids on disk.
 
-    The documents, each followed by `[SEP]`, make one long row of ids; it is cut
-    into sequences that each begin with `[CLS]`. So nothing is lost or padded: a long
-    document goes on in the next sequence, and only the last one may be shorter.
-    Documents are read as a stream. Until all is done the files are in a hidden
-    folder of `output_dir`; `manifest.json` appears last.
+    The documents, each followed by `[SEP]`, make one long row of ids, which is cut into
+    sequences that each begin with `[CLS]`. So nothing is lost or padded: a long
+    document continues in the next sequence, and only the last one may be shorter.
+    Documents are read as a stream. The files are written in a hidden folder of
+    `output_dir` and moved when they are complete; `manifest.json` appears last.
 
     Args:
-        documents: an iterable of `str`. One without any token is skipped.
-        tokenizer: a `Tokenizer`; a copy is put beside the records.
+        documents: the texts. One without any token is skipped.
+        tokenizer: a copy of it is put beside the records.
         output_dir: a folder without a corpus; made if missing.
         sequence_length: ids in a sequence, `[CLS]` and `[SEP]` included.
         shards: number of record files.
-        num_threads: threads that tokenize; all cores by default.
-        progress: called as `progress(documents, tokens)` after every million
-            characters or so, with the counts up to there.
+        num_threads: threads that tokenize; None (the default) for all cores.
+        progress: called as `progress(documents, tokens)` about every million
+            characters, with the counts so far.
 
     Returns:
-        The manifest, a `dict`.
+        The manifest.
 
     Raises:
         InputError: there is no text, `output_dir` has a corpus already, or a number
-            is out of range. Nothing is left behind.
+            is out of range. No file is left behind.
 
     >>> import tempfile
     >>> from tiedbert.text.tokenizer import train_tokenizer
@@ -100,18 +103,21 @@ def write_corpus(
     return write_manifest(folder, fields)
 
 
-def corpus_dataset(corpus_dir, sequence_length=None):
-    """The sequences of a corpus as a `tf.data.Dataset`, in the order written.
+def corpus_dataset(
+    corpus_dir: str | os.PathLike, sequence_length: int | None = None
+) -> tf.data.Dataset:
+    """The sequences of a corpus as a dataset, in the order written.
 
     Args:
         corpus_dir: the folder.
-        sequence_length: ids in an element; the corpus' own by default, and no less.
+        sequence_length: ids in an element, at least as many as a sequence has; None
+            (the default) for as many.
 
     Returns:
         A dataset of `int32 [sequence_length]`, padded with 0, of known cardinality.
         Reading it raises `tf.errors.DataLossError` at a corrupt record and
-        `tf.errors.FailedPreconditionError` where records are missing; ask
-        `find_damage` for the place.
+        `tf.errors.FailedPreconditionError` where records are missing; `find_damage`
+        names the place.
 
     Raises:
         InputError: as `read_manifest` does, or for the length.
@@ -131,7 +137,7 @@ def corpus_dataset(corpus_dir, sequence_length=None):
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
-    # Parsed in batches: eight times as fast as one by one.
+    # Parsing in batches is eight times as fast as one by one.
     batches = records.batch(_PARSE_BATCH).map(
         lambda batch: _parse(batch, length), num_parallel_calls=tf.data.AUTOTUNE
     )
@@ -139,7 +145,7 @@ def corpus_dataset(corpus_dir, sequence_length=None):
     return batches.unbatch().apply(count)
 
 
-def find_damage(corpus_dir):
+def find_damage(corpus_dir: str | os.PathLike) -> str | None:
     """Read every record of a corpus and check its CRC.
 
     Returns:
@@ -181,7 +187,7 @@ def _readable(records):
 def _parse(records, length):
     feature = tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True)
     ids = tf.io.parse_example(records, {_FEATURE: feature})[_FEATURE]
-    padding = length - tf.shape(ids)[1]  # negative, and so an error, if too long
+    padding = length - tf.shape(ids)[1]  # negative if too long: tf.pad refuses it
     ids = tf.pad(tf.cast(ids, tf.int32), [[0, 0], [0, padding]])
     return tf.ensure_shape(ids, [None, length])
 
@@ -256,7 +262,7 @@ def _write_shards(folder, sequences, shards):
 
 @contextlib.contextmanager
 def _unfinished(folder):
-    """A hidden folder inside for what is not finished; after a failure, nothing."""
+    """A hidden folder within `folder` for unfinished files; removed at the end."""
     made = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     try:

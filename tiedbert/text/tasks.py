@@ -1,9 +1,11 @@
-"""Whether a labelled table is of texts with one class each, or of another task."""
+"""Refuses labelled tables of another task than one class for each text."""
 
 import math
 import re
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
 
 from tiedbert.errors import InputError
 
@@ -34,8 +36,8 @@ _BETWEEN_TAGS = re.compile(r"[\s,]+")
 _BETWEEN_CLASSES = re.compile("[,;|，；、]")
 
 
-def check_columns(place, names):
-    """InputError when a column beside label and text makes it another task.
+def check_columns(place: str, names: Sequence[str]) -> None:
+    """InputError if a column beside label and text belongs to another task.
 
     Args:
         place: file and line, for the message.
@@ -51,17 +53,17 @@ def check_columns(place, names):
                 )
 
 
-def check_task(path, texts, labels):
-    """InputError when labels are not the names of classes.
+def check_task(path: Path, texts: Sequence[str], labels: Sequence[str]) -> None:
+    """InputError if the labels are not the names of classes.
 
     Args:
         path: the file, for the message.
-        texts: a list of `str`.
-        labels: as many `str`.
+        texts: the texts of the table.
+        labels: the label of each text.
 
     Warns:
-        UserWarning: labels share a part, as those of several classes do; so do the
-            names of two towns of one state.
+        UserWarning: labels share a part, as labels of several classes do. That may be
+            right ("Paris, Texas" and "Austin, Texas"), so it is no error.
     """
     names = set(labels)
     what = (
@@ -79,13 +81,13 @@ def check_task(path, texts, labels):
 
 
 def _measurements(names):
-    """A number with a fraction names no class; a whole one may, as 1 or as 1.0."""
+    """Labels like 2.5; whole numbers (1 or 1.0) can be names of classes."""
     found = sorted(filter(_has_fraction, names))
     return f"numbers with a fraction as labels ({found[0]!r})" if found else None
 
 
 def _has_fraction(name) -> bool:
-    """Whether it is such a number; a word like "nan" is none."""
+    """Whether a label is a number with a fraction; "nan" is a word here."""
     try:
         value = float(name.replace(",", "."))
     except ValueError:
@@ -99,7 +101,7 @@ def _lists(names):
 
 
 def _tags(texts, labels):
-    """Tags of the usual scheme, or as many as the text has words or characters."""
+    """Labels of tags (B-PER, O), or of as many parts as the text has words."""
     parts = [_BETWEEN_TAGS.split(label) for label in labels]
     longest = max(parts, key=len)
     if len(longest) < 2:
@@ -146,5 +148,5 @@ def _users_of_parts(names) -> dict:
 
 
 def _parts(name) -> set:
-    """What stands between commas and the like."""
+    """The parts of a label between commas and the like."""
     return {part.strip() for part in _BETWEEN_CLASSES.split(name)} - {""}

@@ -1,7 +1,9 @@
 """A sentencepiece unigram tokenizer with BERT's special tokens."""
 
 import hashlib
+import os
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,40 +14,46 @@ from tiedbert.text.files import write_file
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
-# The trainer drops long sentences without a word and holds all others in memory,
-# about 55 bytes a character. Pieces of this length, and a random sample of at most
-# so many, keep every document in play and the memory below 3 GB.
+# The trainer ignores long sentences and holds all others in memory, about 55 bytes a
+# character. Documents are cut into pieces of this length, and the trainer draws a
+# random sample of at most so many: every document may be in it, and the memory stays
+# below 3 GB.
 _PIECE_LENGTH = 256
 _SAMPLE_SIZE = 200_000
 
-# The trainer also drops every sentence with this character, a block of pixel art.
+# The trainer also ignores every sentence with this character (a block element).
 _RESERVED = "\u2585"
 
-# The trainer sums floats per thread, so the number of threads changes the
-# vocabulary. A constant makes it the same on every machine.
+# The trainer adds floats per thread, so the number of threads changes the vocabulary.
+# A constant number gives the same vocabulary on every machine.
 _TRAINING_THREADS = 16
 
 
-def train_tokenizer(documents, model_file, vocab_size=8000, character_coverage=0.9995):
-    """Train a unigram tokenizer (Kudo 2018) and write it to a file, atomically.
+def train_tokenizer(
+    documents: Iterable[str],
+    model_file: str | os.PathLike,
+    vocab_size: int = 8000,
+    character_coverage: float = 0.9995,
+) -> "Tokenizer":
+    """Train a unigram tokenizer (Kudo 2018) and write it to a file.
 
     The same documents in the same order give the same file, byte for byte, on any
-    machine. The text is normalized (NFKC: full-width forms become half-width), and
-    no space is put before it: Chinese has none, and without it the vocabulary
-    needs no second copy of each word that can begin a document.
+    machine. The text is normalized (NFKC: full-width forms become half-width). No space
+    is put before it: Chinese has none, and the vocabulary would need a second copy of
+    each word that can begin a document.
 
     Args:
-        documents: an iterable of `str`; read once, never held as a whole.
-        model_file: where to write the model; its directory is made if missing.
+        documents: the texts; read once, as a stream.
+        model_file: where to write the model; its folder is made if missing.
         vocab_size: number of token ids, the five special tokens included.
-        character_coverage: share of the characters in the text that get an id of
+        character_coverage: fraction of the characters in the text that get an id of
             their own, 0.98 to 1; the others become `[UNK]`.
 
     Returns:
-        The `Tokenizer`.
+        The trained tokenizer.
 
     Raises:
-        InputError: there is no text, or not the text for such a vocabulary.
+        InputError: there is no text, or too little for such a vocabulary.
 
     >>> import tempfile
     >>> words = ["to be or not to be", "that is the question", "或者不"]
@@ -86,40 +94,45 @@ class Tokenizer:
         model_file: `Path` the model was read from.
         vocab_size: number of token ids.
         pad_id, unk_id, cls_id, sep_id, mask_id: ids of the special tokens, 0 to 4.
-        special_ids: ids that stand for no text: all of these but `unk_id`.
+        special_ids: all of these but `unk_id`; they stand for no text.
         fingerprint: SHA-256 of the model file, in hexadecimal digits.
 
+    Args:
+        model_file: the file, as :func:`train_tokenizer` writes it.
+
     Raises:
-        InputError: the file is missing, is not a sentencepiece model, or has its
-            special tokens elsewhere.
+        InputError: the file is missing, is not a sentencepiece model, or has other
+            special tokens.
     """
 
     pad_id, unk_id, cls_id, sep_id, mask_id = range(len(SPECIAL_TOKENS))
     special_ids = (pad_id, cls_id, sep_id, mask_id)
 
-    def __init__(self, model_file):
+    def __init__(self, model_file: str | os.PathLike) -> None:
         self.model_file = Path(model_file)
         self._model = _read_model(self.model_file)
         self._processor = _load(self._model, self.model_file)
         self.vocab_size = self._processor.get_piece_size()
         self.fingerprint = hashlib.sha256(self._model).hexdigest()
 
-    def encode(self, texts, num_threads=None):
-        """Token ids of texts, a list of `int` each, without special tokens.
+    def encode(
+        self, texts: Sequence[str], num_threads: int | None = None
+    ) -> list[list[int]]:
+        """Token ids of each text, without special tokens.
 
-        The C++ library works on the whole batch at once, on `num_threads` threads
-        (all cores by default). Text never yields a special token other than
-        `[UNK]`, whatever it spells: "[MASK]" in a text is six characters.
+        The C++ library encodes the whole batch on `num_threads` threads (None: on all
+        cores). No text gives a special token other than `[UNK]`: "[MASK]" in a text is
+        six characters.
         """
         if isinstance(texts, str):
             raise InputError("encode: expected a list of texts, got one str: [text]")
         return self._processor.encode(list(texts), num_threads=num_threads or -1)
 
-    def encode_rows(self, texts, max_length):
-        """Rows `[CLS] ids [SEP]`, a list of `int` each, as a model takes them.
+    def encode_rows(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+        """Rows `[CLS] ids [SEP]` of each text, as a model takes them.
 
-        A text of more than `max_length` ids, those two included, loses its end but
-        not its `[SEP]`.
+        A row has at most `max_length` ids, 3 or more; a longer text is cut before
+        `[SEP]`.
         """
         if max_length < 3:
             raise InputError(
@@ -129,7 +142,7 @@ class Tokenizer:
         rows = self.encode(texts)
         return [[self.cls_id, *ids[: max_length - 2], self.sep_id] for ids in rows]
 
-    def encode_batch(self, texts, max_length):
+    def encode_batch(self, texts: Sequence[str], max_length: int) -> np.ndarray:
         """`encode_rows` as one array, `int32 [texts, longest row]`, padded with 0."""
         rows = self.encode_rows(texts, max_length)
         shape = len(rows), max(map(len, rows), default=0)
@@ -138,24 +151,24 @@ class Tokenizer:
             row[: len(ids)] = ids
         return batch
 
-    def decode(self, ids):
+    def decode(self, ids: Iterable[int]) -> str:
         """The text of token ids; `[UNK]` becomes "⁇", other special tokens nothing."""
         return self._processor.decode([int(token) for token in ids])
 
-    def save(self, model_file):
+    def save(self, model_file: str | os.PathLike) -> None:
         """Write a copy of the model file, byte for byte."""
         write_file(model_file, self._model)
 
 
 class _Buffer:
-    """What sentencepiece calls a model writer."""
+    """The model writer that sentencepiece asks for; it keeps the model in memory."""
 
     def write(self, content):
         self.content = content
 
 
 def _pieces(documents, failures):
-    """Feed the trainer; keep what a reader raised, which it would make its own."""
+    """Pieces for the trainer, which wraps exceptions: `failures` gets the original."""
     try:
         for document in documents:
             for start in range(0, len(document), _PIECE_LENGTH):
@@ -180,7 +193,7 @@ def _special_token_options():
 
 
 def _explain(error, vocab_size, character_coverage):
-    """One line on what the user can do about an error of the C++ trainer."""
+    """What the user can do about an error of the C++ trainer, in one line."""
     if "sentences_.empty()" in error or "all_chars_count" in error:
         return "the corpus is empty: expected documents with text, found none"
     if high := re.search(r"too high.*<= (\d+)", error):

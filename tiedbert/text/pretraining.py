@@ -1,35 +1,50 @@
-"""Masked language model pretraining as ordinary Keras `fit`."""
+"""Batches of a corpus for masked language models, for ordinary Keras `fit`."""
+
+import os
 
 import tensorflow as tf
 
 from tiedbert.text.masking import mask_tokens
 from tiedbert.text.records import corpus_dataset, read_manifest
+from tiedbert.text.tokenizer import Tokenizer
 
 SHUFFLE_BUFFER = 20_000
 
 
 def masked_batches(
-    corpus_dir, tokenizer, batch_size, *, rate=0.15, seed=0, held_out=0, start=0
-):
+    corpus_dir: str | os.PathLike,
+    tokenizer: Tokenizer,
+    batch_size: int,
+    *,
+    rate: float = 0.15,
+    seed: int = 0,
+    held_out: int = 0,
+    start: int = 0,
+) -> tf.data.Dataset:
     """Endless batches of a prepared corpus, masked anew each time.
 
-    The batch of a step depends on the step and on the seeds alone (`seed`, and for the
-    order TensorFlow's global one), so that a resumed run sees what the uninterrupted
-    one would have seen. A second iteration over the same object shuffles anew.
+    The batch of a step depends only on the step, on `seed` and, for the order, on
+    TensorFlow's global seed. So a resumed run gets the batches of an uninterrupted one.
+    A second iteration over the same dataset has another order.
 
     Args:
         corpus_dir: folder that ``tiedbert prepare-corpus`` wrote.
-        tokenizer: the corpus' :class:`tiedbert.text.tokenizer.Tokenizer`.
-        batch_size: sequences a batch.
-        rate: share of the tokens to predict.
-        seed: of shuffling and masking.
-        held_out: number of sequences that :func:`held_out_batches` keeps for itself.
+        tokenizer: the tokenizer of the corpus.
+        batch_size: number of sequences in a batch.
+        rate: fraction of the tokens to predict.
+        seed: seed of shuffling and masking.
+        held_out: number of sequences left out, for :func:`held_out_batches`.
         start: first step.
 
     Returns:
-        A `tf.data.Dataset` of the inputs, by name, of a model that
-        :func:`tiedbert.bert.masked_lm` makes with its loss; labels and weights are
-        among them. Each text has :func:`predictions_per_text` positions.
+        The inputs, by name, of ``tiedbert.bert.masked_lm(bert, with_loss=True)``:
+        ``"Input-Token"`` and ``"Input-Segment"``, int32 ``[batch, time]``,
+        ``"Masked-Positions"`` and ``"Masked-Labels"``, int32 ``[batch, n]``, and
+        ``"Masked-Weights"``, float32 ``[batch, n]``, with n of
+        :func:`predictions_per_text`.
+
+    Raises:
+        InputError: no such corpus.
     """
     sequences = _part(corpus_dir, held_out, validation=False)
     batches = (
@@ -41,25 +56,35 @@ def masked_batches(
     return _masked(batches.enumerate().skip(start), mask)
 
 
-def held_out_batches(corpus_dir, tokenizer, batch_size, held_out, *, rate=0.15):
-    """`held_out` sequences, evenly spread over a corpus, masked the same way each time.
+def held_out_batches(
+    corpus_dir: str | os.PathLike,
+    tokenizer: Tokenizer,
+    batch_size: int,
+    held_out: int,
+    *,
+    rate: float = 0.15,
+) -> tf.data.Dataset:
+    """The sequences that :func:`masked_batches` leaves out, always masked alike.
+
+    `held_out` sequences, evenly spread over the corpus; the other arguments are those
+    of :func:`masked_batches`.
 
     Returns:
-        A `tf.data.Dataset` like that of :func:`masked_batches`, but finite.
+        A finite dataset of the same inputs.
     """
     batches = _part(corpus_dir, held_out, validation=True).batch(batch_size)
     mask = _masker(corpus_dir, tokenizer, rate, seed=-1)
     return _masked(batches.enumerate(), mask)
 
 
-def predictions_per_text(corpus_dir, rate=0.15) -> int:
-    """Positions to predict in each text of a corpus; weights say which are used."""
+def predictions_per_text(corpus_dir: str | os.PathLike, rate: float = 0.15) -> int:
+    """Number of positions to predict in each sequence; weights tell which are used."""
     length = read_manifest(corpus_dir)["config"]["sequence_length"]
     return max(1, round(rate * length))
 
 
 def _part(corpus_dir, held_out, validation):
-    """The sequences to validate on, or the others, in the order written."""
+    """The sequences to validate on, or the others, in their order."""
     total = read_manifest(corpus_dir)["sequences"]
 
     def belongs(index, _):
