@@ -107,8 +107,11 @@ def build_bert_from(
 
     Args:
         start: the cut point, as in :func:`tiedbert.surgery.split`.
-        config_path, checkpoint_path, model, application, **bert4keras_options: as in
-            :func:`build_bert`.
+        config_path: as in :func:`build_bert`.
+        checkpoint_path: as there.
+        model: as there.
+        application: as there.
+        **bert4keras_options: as there.
 
     Returns:
         The `rest` of the split, a functional `keras.Model` of the crossing tensors: for

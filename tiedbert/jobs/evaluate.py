@@ -11,7 +11,7 @@ robustness.png.
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +73,7 @@ def resolve(args):
     elif args.attack_steps:
         raise InputError("--attack_steps has no effect without --attack pgd")
     if args.attack == "fgm" and args.restarts not in (None, 1):
-        raise InputError("--restarts has no effect on fgm: it draws nothing")
+        raise InputError("--restarts has no effect on fgm: it is not random")
     args.restarts = args.restarts or (1 if args.attack == "fgm" else 3)
     return args
 
@@ -99,7 +99,7 @@ def correct(run_folder, texts, labels, args):
     check_max_length(model, args.max_length)
     labelled.check_same_labels({run_folder: names, args.data: labels})
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    # Batches of texts of about the same length: short ones do not pay for long ones.
+    # Texts of similar length share a batch, which keeps padding short.
     order = np.argsort([len(text) for text in texts], kind="stable")
     dataset = labelled.classification_dataset(
         [texts[i] for i in order],
@@ -123,8 +123,8 @@ def correct(run_folder, texts, labels, args):
     return is_correct
 
 
-def titles(run_folders) -> list:
-    """The last part of each path, or the whole path where two of those are the same."""
+def titles(run_folders: Iterable[str]) -> list[str]:
+    """The last part of each path, or the whole paths if two of those are equal."""
     last = [Path(folder).name for folder in run_folders]
     return last if len(set(last)) == len(last) else list(run_folders)
 

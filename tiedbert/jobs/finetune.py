@@ -42,7 +42,7 @@ from tiedbert.jobs.runs import (
 from tiedbert.text import labelled
 from tiedbert.text.documents import ENCODING_ERRORS
 
-# Options without effect on plain training.
+# Options that have no effect on plain training.
 ONLY_ADVERSARIAL = (
     *("epsilon", "method_option", "at", "one_of"),
     *("warm_up", "same_dropout", "micro_batches"),
@@ -203,7 +203,7 @@ def fit(model, trained, data, args, folder, save):
     from tiedbert.jobs.optimization import adamw
 
     train, validation = data
-    # FreeAT takes several steps a batch.
+    # FreeAT takes several optimizer steps for each batch.
     steps = len(train) * (trained.method.replays if trained is not model else 1)
     optimizer = adamw(args.learning_rate, args.epochs * steps)
     trained.compile(
@@ -211,7 +211,7 @@ def fit(model, trained, data, args, folder, save):
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
-    average = getattr(trained, "average", None)  # SMART's, of the weights
+    average = getattr(trained, "average", None)  # SMART averages the weights
     extra = {} if average is None else {"average": average}
     state = TrainingState(folder, model, optimizer, **extra)
     done = state.restore()
