@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from generation import importable
 
 import tiedbert
 
@@ -62,7 +63,9 @@ def test_wheel_holds_every_module_and_nothing_else(installed):
 def test_wheel_imports_outside_the_tree(installed, tmp_path):
     files = sorted((installed / "tiedbert").rglob("*.py"))
     parts = [path.relative_to(installed).with_suffix("").parts for path in files]
-    names = json.dumps([".".join(name).removesuffix(".__init__") for name in parts])
+    names = [".".join(name).removesuffix(".__init__") for name in parts]
+    # Every module but the one for the other generation of Keras.
+    names = json.dumps([name for name in names if importable(name)])
     # -I: neither the current folder nor PYTHONPATH is searched.
     run(sys.executable, "-I", "-c", IMPORT_ALL, str(installed), names, cwd=tmp_path)
 
