@@ -138,7 +138,8 @@ def check_same_labels(labels_of: Mapping[Any, Iterable[str]]) -> None:
     Raises:
         InputError: names two files and the labels that only one of them has.
 
-    >>> check_same_labels({"train.tsv": ["neg", "pos"], "test.tsv": ["pos", "neg"]})
+    Example:
+        >>> check_same_labels({"train.tsv": ["no", "yes"], "test.tsv": ["yes", "no"]})
     """
     (first, expected), *others = labels_of.items()
     for name, found in others:
