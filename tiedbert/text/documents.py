@@ -29,12 +29,13 @@ def read_documents(path: str | os.PathLike, errors: str = "strict") -> Iterator[
             has the line number), or has no document. Raised while reading, the
             last one at the end.
 
-    >>> import tempfile
-    >>> with tempfile.NamedTemporaryFile() as file:
-    ...     _ = file.write("一\r\n\ntwo words\n".encode())
-    ...     file.flush()
-    ...     list(read_documents(file.name))
-    ['一', 'two words']
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile() as file:
+        ...     _ = file.write("一\r\n\ntwo words\n".encode())
+        ...     file.flush()
+        ...     list(read_documents(file.name))
+        ['一', 'two words']
     """
     empty = True
     for _, line in read_lines(path, errors):

@@ -61,12 +61,13 @@ def read_labelled(
         UserWarning: names other columns, which are not read; or labels that share a
             part between commas or the like, which may stand for several classes.
 
-    >>> import pathlib, tempfile
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     path = pathlib.Path(folder, "reviews.tsv")
-    ...     _ = path.write_text("text\tlabel\nsaid \"go\"\tgood\n")
-    ...     read_labelled(path)
-    (['said "go"'], ['good'])
+    Example:
+        >>> import pathlib, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder, "reviews.tsv")
+        ...     _ = path.write_text("text\tlabel\nsaid \"go\"\tgood\n")
+        ...     read_labelled(path)
+        (['said "go"'], ['good'])
     """
     path = Path(path)
     limit = csv.field_size_limit(_LONGEST_FIELD)  # of the whole process
@@ -96,8 +97,9 @@ def _read(path, errors) -> tuple:
 def label_names(labels: Iterable[str]) -> list[str]:
     """The different labels, sorted: the classes of a model in the order of its ids.
 
-    >>> label_names(["pos", "neg", "pos"])
-    ['neg', 'pos']
+    Example:
+        >>> label_names(["pos", "neg", "pos"])
+        ['neg', 'pos']
 
     Raises:
         InputError: a label is not a `str` or a whole number.
@@ -118,8 +120,9 @@ def label_ids(labels: Sequence[str], names: Sequence[str]) -> np.ndarray:
     Raises:
         InputError: a label is not in `names`.
 
-    >>> label_ids(["pos", "neg", "pos"], ["neg", "pos"])
-    array([1, 0, 1], dtype=int32)
+    Example:
+        >>> label_ids(["pos", "neg", "pos"], ["neg", "pos"])
+        array([1, 0, 1], dtype=int32)
     """
     ids = {name: index for index, name in enumerate(names)}
     if unknown := set(labels) - set(ids):

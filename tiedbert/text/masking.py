@@ -50,11 +50,12 @@ def mask_tokens(
     Raises:
         InputError: `max_predictions` is not within 1 to T, if T is known.
 
-    >>> batch = mask_tokens(
-    ...     tf.constant([[2, 7, 7, 7, 7, 7, 7, 3, 0, 0]]), [0, 0], vocab_size=9,
-    ...     mask_id=4, special_ids=(0, 2, 3, 4), max_predictions=4, rate=0.5)
-    >>> batch["weights"].numpy(), batch["labels"].numpy()
-    (array([[1., 1., 1., 0.]], dtype=float32), array([[7, 7, 7, 0]], dtype=int32))
+    Example:
+        >>> batch = mask_tokens(
+        ...     tf.constant([[2, 7, 7, 7, 7, 7, 7, 3, 0, 0]]), [0, 0], vocab_size=9,
+        ...     mask_id=4, special_ids=(0, 2, 3, 4), max_predictions=4, rate=0.5)
+        >>> batch["weights"].numpy(), batch["labels"].numpy()
+        (array([[1., 1., 1., 0.]], dtype=float32), array([[7, 7, 7, 0]], dtype=int32))
     """
     token_ids = tf.convert_to_tensor(token_ids, tf.int32)
     _check_slots(max_predictions, token_ids.shape[1])

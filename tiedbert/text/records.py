@@ -69,15 +69,16 @@ def write_corpus(
         InputError: there is no text, `output_dir` has a corpus already, or a number
             is out of range. No file is left behind.
 
-    >>> import tempfile
-    >>> from tiedbert.text.tokenizer import train_tokenizer
-    >>> lines = ["to be or not to be", "that is the question"]
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     tokenizer = train_tokenizer(lines, f"{folder}/my.model", vocab_size=20)
-    ...     manifest = write_corpus(lines, tokenizer, f"{folder}/corpus", 16)
-    ...     first = next(corpus_dataset(f"{folder}/corpus").as_numpy_iterator())
-    >>> manifest["documents"], first.shape, int(first[0]) == tokenizer.cls_id
-    (2, (16,), True)
+    Example:
+        >>> import tempfile
+        >>> from tiedbert.text.tokenizer import train_tokenizer
+        >>> lines = ["to be or not to be", "that is the question"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tokenizer = train_tokenizer(lines, f"{folder}/my.model", vocab_size=20)
+        ...     manifest = write_corpus(lines, tokenizer, f"{folder}/corpus", 16)
+        ...     first = next(corpus_dataset(f"{folder}/corpus").as_numpy_iterator())
+        >>> manifest["documents"], first.shape, int(first[0]) == tokenizer.cls_id
+        (2, (16,), True)
     """
     check_sizes(sequence_length, shards)
     folder = Path(output_dir)

@@ -55,12 +55,13 @@ def train_tokenizer(
     Raises:
         InputError: there is no text, or too little for such a vocabulary.
 
-    >>> import tempfile
-    >>> words = ["to be or not to be", "that is the question", "或者不"]
-    >>> with tempfile.TemporaryDirectory() as folder:
-    ...     tokenizer = train_tokenizer(words, f"{folder}/my.model", vocab_size=22)
-    >>> tokenizer.decode(tokenizer.encode(["not the question"])[0])
-    'not the question'
+    Example:
+        >>> import tempfile
+        >>> words = ["to be or not to be", "that is the question", "或者不"]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     tokenizer = train_tokenizer(words, f"{folder}/my.model", vocab_size=22)
+        >>> tokenizer.decode(tokenizer.encode(["not the question"])[0])
+        'not the question'
     """
     failures = []
     model = _Buffer()
