@@ -24,36 +24,35 @@ TORCH ?= torch==2.13.0
 # TensorFlow's start-up notes are of no use to a reader of tests or of the demo.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: demo test test-keras-3 test-keras-2 test-bert test-scripts test-all \
-	test-peers test-newest lint docs gallery bench lock clean
+.PHONY: demo test test-keras-3 test-keras-2 test-all mutations test-peers \
+	test-newest lint docs gallery bench lock clean
 
 demo: $(INSTALLED)
 	$(BIN)/python scripts/demo.py --output_dir runs/demo --overwrite
 
-# One process cannot hold both Kerases, and two cores can run two: the output of one
-# comes after that of the other, and the exit code tells of any. Most of what needs
-# bert4keras is in two parts of its own, so that neither core waits for long.
-test: $(INSTALLED)
-	@$(MAKE) --no-print-directory --keep-going --jobs 2 --output-sync \
-		test-keras-3 test-keras-2 test-bert test-scripts
+# One process cannot hold both Kerases: one runs after the other, each with as many
+# processes as there are cores. A file stays in one process, as its models do.
+WORKERS ?= auto
+PYTEST := $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile tests
+KERAS_2 := TF_USE_LEGACY_KERAS=1 TF_KERAS=1
+KERAS_3 := TF_USE_LEGACY_KERAS=0 TF_KERAS=0
 
-BERT_TESTS := test_bert*.py
-SCRIPT_TESTS := test_pretraining*.py test_saved_models*.py test_scripts*.py
-KERAS_2 := TF_USE_LEGACY_KERAS=1 TF_KERAS=1 $(BIN)/python -m pytest
-KERAS_3 := TF_USE_LEGACY_KERAS=0 TF_KERAS=0 $(BIN)/python -m pytest
+test: $(INSTALLED)
+	@failed=0; \
+	$(KERAS_3) $(PYTEST) || failed=1; \
+	$(KERAS_2) $(PYTEST) || failed=1; \
+	exit $$failed
 
 test-keras-3: $(INSTALLED)
-	@$(KERAS_3) tests
+	@$(KERAS_3) $(PYTEST)
 
 test-keras-2: $(INSTALLED)
-	@$(KERAS_2) tests $(BERT_TESTS:%='--ignore-glob=*/%') \
-		$(SCRIPT_TESTS:%='--ignore-glob=*/%')
+	@$(KERAS_2) $(PYTEST)
 
-test-bert: $(INSTALLED)
-	@$(KERAS_2) $(wildcard $(BERT_TESTS:%=tests/%))
-
-test-scripts: $(INSTALLED)
-	@$(KERAS_2) $(wildcard $(SCRIPT_TESTS:%=tests/%))
+# Each one-line mistake that mutations.py makes in a copy of the library must fail the
+# tests that it names.
+mutations: $(INSTALLED)
+	@$(BIN)/python tests/mutations.py
 
 # All tests in both Kerases, the slow ones too: real models, cut at every one of their
 # tensors, examples that train, every variant of every method, more random models; and

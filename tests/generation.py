@@ -1,9 +1,9 @@
 """Which Keras this test process runs, and what of tiedbert it can import."""
 
-from tensorflow import keras
+import os
 
-# `tf.keras.__version__` does not exist in both generations; this does.
-IS_LEGACY = keras.Model.__module__.startswith("tf_keras")
+# As TensorFlow reads it: to ask `tf.keras` would import TensorFlow.
+IS_LEGACY = os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
 NAME = "Keras 2 (tf_keras)" if IS_LEGACY else "Keras 3"
 
 # These modules need bert4keras, and so do these test files.
@@ -17,20 +17,29 @@ LEGACY_TEST_FILES = [
 ]
 
 # What they test stands on no Keras, or what it asks of one other tests ask of both
-# (test_adversarial*.py): under Keras 2 they are slow, that is left to `make test-all`.
+# (test_adversarial*.py): under Keras 2 they are slow, that is left to `make test-all`,
+# but for the tests that are marked both_kerases.
 ALIKE_TEST_FILES = [
+    "test_adversarial_divergences.py",
     "test_adversarial_norms.py",
     "test_adversarial_methods.py",
     "test_adversarial_references.py",
     "test_adversarial_micro_batches.py",
+    "test_adversarial_nonfinite.py",
+    "test_adversarial_outputs.py",
+    "test_adversarial_own_methods.py",
+    "test_adversarial_perturbation_mask.py",
     "test_cli.py",
     "test_command.py",
     "test_comparison.py",
     "test_demo.py",
     "test_losses.py",
     "test_methods.py",
+    "test_mutations.py",
     "test_plots.py",
     "test_prepare_corpus.py",
+    "test_readme.py",
+    "test_robustness.py",
     "test_runs.py",
     "test_significance.py",
     "test_text_*.py",

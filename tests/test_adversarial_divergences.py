@@ -204,6 +204,7 @@ def test_the_largest_class_of_one_output_may_be_the_smallest_of_the_other():
 # Which measure goes with a loss
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [
@@ -279,6 +280,7 @@ def masked(values, mask):
     return values
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("side", [0, 1], ids=["left", "right"])
 @pytest.mark.parametrize("weights", [None, (2, 1), (2, 3)], ids=str)
 def test_what_the_mask_of_an_output_hides_does_not_count(weights, side):
@@ -306,6 +308,7 @@ FIRST = kl(softmax(P), softmax(Q)).mean()
 SECOND = np.square(P - Q).mean()
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize(
     ("pack", "options", "expected"),
     [
@@ -394,6 +397,7 @@ def test_the_mask_and_the_labels_both_leave_out():
     assert float(found) == pytest.approx(kl(softmax(p), softmax(q))[0, 0], rel=1e-5)
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("pack", [list, dict])
 def test_each_output_has_labels_of_its_own(pack):
     model = compiled("ba", pack=pack, loss={"b": IGNORING, "a": "mse"})

@@ -61,6 +61,7 @@ def assert_unmoved(model, before):
         np.testing.assert_array_equal(weight, old)
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize(
     "pooling", [Mean, slow(layers.GlobalAveragePooling1D)], ids=["Mean", "Keras"]
 )
@@ -102,6 +103,7 @@ def test_a_micro_batch_without_an_empty_text_is_learned_from():
     assert any(np.any(a != b) for a, b in zip(before, here.get_weights(), strict=True))
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("method", [FGM(0.5), slow(RandomNoise(0.5))])
 def test_a_moving_average_stays_a_number(method):
     """The loss is not finite because of one text, and nothing tells of which."""

@@ -77,6 +77,7 @@ def weights_after(method):
     return model.get_weights(), logs
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize(
     ("own", "same"),
     [

@@ -40,6 +40,7 @@ def test_ordinary_tokens_judges_each_row_by_itself():
     assert found.numpy().astype(int).tolist() == [[0, 1, 1, 0], [0, 1, 0, 0]]
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize(
     "inputs",
     [
@@ -55,6 +56,7 @@ def test_a_bert4keras_model_tells_its_ordinary_tokens(inputs):
     assert perturbation_mask.numpy().tolist() == ORDINARY
 
 
+@pytest.mark.both_kerases
 def test_any_other_model_tells_its_padding():
     model = models.recurrent()
     tokens = models.batch(model)
@@ -137,6 +139,7 @@ def test_a_keras_mask_of_several_axes_counts():
         np.testing.assert_array_equal(np.any(delta, -1), np.any(values, -1))
 
 
+@pytest.mark.both_kerases
 @pytest.mark.skipif(not IS_LEGACY, reason="ragged tensors of Keras 3 lose their kind")
 def test_ragged_activations_are_refused():
     ids = keras.Input((None,), dtype="int32", ragged=True)

@@ -156,6 +156,7 @@ PUBLIC = [
 ]
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("name", [*filter(importable, PUBLIC)])
 def test_a_public_package_lists_what_it_offers(name):
     """Nothing else without an underscore is in it, and each name says what it is."""

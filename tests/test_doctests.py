@@ -18,6 +18,7 @@ def modules_with_examples():
             yield name
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("name", list(modules_with_examples()))
 def test_examples_in_docstrings(name):
     outcome = doctest.testmod(importlib.import_module(name))

@@ -25,6 +25,7 @@ CODE = [
 ]
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize(("page", "code"), CODE)
 def test_python_in_the_documents_runs(page, code):
     exec(compile(code, page, "exec"), {})

@@ -54,6 +54,7 @@ ATTACKS = {
 }
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_linear_model_fails_where_the_boundary_is_nearer_than_epsilon(name):
     model, (x, y) = linear(), examples()
@@ -82,6 +83,7 @@ def token_batches():
     return batches(tokens.astype(np.int32), draw.integers(0, 3, 30), size=8)
 
 
+@pytest.mark.both_kerases
 def test_epsilon_0_is_the_accuracy_of_evaluate():
     """With padding and dropout: the attacked model is in inference mode."""
     model, data = masked_classifier(), token_batches()
@@ -106,6 +108,7 @@ def test_the_methods_own_epsilon_does_not_count():
     assert results[0] == results[1]
 
 
+@pytest.mark.both_kerases
 def test_only_tokens_that_the_mask_allows_are_attacked():
     model, data = masked_classifier(), token_batches()
     nowhere = curve(
@@ -223,6 +226,7 @@ def test_radii_are_any_numbers(kind):
     assert curve(linear(), batches(X, Y), "hidden", FGM(), kind([0, 0.5])) == expected
 
 
+@pytest.mark.both_kerases
 def test_a_model_compiled_without_a_loss_is_refused():
     base = linear()
     model = keras.Model(base.inputs, base.output)
@@ -232,6 +236,7 @@ def test_a_model_compiled_without_a_loss_is_refused():
             curve(model, batches(X, Y), "hidden", method, [0.0])
 
 
+@pytest.mark.both_kerases
 def test_the_accuracy_of_weighted_examples_is_their_weighted_mean():
     weights = np.random.default_rng(1).uniform(0.0, 2.0, len(X))
     weights[:3] = 0.0
@@ -351,6 +356,7 @@ def test_steps_find_what_one_step_does_not():
     assert many.mean() < noise.mean()
 
 
+@pytest.mark.both_kerases
 def test_several_points_are_attacked_together():
     """Each has a ball of its own; more balls leave no more right."""
     model, data = bent()
