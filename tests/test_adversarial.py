@@ -169,7 +169,7 @@ def test_half_precision_scales_the_loss_and_the_step_alike():
         model = problems.linear()
         model.set_weights([start[:, None]])
         training = AdversarialTraining(model, FGM(0.2), "hidden")
-        training.compile(keras.optimizers.SGD(0.1), "mse", jit_compile=False)
+        training.compile(keras.optimizers.SGD(0.1), "mse", run_eagerly=True)
         training.fit(problems.X, y, verbose=0)
         return model.get_weights()[0][:, 0]
 
@@ -238,11 +238,12 @@ def test_validation_is_that_of_the_model():
     model = models.chain()
     x, y = models.batch(model), tf.ones([3, 2])
     training = AdversarialTraining(model, FGM(), "middle")
-    training.compile(keras.optimizers.SGD(0.0), "mse", metrics=["mae"])
+    options = {"metrics": ["mae"], "run_eagerly": True}
+    training.compile(keras.optimizers.SGD(0.0), "mse", **options)
     fitted = training.fit(x, y, validation_data=(x, y), verbose=0)
     logs = {name: value[0] for name, value in fitted.history.items()}
     assert {name for name in logs if name.startswith("val_")} == {"val_loss", "val_mae"}
-    model.compile(loss="mse", metrics=["mae"])
+    model.compile(loss="mse", **options)
     expected = model.evaluate(x, y, verbose=0, return_dict=True)
     found = training.evaluate(x, y, verbose=0, return_dict=True)
     for name in ("loss", "mae"):
@@ -290,7 +291,7 @@ def test_the_model_is_trained_in_place_and_saved_alone(tmp_path):
     assert {id(w) for w in training.weights} >= {id(w) for w in model.weights}
     start = model.get_weights()
     x, y = models.batch(model), tf.ones([3, 2])
-    training.compile("sgd", "mse")
+    training.compile("sgd", "mse", run_eagerly=True)
     checkpoint = keras.callbacks.ModelCheckpoint(str(tmp_path / "best.keras"))
     training.fit(x, y, verbose=0, callbacks=[checkpoint])
     assert np.any(model.get_weights()[0] != start[0])
@@ -344,7 +345,7 @@ def test_the_gradient_penalty_does_not_underflow_in_half_precision():
         model = keras.Model(h, dense(hidden))
         model.set_weights([np.full((3, 1), 1e-4)])
         training = AdversarialTraining(model, GradientPenalty(), "hidden")
-        training.compile(keras.optimizers.SGD(0.0), "mse", jit_compile=False)
+        training.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
         return training.train_on_batch(x, y, return_dict=True)["adversarial_loss"]
 
     try:

@@ -311,6 +311,14 @@ def test_a_missing_loss_or_label_is_one_clear_error(loss, y, message, options):
 # How fit runs
 
 
+IN_A_LOOP = {"x": X, "y": KINDS, "method": PGD(0.3, steps=4, clean=True), "loss": CROSS}
+
+
+@functools.cache
+def in_a_graph():
+    return adversarial(one_output, **IN_A_LOOP, jit_compile=False)
+
+
 @pytest.mark.parametrize(
     "options",
     [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}],
@@ -318,10 +326,8 @@ def test_a_missing_loss_or_label_is_one_clear_error(loss, y, message, options):
 )
 def test_every_way_to_run_gives_the_same(options):
     """The loop of PGD is compiled too; three batches are one and a half executions."""
-    method = PGD(0.3, steps=4, clean=True)
-    data = {"x": X, "y": KINDS, "method": method, "loss": CROSS}
-    given = adversarial(one_output, **data, jit_compile=False)
-    assert_alike(given, adversarial(one_output, **data, **options), atol=1e-5)
+    found = adversarial(one_output, **IN_A_LOOP, **options)
+    assert_alike(in_a_graph(), found, atol=1e-5)
 
 
 def optimizer(kind=keras.optimizers.SGD, rate=0.2, **options):
@@ -447,7 +453,9 @@ def test_examples_that_fail_are_counted_over_all_replicas(mirrored):
             whole = AdversarialTraining(
                 keras.Model(x, layers.Dense(1)(hidden)), FGM(), "hidden"
             )
-            whole.compile("sgd", "mse", jit_compile=False)
+            # In a graph where the replicas run side by side.
+            alone = strategy is not mirrored
+            whole.compile("sgd", "mse", jit_compile=False, run_eagerly=alone)
             data = tf.data.Dataset.from_tensors((rows, np.zeros_like(rows)))
             data = data.unbatch().batch(4)
             logs = whole.fit(data, epochs=2, shuffle=False, verbose=0).history
@@ -564,7 +572,7 @@ def test_frozen_layers_stay():
         frozen = {name: model.get_layer(name).get_weights() for name in names}
         before = model.get_weights()
         training = AdversarialTraining(model, FGM(0.1), "hidden")
-        training.compile("sgd", LOSSES)
+        training.compile("sgd", LOSSES, run_eagerly=True)
         history = training.fit(X, BY_NAME, verbose=0).history
         assert np.isfinite(history["adversarial_loss"][0])
         for name, values in frozen.items():
@@ -586,7 +594,7 @@ def test_a_gradient_of_ascent_that_is_infinite_moves_nothing():
     for method in (FGM(0.1), PGD(0.1, steps=3), FreeLB(0.1, random_start=False)):
         model = keras.Model(x, y)
         training = AdversarialTraining(model, method, "hidden")
-        training.compile("sgd", "mse")
+        training.compile("sgd", "mse", run_eagerly=True)
         batch = np.array([[0.0, 1.0], [4.0, 1.0], [1.0, 2.0]], np.float32)
         history = training.fit(batch, np.ones([3, 1]), verbose=0).history
         assert history["nonfinite_gradients"] == [1.0]
@@ -620,7 +628,7 @@ def test_names_of_logs_are_not_taken_twice():
 def test_a_metric_with_the_name_of_a_log_is_refused():
     training = AdversarialTraining(one_output(), FGM(), "hidden")
     taken = keras.metrics.SparseCategoricalAccuracy(name="delta_norm")
-    training.compile("sgd", CROSS, metrics=[taken])
+    training.compile("sgd", CROSS, metrics=[taken], run_eagerly=True)
     with pytest.raises(InputError, match="a metric has the name of a log.*delta_norm"):
         training.fit(X, KINDS, verbose=0)
 
@@ -643,7 +651,7 @@ def test_weights_are_those_of_the_wrapped_model():
     """What Keras keeps for its metrics is none of them."""
     model = one_output()
     training = AdversarialTraining(model, FGM(), "hidden", micro_batches=np.int64(2))
-    training.compile("sgd", CROSS, metrics=["accuracy"])
+    training.compile("sgd", CROSS, metrics=["accuracy"], run_eagerly=True)
     training.fit(X, KINDS, verbose=0)
     models.assert_same(training.get_weights(), model.get_weights())
     training.set_weights([weight + 1.0 for weight in model.get_weights()])
@@ -733,7 +741,7 @@ def test_the_wrapped_model_is_left_as_it_was():
 def test_checkpoints_are_of_the_wrapped_model(tmp_path):
     model = one_output()
     training = AdversarialTraining(model, FGM(), "hidden")
-    training.compile("adam", CROSS)
+    training.compile("adam", CROSS, run_eagerly=True)
     callbacks = [
         keras.callbacks.ModelCheckpoint(str(tmp_path / "best.keras")),
         keras.callbacks.ModelCheckpoint(
@@ -762,7 +770,7 @@ def test_an_interrupted_fit_goes_on(tmp_path):
 
     def fit(*callbacks):
         training = AdversarialTraining(one_output(), FGM(WarmUp(1.0, 20)), "hidden")
-        training.compile(keras.optimizers.Adam(0.01), CROSS)
+        training.compile(keras.optimizers.Adam(0.01), CROSS, run_eagerly=True)
         training.fit(X, KINDS, epochs=4, shuffle=False, verbose=0, callbacks=callbacks)
         return training
 

@@ -51,6 +51,7 @@ def weights_and_logs(head, method, loss, kernel=KERNEL, **options):
     model = certain(head, kernel)
     y = np.eye(3)[[0, 1, 1, 0]][:, : kernel.shape[1]]
     training = AdversarialTraining(model, method, "hidden")
+    options = {"run_eagerly": True, **options}
     training.compile(keras.optimizers.SGD(0.1), loss, **options)
     history = training.fit(X, y, shuffle=False, verbose=0).history
     return model.get_weights(), {name: value[0] for name, value in history.items()}
@@ -67,6 +68,7 @@ HEADS = {
 }
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("head", others_slow(["Activation", "sigmoid"], HEADS))
 @pytest.mark.parametrize("name", others_slow(["VAT", "SMART"], COMPARING))
 def test_certain_probabilities_are_compared_by_their_logits(name, head):
@@ -108,7 +110,7 @@ def test_probabilities_without_logits_are_clipped_as_those_of_a_loss():
     def head(logits):
         return layers.Average()([layers.Softmax()(logits), layers.Softmax()(logits)])
 
-    _, logs = weights_and_logs(head, ALUM(0.01), CATEGORIES())
+    _, logs = weights_and_logs(head, ALUM(0.01), CATEGORIES(), run_eagerly=False)
     assert abs(logs["adversarial_loss"]) < 1e-6
     _, logs = weights_and_logs(head, ALUM(0.01), CATEGORIES(), KERNEL / 20)
     _, wanted = weights_and_logs(
@@ -138,7 +140,7 @@ def logs_of(method, tokens, labels, model=tagger):
     keras.utils.set_random_seed(1)
     model = model()
     training = AdversarialTraining(model, method, "hidden")
-    training.compile(keras.optimizers.SGD(0.1), IGNORING)
+    training.compile(keras.optimizers.SGD(0.1), IGNORING, run_eagerly=True)
     history = training.fit(tokens, labels, shuffle=False, verbose=0).history
     return {name: value[0] for name, value in history.items()}, model.get_weights()
 
@@ -184,6 +186,7 @@ def test_vat_learns_from_tokens_without_a_label():
     assert [found[n] for n in names] == pytest.approx([expected[n] for n in names])
 
 
+@pytest.mark.both_kerases
 def test_a_text_that_the_mask_hides_has_no_part_in_the_penalty():
     def model():
         ids = keras.Input((None,), dtype="int32")

@@ -223,7 +223,9 @@ def test_a_step_in_a_graph_shares_it_too(method, options, same):
 
 @pytest.mark.parametrize("replay", [True, False])
 def test_the_replays_of_a_batch_share_it_too(replay):
-    _, logs = fit(FreeAT(0.0, replays=2), same_dropout=replay)
+    _, logs = fit(
+        FreeAT(0.0, replays=2), same_dropout=replay, compile={"run_eagerly": True}
+    )
     clean, later = logs["clean_loss"], logs["adversarial_loss"]
     assert (clean == later) == replay
 
@@ -251,7 +253,7 @@ def test_the_model_itself_draws_as_before():
     model = with_dropout()
     config = model.get_config()
     states = [np.array(v.numpy()) for v in model.non_trainable_variables]
-    fit(FreeLB(), model)
+    fit(FreeLB(), model, compile={"run_eagerly": True})
     assert model.get_config() == config
     one, other = (model(X, training=True) for _ in range(2))
     assert np.any(one != other)

@@ -48,7 +48,7 @@ def built():
 
 def fitted():
     model = keras.Sequential([*first_layers(), *last_layers()])
-    model.compile(keras.optimizers.SGD(0.0), FROM_LOGITS)
+    model.compile(keras.optimizers.SGD(0.0), FROM_LOGITS, run_eagerly=True)
     model.fit(TOKENS, LABELS, verbose=0)
     return model
 
@@ -118,7 +118,7 @@ def test_several_points_of_a_sequential(at):
 def test_fit_trains_a_sequential_in_place_and_saves_it(tmp_path):
     model, at = sequential(nested)
     training = AdversarialTraining(model, FGM(0.5), at)
-    training.compile(keras.optimizers.SGD(0.1), FROM_LOGITS)
+    training.compile(keras.optimizers.SGD(0.1), FROM_LOGITS, run_eagerly=True)
     before = model.predict(TOKENS, verbose=0)
     training.fit(TOKENS, LABELS, batch_size=4, verbose=0)
     trained = model.predict(TOKENS, verbose=0)

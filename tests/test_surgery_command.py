@@ -571,6 +571,7 @@ def test_the_command_lists_and_cuts(saved, tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_mistakes_end_in_one_line_and_status_2(saved):
     path = saved(models.recurrent())
     status, out, errors = process(path, "--list")

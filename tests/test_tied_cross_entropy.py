@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from models import assert_same
 from tensorflow import keras
-from variants import slow
+from variants import others_slow, slow
 
 from tiedbert.errors import InputError
 from tiedbert.layers import EmbeddingDense, TiedCrossEntropy, check_tied
@@ -60,9 +60,9 @@ def cross_entropies(logits, labels=LABELS):
     return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits).numpy()
 
 
-modes = pytest.mark.parametrize(
-    "options", [{}, {"jit_compile": True}, {"run_eagerly": True}], ids=str
-)
+MODES = [{}, {"jit_compile": True}, {"run_eagerly": True}]
+modes = pytest.mark.parametrize("options", MODES, ids=str)
+eagerly = pytest.mark.parametrize("options", others_slow(MODES[2:], MODES), ids=str)
 
 
 @modes
@@ -80,7 +80,7 @@ def test_fit_does_what_a_loss_outside_does(options):
         np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-6)
 
 
-@modes
+@eagerly
 @pytest.mark.parametrize("batch_size", [2, slow(4)])
 def test_metrics_are_means_over_all_weights(options, batch_size):
     model, logits = with_loss()
@@ -98,7 +98,7 @@ def test_metrics_are_means_over_all_weights(options, batch_size):
 
 def test_metrics_start_anew_each_epoch():
     model, _ = with_loss()
-    model.compile(keras.optimizers.SGD(0.0))
+    model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
     history = model.fit(INPUTS, epochs=2, shuffle=False, verbose=0).history
     assert history["perplexity"][0] == history["perplexity"][1]
 
@@ -121,7 +121,7 @@ def test_weights_may_be_left_out():
     ids, table, hidden = trunk()
     labels = keras.Input((None,), dtype="int32", name="labels")
     model = keras.Model([ids, labels], TiedCrossEntropy(table)([hidden, labels]))
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     each = model.predict([TOKENS, LABELS], verbose=0)
     told = model.evaluate([TOKENS, LABELS], verbose=0, return_dict=True)
     np.testing.assert_allclose(told["loss"], each.mean(), rtol=1e-5)
@@ -132,7 +132,7 @@ def test_masked_and_ignored_positions_do_not_count():
     tokens, labels = TOKENS.copy(), LABELS.copy()
     tokens[:, 3:] = 0
     labels[0] = -1
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     told = model.evaluate([tokens, labels, WEIGHTS], verbose=0, return_dict=True)
     each = cross_entropies(logits(tokens), np.maximum(labels, 0))
     counted = WEIGHTS * (tokens != 0) * (labels != -1)
@@ -144,7 +144,7 @@ def test_masked_and_ignored_positions_do_not_count():
 @pytest.mark.parametrize("options", [{"label_smoothing": 0.2}, {"z_loss": 0.1}])
 def test_what_is_added_to_the_loss_is_not_in_the_perplexity(options):
     model, logits = with_loss(**options)
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     told = model.evaluate(INPUTS, verbose=0, return_dict=True)
     each = cross_entropies(logits(TOKENS))
     mean = (WEIGHTS * each).sum() / WEIGHTS.sum()
@@ -172,7 +172,7 @@ def test_mixed_precision_learns(policy):
 def test_the_weights_of_positions_are_not_rounded():
     """bfloat16 cannot tell 1.001 from 1."""
     model, _ = with_loss("mixed_bfloat16")
-    model.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
     losses = []
     for first in (1.0, 1.001):
         weights = np.ones_like(WEIGHTS)
@@ -213,7 +213,7 @@ def test_half_precision_rounds_neither_bias_nor_its_gradient(directly):
 
 def test_saving_keeps_the_tie_and_the_options(tmp_path):
     model, _ = with_loss(chunk_size=2, label_smoothing=0.1, z_loss=0.01)
-    model.compile("adam")
+    model.compile("adam", run_eagerly=True)
     model.fit(INPUTS, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
@@ -229,8 +229,8 @@ def test_a_cut_keeps_the_loss():
     model, _ = with_loss()
     front, rest = split(model, "dense")
     whole = keras.Model(model.inputs, rest(front(model.inputs)))
-    model.compile("sgd")
-    whole.compile("sgd")
+    model.compile("sgd", run_eagerly=True)
+    whole.compile("sgd", run_eagerly=True)
     expected = model.evaluate(INPUTS, verbose=0, return_dict=True)["loss"]
     told = whole.evaluate(INPUTS, verbose=0, return_dict=True)["loss"]
     np.testing.assert_allclose(told, expected, rtol=1e-6)
@@ -242,7 +242,7 @@ def test_a_frozen_table_stays_and_the_rest_learns():
     table = model.get_layer("tokens").embeddings
     bias = model.get_layer("head").bias
     before = table.numpy(), bias.numpy()
-    model.compile(keras.optimizers.SGD(1.0))
+    model.compile(keras.optimizers.SGD(1.0), run_eagerly=True)
     model.fit(INPUTS, verbose=0)
     np.testing.assert_array_equal(table.numpy(), before[0])
     assert np.all(bias.numpy() != before[1])
@@ -252,7 +252,7 @@ def test_replicas_train_as_one(mirrored):
     """Weights that every half has alike: the mean of means is the mean."""
     ones = np.ones_like(WEIGHTS)
     alone, _ = with_loss(chunk_size=3)
-    alone.compile(keras.optimizers.SGD(0.5))
+    alone.compile(keras.optimizers.SGD(0.5), run_eagerly=True)
     with mirrored.scope():
         model, _ = with_loss(chunk_size=3)
         model.compile(keras.optimizers.SGD(0.5))
