@@ -84,7 +84,8 @@ test-newest:
 	$(NEWEST_BIN)/python -m pip install --quiet --upgrade --upgrade-strategy eager \
 		-r $(NEWEST_VENV)/requirements.txt
 	$(NEWEST_BIN)/python -m pip list | grep -iE '^(tensorflow|keras|tf.keras|numpy) '
-	TF_USE_LEGACY_KERAS=0 TF_KERAS=0 $(NEWEST_BIN)/python -m pytest tests
+	TF_USE_LEGACY_KERAS=0 TF_KERAS=0 $(NEWEST_BIN)/python -m pytest \
+		--numprocesses $(WORKERS) --dist loadfile tests
 
 # What tiedbert and its tests require, by name alone.
 define NAMES_OF_REQUIREMENTS
