@@ -1,10 +1,13 @@
 """Methods that compare outputs: certain probabilities, tokens without a label."""
 
+import collections
+
 import adversarial_problems as problems
 import numpy as np
 import pytest
 import tensorflow as tf
 from adversarial_problems import assert_close
+from generation import IS_LEGACY
 from tensorflow import keras
 from variants import others_slow
 
@@ -202,3 +205,32 @@ def test_a_text_that_the_mask_hides_has_no_part_in_the_penalty():
     )
     assert found == pytest.approx(expected, rel=1e-5)
     assert_close(weights, wanted)
+
+
+@pytest.mark.both_kerases
+def test_outputs_in_an_ordered_dict_keep_their_losses():
+    """Keras 3 keeps the order of the keys; Keras 2 and `tf.nest` sort them."""
+
+    def trained(structure, losses, labels):
+        keras.utils.set_random_seed(1)
+        inputs = keras.Input((2,))
+        h = layers.Activation("linear", name="hidden")(inputs)
+        z = layers.Dense(3, activation="softmax", name="z")(h)
+        y = layers.Dense(1, name="y")(h)
+        model = keras.Model(inputs, structure(z, y))
+        training = AdversarialTraining(model, VAT(0.3), "hidden")
+        training.compile(keras.optimizers.SGD(0.1), losses, run_eagerly=True)
+        training.fit(X, labels, shuffle=False, verbose=0)
+        return [w for name in "yz" for w in model.get_layer(name).get_weights()]
+
+    ordered = collections.OrderedDict
+    classes, values = np.eye(3)[[0, 1, 2, 0]], np.ones([4, 1])
+    losses = [CATEGORIES(), keras.losses.MeanSquaredError()]
+    expected = trained(lambda z, y: [z, y], losses, [classes, values])
+    found = trained(
+        lambda z, y: ordered(z=z, y=y),
+        losses[::-1] if IS_LEGACY else losses,
+        ordered(z=classes, y=values),
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert_close(one, other)

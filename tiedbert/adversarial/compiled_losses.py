@@ -30,11 +30,13 @@ class CompiledLosses(NamedTuple):
     def per_output(self, values: Any, outputs: Any) -> list:
         """Broadcast a scalar, list or dict by name to one value per output."""
         if isinstance(values, dict):
-            keys = sorted(outputs) if isinstance(outputs, dict) else self.names
+            keys = self.names
+            if isinstance(outputs, dict):  # Keras 3 does not sort an OrderedDict.
+                keys = _keras.flatten(type(outputs)(zip(outputs, outputs, strict=True)))
             return [values.get(key) for key in keys or ()]
         if isinstance(values, list | tuple):
             return list(values)
-        return [values] * len(tf.nest.flatten(outputs))
+        return [values] * len(_keras.flatten(outputs))
 
     def check_means(self, purpose: str) -> None:
         """InputError, which names `purpose`, for a loss that is no batch mean."""

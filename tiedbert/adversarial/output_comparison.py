@@ -48,8 +48,8 @@ def divergence_between(
     """
     total = 0.0
     rows = zip(
-        tf.nest.flatten(p),
-        tf.nest.flatten(q),
+        _keras.flatten(p),
+        _keras.flatten(q),
         compiled.per_output(compiled.losses, p),
         compiled.per_output(compiled.weights, p),
         compiled.per_output(weights, p),
@@ -82,7 +82,7 @@ def rows_counted(
     """
     counted = []
     rows = zip(
-        tf.nest.flatten(outputs),
+        _keras.flatten(outputs),
         compiled.per_output(compiled.losses, outputs),
         compiled.per_output(labels, outputs),
         strict=True,
