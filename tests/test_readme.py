@@ -55,6 +55,7 @@ def test_links_lead_somewhere(name):
         assert target.startswith("https://") or local.exists(), target
 
 
+@pytest.mark.both_kerases
 @pytest.mark.legacy_keras
 def test_the_picture_shows_what_crosses(tmp_path):
     """docs/images/bert_cut.svg, for a masked language model of three blocks."""
