@@ -827,6 +827,66 @@ def test_a_layer_beside_the_model_is_found_in_a_function():
         clone(keras.Model(x, outer(x)))
 
 
+@register
+class Counter(layers.Layer):
+    """Adds a weight of the given dtype, which is no float."""
+
+    def __init__(self, weight_dtype="int32", **kwargs):
+        super().__init__(**kwargs)
+        self.weight_dtype = weight_dtype
+
+    def build(self, input_shape):
+        self.count = self.add_weight(
+            name="count",
+            shape=(),
+            dtype=self.weight_dtype,
+            initializer="ones",
+            trainable=False,
+        )
+        self.built = True
+
+    def call(self, inputs):
+        return inputs + tf.cast(tf.convert_to_tensor(self.count), inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "weight_dtype": self.weight_dtype}
+
+
+@pytest.mark.parametrize("dtype", ["int32", "bool"])
+def test_a_weight_that_is_no_float_is_found_in_a_function(dtype):
+    x = keras.Input((3,))
+    counter = Counter(dtype, name="counter")
+    hidden = counter(x)
+    read = layers.Lambda(lambda h: counter(h), output_shape=(3,), name="read")
+    with pytest.raises(InputError, match="'read' uses from outside: counter;"):
+        clone(keras.Model(x, read(hidden)))
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_a_dropout_in_a_function_is_copied(seed):
+    x = keras.Input((3,))
+    beside = layers.Dropout(0.5, seed=seed)
+    function = layers.Lambda(
+        lambda h, training=None: beside(h, training=training), output_shape=(3,)
+    )
+    hidden = layers.Dropout(0.5)(x)
+    assert_cloned(keras.Model(x, function(hidden)), tf.ones([2, 3]))
+
+
+@needs_keras_3
+def test_a_dropout_of_the_model_in_a_function_is_refused():
+    x = keras.Input((3,))
+    dropout = layers.Dropout(0.5, name="dropout")
+    function = layers.Lambda(
+        lambda h, training=None: dropout(h, training=training), output_shape=(3,)
+    )
+    with pytest.raises(InputError, match="uses from outside: dropout;"):
+        clone(keras.Model(x, function(dropout(x))))
+
+
 def test_a_layer_that_is_the_function_is_copied():
     x = keras.Input((3,))
     dense = layers.Dense(3)

@@ -21,6 +21,7 @@ from tiedbert.surgery import (
     split,
 )
 from tiedbert.surgery.graph import Graph
+from tiedbert.surgery.replay import Extended, Substitution, replay
 
 layers = keras.layers
 
@@ -398,6 +399,26 @@ def test_a_mask_that_the_old_layer_ended_stays_away():
     model = keras.Model(tokens, ShowMask()(Plain(name="plain")(h)))
     edited = replace(model, "plain", Plain(name="again"))
     assert np.all(edited(tf.constant([[1, 0]])) == -1)
+
+
+@pytest.mark.parametrize("edit", [insert, replace])
+def test_a_layer_of_several_outputs_cannot_stand_at_an_output(edit):
+    x = keras.Input((None,))
+    two = keras.Model(x, [layers.ReLU()(x), layers.Softmax()(x)], name="two")
+    message = refused(edit, models.chain(), "last", two)
+    assert message.startswith('layer "two" gives 2 tensors, ')
+    assert message.endswith(" float32: expected a layer of one output")
+
+
+def test_what_takes_the_place_of_a_layer_gives_as_many_tensors():
+    graph = Graph(models.chain())
+    last = graph.calls[-1]
+    one = last.outputs[0]
+    for given in ([one, one], []):
+        with pytest.raises(ValueError, match="zip"):
+            replay(graph.calls, Substitution(layers={last: lambda _, t=given: t}))
+    extended = Substitution(layers={last: lambda _: Extended([one], [one, one])})
+    assert replay(graph.calls, extended) == {last: [one, one]}
 
 
 def test_a_layer_of_several_outputs_cannot_be_replaced():

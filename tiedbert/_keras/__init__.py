@@ -45,7 +45,7 @@ from tiedbert._keras.user_code import (
     takes_inputs_and_outputs,
 )
 
-# Bound once: a look-up is one of a name in this package.
+# Assigned here, so that callers look up one name.
 is_symbolic = _generation.is_symbolic
 map_structure = _generation.map_structure
 flatten = _generation.flatten
@@ -62,6 +62,8 @@ forget_mask = _generation.forget_mask
 changes_masks = _generation.changes_masks
 table_of = _generation.table_of
 is_variable = _generation.is_variable
+tf_variable = _generation.tf_variable
+quantization_mode = _generation.quantization_mode
 copy_variable = _generation.copy_variable
 set_sublayers = _generation.set_sublayers
 rename = _generation.rename
@@ -129,6 +131,7 @@ __all__ = [
     "output_names",
     "overriding_class",
     "own_variables",
+    "quantization_mode",
     "rename",
     "repeat_side_effects",
     "result_of_sum",
@@ -147,6 +150,7 @@ __all__ = [
     "symbolic_tensors_tell_masks",
     "table_of",
     "takes_inputs_and_outputs",
+    "tf_variable",
     "trace",
     "track_metric",
     "type_spec",

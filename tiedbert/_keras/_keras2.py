@@ -124,7 +124,7 @@ def sparse_or_ragged(tensor: Any) -> dict[str, bool]:
 
 
 def input_options(tensor: Any) -> dict[str, bool]:
-    """What `keras.Input` must be told of a tensor beside its shape and its dtype."""
+    """Options of `keras.Input` for a tensor, beside shape and dtype."""
     return sparse_or_ragged(tensor)
 
 
@@ -158,7 +158,10 @@ def masks_filled_in(call: Any) -> dict[str, Any]:
 
 
 def forget_mask(tensor: Any) -> None:
-    """Let a symbolic tensor say nothing of a mask; it may still have one."""
+    """Remove the implicit mask from a symbolic tensor; a run may still produce one.
+
+    Nothing to do: the mask of a symbolic tensor is recorded in no call.
+    """
 
 
 def changes_masks(layer: Any) -> bool:
@@ -179,6 +182,16 @@ def is_variable(value: Any) -> bool:
     return isinstance(value, tf.Variable)
 
 
+def tf_variable(variable: Any) -> tf.Variable:
+    """The variable of TensorFlow that holds the value of a variable."""
+    return variable
+
+
+def quantization_mode(layer: Any) -> str | None:
+    """How the weights of a layer are quantized, or None. Keras 2 quantizes none."""
+    return None
+
+
 def random_states(layer: keras.layers.Layer) -> list:
     """The variables that hold the state of the random numbers that `layer` draws."""
     random_layer = internal_in_module(
@@ -194,7 +207,12 @@ def random_states(layer: keras.layers.Layer) -> list:
 
 
 def copy_variable(source: Any, copy: Any) -> None:
-    """Give a variable the value of another, and what else Keras keeps at it."""
+    """Copy the value of a variable (Keras 3: trainable, regularizer, constraint too).
+
+    Args:
+        source: the variable that is copied.
+        copy: the variable that takes the value.
+    """
     copy.assign(source)
 
 

@@ -131,7 +131,7 @@ def sparse_or_ragged(tensor: Any) -> dict[str, bool]:
 
 
 def input_options(tensor: Any) -> dict[str, bool]:
-    """What `keras.Input` must be told of a tensor beside its shape and its dtype."""
+    """Options of `keras.Input` for a tensor, beside shape and dtype."""
     maker = internal(internal(tensor, "_keras_history"), LAYER)
     optional = getattr(maker, "optional", False)
     return sparse_or_ragged(tensor) | ({"optional": True} if optional else {})
@@ -190,10 +190,10 @@ def _are_masks_of(argument, masks) -> bool:
 
 
 def forget_mask(tensor: Any) -> None:
-    """Let a symbolic tensor say nothing of a mask; it may still have one.
+    """Remove the implicit mask from a symbolic tensor; a run may still produce one.
 
-    What a tensor says makes Keras record the mask in the calls that follow. A mask
-    that is not recorded is found again whenever the model runs.
+    Keras records the mask of a symbolic tensor in the calls that read it. A mask that
+    is not recorded is found again whenever the model runs.
     """
     set_implicit_mask(tensor, None)
 
@@ -223,13 +223,28 @@ def is_variable(value: Any) -> bool:
     return isinstance(value, tf.Variable | keras.Variable)
 
 
+def tf_variable(variable: Any) -> tf.Variable:
+    """The variable of TensorFlow that holds the value of a variable."""
+    return variable if isinstance(variable, tf.Variable) else variable.value
+
+
+def quantization_mode(layer: Any) -> str | None:
+    """How the weights of a layer are quantized, or None."""
+    return getattr(layer, "quantization_mode", None)
+
+
 def random_states(layer: keras.layers.Layer) -> list:
     """The variables that hold the state of the random numbers that `layer` draws."""
     return [generator.state for generator in internal(layer, "_seed_generators")]
 
 
 def copy_variable(source: Any, copy: Any) -> None:
-    """Give a variable the value of another, and what else Keras keeps at it."""
+    """Copy the value of a variable (Keras 3: trainable, regularizer, constraint too).
+
+    Args:
+        source: the variable that is copied.
+        copy: the variable that takes the value.
+    """
     copy.assign(source)
     for name in ("trainable", "regularizer", "constraint"):
         if getattr(copy, name) != getattr(source, name):

@@ -38,12 +38,14 @@ def clone(model: keras.Model) -> keras.Model:
 
     Raises:
         InputError: a model without a graph; a layer that its config does not make
-            again; a tie, a loss or a state that the copy would lose. It names the
-            layers.
+            again; a tie, a loss or a state that the copy would lose; a Lambda layer
+            whose function cannot be traced on placeholders. It names the layers.
 
     Not detected: a layer class of your own that uses a layer which it does not hold as
-    an attribute (a global, a closure), and a Lambda whose function does so under a
-    condition that is not met when it is traced; their copies use the original layer.
+    an attribute (a global, a closure); a Lambda whose function does so under a
+    condition that is not met when it is traced; a Lambda that reads a lookup table, or
+    a variable of integers, bools or strings that no layer of the model holds. Their
+    copies use the original layer, table or variable.
 
     Example:
         >>> import tensorflow as tf

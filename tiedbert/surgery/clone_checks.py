@@ -39,7 +39,7 @@ def paired_variables(pairs: Iterable) -> IdentityMap:
 
 
 def _how_to_make(source) -> str:
-    mode = getattr(source, "quantization_mode", None)  # Keras 3
+    mode = _keras.quantization_mode(source)
     if mode is None:
         return "its config must make them"
     return (
@@ -92,7 +92,7 @@ def check_functions(model: keras.Model, copy: keras.Model) -> None:
     wherever its function has them from: those would be the variables of `model`.
     """
     owners = IdentityMap(
-        (_tf_variable(variable), layer.name)
+        (_keras.tf_variable(variable), layer.name)
         for layer in _keras.layers_within(model)
         for variable in _keras.own_variables(layer)
     )
@@ -109,12 +109,16 @@ def _holds_function(layer) -> bool:
 
 def _check_call(call, owners):
     own = IdentitySet(
-        _tf_variable(variable)
+        _keras.tf_variable(variable)
         for layer in _keras.layers_within(call.layer)
         for variable in _keras.own_variables(layer)
     )
-    # Keras itself has random states, of integers, that all layers may share.
-    outside = [v for v in _variables_read(call) if v.dtype.is_floating and v not in own]
+    # All layers may share the random state of Keras itself, which holds integers.
+    outside = [
+        variable
+        for variable in _variables_read(call)
+        if variable not in own and (variable in owners or variable.dtype.is_floating)
+    ]
     if outside:
         names = sorted({owners.get(variable, variable.name) for variable in outside})
         raise InputError(
@@ -122,10 +126,6 @@ def _check_call(call, owners):
             f"uses from outside: {', '.join(names)}; write a layer that holds it as an "
             "attribute (EmbeddingDense holds the table of an Embedding)"
         )
-
-
-def _tf_variable(variable: Any) -> tf.Variable:
-    return variable if isinstance(variable, tf.Variable) else variable.value
 
 
 def _variables_read(call: Call) -> list:

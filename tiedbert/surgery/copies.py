@@ -111,8 +111,9 @@ class Copies:
     def _graph(self, source):
         graph = Graph(source)
         inputs = [self.of(_keras.maker(tensor)) for tensor in graph.input_tensors]
-        effects = graph.side_effects
-        effects.sort(key=lambda call: source.layers.index(call.layer))
+        effects = sorted(
+            graph.side_effects, key=lambda call: source.layers.index(call.layer)
+        )
         calls = [call for call in graph.calls if call not in effects]
         check_arguments(calls)
         calls = [dataclasses.replace(c, layer=self.of(c.layer)) for c in calls]

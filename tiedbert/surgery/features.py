@@ -14,7 +14,7 @@ from tiedbert.surgery.masks.explicit import CopyMask
 from tiedbert.surgery.masks.order import settled, settled_inside
 from tiedbert.surgery.masks.received import Masks
 from tiedbert.surgery.names import unique
-from tiedbert.surgery.replay import Substitution, replay
+from tiedbert.surgery.replay import Extended, Substitution, replay
 
 
 def features(model: keras.Model, at: Any) -> keras.Model:
@@ -77,12 +77,12 @@ def _tensors(masks: Masks, points: Sequence, more: Sequence = ()) -> list[tf.Ten
 
 def _exposed(
     masks: Masks, call: Call, points: Mapping, outputs_too: bool, names: set[str]
-) -> Callable[..., list]:
+) -> Callable[..., Extended]:
     """What takes the place of a nested model: one that gives the tensors inside of it.
 
     Returns:
         A function of the arguments of the nested model that gives its outputs (the old
-        ones unless `outputs_too`) and then the tensors at the points, in one list.
+        ones unless `outputs_too`) and, as additional tensors, those at the points.
     """
     inner = settled_inside(masks, call.layer, list(points.values()))
     graph = inner.graph
@@ -97,6 +97,6 @@ def _exposed(
     def call_model(*args, **kwargs):
         made = _keras.flatten(model(*args, **kwargs))
         found, made = made[: len(points)], made[len(points) :]
-        return [*(made if outputs_too else call.outputs), *found]
+        return Extended(made if outputs_too else call.outputs, found)
 
     return call_model

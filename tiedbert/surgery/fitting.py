@@ -65,6 +65,17 @@ def check_fits(
         )
 
 
+def only_tensor(layer: keras.layers.Layer, outputs: Any) -> tf.Tensor:
+    """The tensor that a layer gave; InputError unless it is one."""
+    tensors = _keras.flatten(outputs)
+    if len(tensors) != 1:
+        raise InputError(
+            f'layer "{layer.name}" gives {len(tensors)} tensors, '
+            f"{', '.join(map(describe, tensors))}: expected a layer of one output"
+        )
+    return tensors[0]
+
+
 def _first_line(error) -> str:
     """The first line of Keras' message that says what is wrong."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

@@ -5,7 +5,12 @@ from typing import Any
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.surgery.fitting import check_fits, check_layer, free_to_change
+from tiedbert.surgery.fitting import (
+    check_fits,
+    check_layer,
+    free_to_change,
+    only_tensor,
+)
 from tiedbert.surgery.graph import Graph, points_of
 from tiedbert.surgery.masks.explicit import CopyMask
 from tiedbert.surgery.masks.received import has_masks
@@ -34,7 +39,7 @@ def insert(
 
     Raises:
         InputError: as :func:`split`; or the layer gives another shape or dtype (both
-            are shown; nothing was built), or its name is taken.
+            are shown; nothing was built) or several tensors, or its name is taken.
 
     Example:
         >>> import numpy as np
@@ -73,6 +78,7 @@ class _Insertion:
         In a nested model only the run can tell whether there is a mask.
         """
         if not self._masked:
-            return self._layer(tensor)
-        output = self._layer(without_its_mask(self._layer, tensor))
+            return only_tensor(self._layer, self._layer(tensor))
+        argument = without_its_mask(self._layer, tensor)
+        output = only_tensor(self._layer, self._layer(argument))
         return CopyMask()([output, tensor]) if self._keep_mask else output

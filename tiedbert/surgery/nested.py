@@ -20,7 +20,7 @@ from tiedbert.surgery.masks.entering import (
 from tiedbert.surgery.masks.order import settled
 from tiedbert.surgery.masks.received import Masks
 from tiedbert.surgery.names import unique
-from tiedbert.surgery.replay import Substitution, model_of, replay
+from tiedbert.surgery.replay import Extended, Substitution, model_of, replay
 
 
 def cut_at(model: keras.Model, at: Any) -> Cut:
@@ -129,18 +129,18 @@ def _split(graph, call, shapes, points, names) -> _Halves:
     return _Halves(inner, shapes, points, cut, front, rest)
 
 
-def _in_halves(half: _Halves) -> Callable[..., list]:
+def _in_halves(half: _Halves) -> Callable[..., Extended]:
     """What takes the place of a nested model: its front, then its rest.
 
     Returns:
-        A function of the arguments of the nested model that gives its outputs and then
-        what crosses the cut, in one list.
+        A function of the arguments of the nested model that gives its outputs and,
+        as additional tensors, what crosses the cut.
     """
 
     def call(*args, **kwargs):
         inputs, options = with_mask_arguments(half.graph, half.shapes, args, kwargs)
         crossing = half.front(inputs, **options)
         outputs = half.rest(crossing, **options)
-        return [*_keras.flatten(outputs), *crossing]
+        return Extended(_keras.flatten(outputs), crossing)
 
     return call

@@ -11,7 +11,13 @@ from tiedbert import _keras
 from tiedbert._identity import IdentityMap
 from tiedbert.errors import InputError
 from tiedbert.surgery.calls import Call
-from tiedbert.surgery.fitting import check_fits, check_layer, describe, free_to_change
+from tiedbert.surgery.fitting import (
+    check_fits,
+    check_layer,
+    describe,
+    free_to_change,
+    only_tensor,
+)
 from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.masks.explicit import CopyMask
 from tiedbert.surgery.masks.received import has_masks
@@ -33,16 +39,16 @@ def replace(
         model: a functional model; left as it is.
         name: the name of a layer: each of its calls; or ``"name:k"``, the k-th call
             alone; or a path into a nested model, as in :func:`split`.
-        layer: a Keras layer or model, called with the arguments of the old one. Its
-            output must have the same shape and dtype, unless it is an output of the
-            model that nothing else uses.
+        layer: a Keras layer or model of one output, called with the arguments of the
+            old one. Its output must have the same shape and dtype, unless it is an
+            output of the model that nothing else uses.
         keep_mask: as in :func:`insert`, where the old layer passed its mask on.
 
     Returns:
         A new model of the same name that shares the weights of all other layers.
 
     Raises:
-        InputError: as :func:`insert`; or the old layer has several outputs.
+        InputError: as :func:`insert`; or the old or the new layer has several outputs.
 
     Example:
         >>> from tensorflow import keras
@@ -133,7 +139,7 @@ class _Exchanged:
             args, kwargs = _keras.map_structure(
                 lambda value: without_its_mask(self._layer, value), (args, kwargs)
             )
-        output = self._layer(*args, **kwargs)
+        output = only_tensor(self._layer, self._layer(*args, **kwargs))
         return CopyMask()([output, first]) if self._keep_mask else output
 
 

@@ -1,7 +1,7 @@
 """The primitive under all surgery: calls of a model made again on other tensors."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 from tensorflow import keras
@@ -12,13 +12,26 @@ from tiedbert.surgery.calls import Call
 from tiedbert.surgery.graph import Graph
 
 
+class Extended(NamedTuple):
+    """What a function gives that takes the place of a layer, and gives more than it.
+
+    Attributes:
+        outputs: the tensors in the place of the outputs of the layer.
+        additional: more tensors.
+    """
+
+    outputs: list
+    additional: list
+
+
 class Substitution:
     """What takes the place of tensors and layers when calls are made again.
 
     Attributes:
         new: map, an old tensor -> the tensor in its place. `replay` adds to it what the
             calls give.
-        layers: dict, a call -> the function that is called in place of its layer.
+        layers: dict, a call -> the function that is called in place of its layer. It
+            gives as many tensors as the call did, or :class:`Extended`.
         after: map, an old tensor -> function of the new tensor in its place, which
             gives the one that takes its place instead.
         views: dict, a call, or None for the outputs of the model -> map, an old tensor
@@ -79,16 +92,18 @@ def replay(
             recorded, and no others; else those of its new arguments.
 
     Returns:
-        dict, a call -> the tensors that the function in place of its layer gave after
-        those that stand for the outputs of the call.
+        dict, a call -> the additional tensors of the :class:`Extended` that the
+        function in place of its layer gave.
     """
     additional = {}
     for call in sorted(calls, key=lambda call: call.place):
         outputs = call.outputs
         if substitution.reaches(call):
             args, kwargs = _arguments(call, substitution, recorded_masks)
-            made = _keras.flatten(substitution.layer(call)(*args, **kwargs))
-            outputs, additional[call] = made[: len(outputs)], made[len(outputs) :]
+            outputs = substitution.layer(call)(*args, **kwargs)
+            if isinstance(outputs, Extended):
+                outputs, additional[call] = outputs
+            outputs = _keras.flatten(outputs)
         for old, tensor in zip(call.outputs, outputs, strict=True):
             if recorded_masks and _keras.implicit_mask(old) is None:
                 _keras.forget_mask(tensor)
