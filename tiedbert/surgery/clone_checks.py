@@ -1,7 +1,6 @@
 """What a clone must keep: an InputError for each tie or state that it would lose."""
 
 from collections.abc import Iterable
-from typing import Any
 
 import tensorflow as tf
 from tensorflow import keras
