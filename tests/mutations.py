@@ -158,6 +158,13 @@ MUTATIONS = [
         ("test_significance.py::test_holm",),
     ),
     Mutation(
+        "a checkpoint leaves out the averaged weights",
+        "jobs/finetune.py",
+        'return {"average": trained.average}',
+        "return {}",
+        ("test_finetune.py::test_a_resumed_run_has_the_averaged_weights",),
+    ),
+    Mutation(
         "the scale of normalization decays",
         "jobs/optimization.py",
         "(bias|beta|gamma)",

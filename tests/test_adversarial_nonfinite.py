@@ -123,7 +123,7 @@ def test_an_average_of_the_weights_stays_finite(micro_batches):
     _, training = fitted(
         here, SMART(0.5, proximal=1.0), EMPTY, micro_batches=micro_batches
     )
-    for weight in [*here.get_weights(), *training._average.model.get_weights()]:
+    for weight in [*here.get_weights(), *training.average.get_weights()]:
         assert np.isfinite(weight).all()
 
 

@@ -1,4 +1,4 @@
-"""SMART and ALUM: a divergence at a perturbation that climbs it from noise."""
+"""SMART and ALUM: a divergence at a perturbation found by ascent from noise."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -49,7 +49,7 @@ class SMART(ConsistencyMethod):
             (Bregman proximal point), >= 0; 0.0 by default: there is no average.
         momentum: of that average, >= 0 and < 1; 0.99 by default. The average begins
             with the weights that the model has when `AdversarialTraining` is made. It
-            is not saved.
+            is `AdversarialTraining.average`, which `save` leaves out.
         divergence: function of two outputs -> ``[batch, ...]``; None (the default): by
             the loss.
         norm: ``"linf_scaled"`` (the default, that of the paper: the largest magnitude,

@@ -131,6 +131,15 @@ class AdversarialTraining(keras.Model):
         }
         self._nonfinite = keras.metrics.Sum(name="tiedbert_nonfinite_gradients")
 
+    @property
+    def average(self) -> keras.Model | None:
+        """The model with the averaged weights; None: the method needs no average.
+
+        Neither `save` nor `save_weights` saves it. To resume a training, save it too:
+        ``tf.train.Checkpoint(model=model, optimizer=optimizer, average=average)``.
+        """
+        return None if self._average is None else self._average.model
+
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """The outputs of the wrapped model."""
         return self.model(inputs, training=training)
@@ -226,7 +235,10 @@ class AdversarialTraining(keras.Model):
             gradients, logged = self._learn_from(batch)
         else:
             gradients, logged = gradients_in_micro_batches(
-                self._learn_from, batch, self._micro_batches, self.trainable_variables
+                self._learn_from,
+                batch,
+                self._micro_batches,
+                self.model.trainable_variables,
             )
         self._setup.apply(gradients)
         return self._results(logged)

@@ -195,6 +195,13 @@ def adversarial_training(args, model, method, special_ids):
     )
 
 
+def averages(model, trained) -> dict:
+    """What a checkpoint holds beside model and optimizer: SMART averages weights."""
+    if trained is model or trained.average is None:
+        return {}
+    return {"average": trained.average}
+
+
 def fit(model, trained, data, args, folder, save):
     """Train; `save` is called after each epoch that is the best so far."""
     from tensorflow import keras
@@ -211,9 +218,7 @@ def fit(model, trained, data, args, folder, save):
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
-    average = getattr(trained, "average", None)  # SMART averages the weights
-    extra = {} if average is None else {"average": average}
-    state = TrainingState(folder, model, optimizer, **extra)
+    state = TrainingState(folder, model, optimizer, **averages(model, trained))
     done = state.restore()
     keep_metrics(folder, done)
     earlier = [line["val_accuracy"] for line in read_metrics(folder)]
