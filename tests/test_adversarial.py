@@ -359,7 +359,7 @@ def test_the_gradient_penalty_does_not_underflow_in_half_precision():
 
 @pytest.mark.parametrize("known", [False, True])
 def test_a_keras_that_asks_for_logs_by_another_name_is_refused(known, monkeypatch):
-    """Else the logs of several replicas would be those of one, without a word."""
+    """Else the logs of several replicas would be those of one, without an error."""
     name = "_get_metrics_result_or_logs"
     name = "_validate_and_get_metrics_result" if IS_LEGACY else name
     owner = next(kind for kind in keras.Model.__mro__ if name in vars(kind))

@@ -112,7 +112,7 @@ CLIMBERS = {
 )
 @pytest.mark.parametrize("name", others_slow(["PGD, long", "YOPO, short"], CLIMBERS))
 def test_squared_loss_of_a_linear_model(name, norm, relative):
-    """Each error grows by the way gone times the dual norm of w."""
+    """Each error grows by the step length times the dual norm of w."""
     kind, options, fraction = CLIMBERS[name]
     method = kind(0.5, norm=norm, relative=relative, **options)
     logs = trained(linear(), method, X, Y, loss="mse")

@@ -1,4 +1,4 @@
-"""What is no number reaches no weight and no moving average, and is counted."""
+"""Non-finite gradients change no weight and no moving average, and are counted."""
 
 import adversarial_problems as problems
 import numpy as np

@@ -277,6 +277,16 @@ def test_a_resized_ball_is_another_one():
         np.testing.assert_allclose(L2.size(delta[0]), [3 * epsilon], rtol=1e-6)
 
 
+def test_a_resized_ball_keeps_mask_and_choice():
+    mask = tf.constant([[True, False]])
+    hidden, gradient = tf.ones([1, 2, 3]), [tf.ones([1, 2, 3])]
+    for chosen, moved in (1.0, [True, False]), (0.0, [False, False]):
+        inside = Ball("l2", 1.0, False, [hidden], [mask], [chosen]).resized(2.0)
+        (delta,) = inside.step(None, gradient).delta
+        assert np.any(delta[0], axis=-1).tolist() == moved
+        np.testing.assert_allclose(inside.size([delta]), 2.0 * chosen, rtol=1e-6)
+
+
 def test_several_points_have_a_ball_each():
     hidden = [tf.ones([2, 3]), tf.fill([2, 4], 2.0)]
     inside = Ball("l2", 1.0, True, hidden, [None, None])
@@ -300,7 +310,7 @@ def test_a_point_that_is_not_chosen_does_not_move():
 
 
 def test_a_cut_point_without_a_gradient_is_an_error_that_says_so():
-    with pytest.raises(InputError, match="not differentiably"):
+    with pytest.raises(InputError, match="only through operations without a gradient"):
         ball("l2", 1.0, tf.ones([1, 2])).step(None, [None])
 
 

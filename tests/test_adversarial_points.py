@@ -167,6 +167,17 @@ def watched(model, at, x, y, steps=1, **options):
     return watch.seen
 
 
+def test_choices_of_the_same_points_are_equal():
+    at = OneOf("first", "last")
+    assert at == OneOf("first", "last")
+    assert at != OneOf("last", "first")
+    assert at != at.points
+    assert {at: 1}[OneOf("first", "last")] == 1
+    assert repr(at) == "OneOf(points=('first', 'last'))"
+    with pytest.raises(AttributeError):
+        at.points = ("first",)
+
+
 def test_one_of_several_points_is_perturbed_in_each_step():
     runs = []
     for seed in (1, 1, 2):

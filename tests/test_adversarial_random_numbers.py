@@ -114,7 +114,7 @@ if IS_LEGACY:  # Keras 3 draws before the loop.
 def test_what_cannot_follow_a_seed_is_an_error_that_says_so(name):
     model = UNKNOWN[name]()
     x = tf.random.normal([3, 6, 8])
-    with pytest.raises(InputError, match=rf"in model '{model.name}' cannot be drawn"):
+    with pytest.raises(InputError, match=rf"in model '{model.name}' cannot be seeded"):
         SeededFunction(model, seeded=True)([x], tf.constant([1, 2]))
     SeededFunction(model)([x], tf.constant([1, 2]))
 
@@ -191,14 +191,14 @@ def fit(method, model=None, rate=0.0, **options):
     return model, history
 
 
-@pytest.mark.parametrize("replay", [True, False])
-def test_passes_share_their_dropout_on_request(replay):
+@pytest.mark.parametrize("same", [True, False])
+def test_passes_share_their_dropout_on_request(same):
     watch = Watch()
-    fit(watch, same_dropout=replay, compile={"run_eagerly": True})
+    fit(watch, same_dropout=same, compile={"run_eagerly": True})
     (one, two, three), (later, *_) = watch.seen
-    assert np.all(one == two) == replay
-    assert np.all(one == three) == replay
-    assert np.any(two != three) or replay
+    assert np.all(one == two) == same
+    assert np.all(one == three) == same
+    assert np.any(two != three) or same
     assert np.any(one != later)
 
 
@@ -212,7 +212,7 @@ def test_passes_share_their_dropout_on_request(replay):
         slow(FGM(0.0), {"same_dropout": False}, False),
         slow(FGM(0.0), {"compile": {"jit_compile": True}}, False),
     ],
-    ids=["FreeLB", "replay", "replay-jit", "default", "not", "not-jit"],
+    ids=["FreeLB", "same", "same-jit", "default", "not", "not-jit"],
 )
 def test_a_step_in_a_graph_shares_it_too(method, options, same):
     _, logs = fit(method, **options)
@@ -221,30 +221,31 @@ def test_a_step_in_a_graph_shares_it_too(method, options, same):
     assert clean[0] != clean[1]
 
 
-@pytest.mark.parametrize("replay", [True, False])
-def test_the_replays_of_a_batch_share_it_too(replay):
+@pytest.mark.parametrize("same", [True, False])
+def test_the_replays_of_a_batch_share_it_too(same):
     _, logs = fit(
-        FreeAT(0.0, replays=2), same_dropout=replay, compile={"run_eagerly": True}
+        FreeAT(0.0, replays=2), same_dropout=same, compile={"run_eagerly": True}
     )
     clean, later = logs["clean_loss"], logs["adversarial_loss"]
-    assert (clean == later) == replay
+    assert (clean == later) == same
 
 
 @pytest.mark.parametrize(
     ("method", "asked", "needed"), [(RDrop(), True, False), (FreeLB(), False, True)]
 )
 def test_what_a_method_is_defined_by_cannot_be_changed(method, asked, needed):
-    message = f"{type(method).__name__} needs same_dropout={needed}, received {asked}"
+    message = f"{type(method).__name__} is defined with same_dropout={needed}, "
+    message += f"received {asked}; leave"
     with pytest.raises(InputError, match=message):
         AdversarialTraining(with_dropout(), method, "hidden", same_dropout=asked)
 
 
-@pytest.mark.parametrize("replay", [True, slow(False)])
-def test_the_global_seed_reproduces_a_training(replay):
+@pytest.mark.parametrize("same", [True, slow(False)])
+def test_the_global_seed_reproduces_a_training(same):
     runs = []
     for _ in range(2):
         keras.utils.set_random_seed(3)
-        runs.append(fit(FGM(0.1), rate=0.1, same_dropout=replay)[0].get_weights())
+        runs.append(fit(FGM(0.1), rate=0.1, same_dropout=same)[0].get_weights())
     for one, other in zip(*runs, strict=True):
         np.testing.assert_array_equal(one, other)
 

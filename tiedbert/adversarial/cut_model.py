@@ -1,7 +1,6 @@
 """A model cut into parts at the points that are perturbed."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
@@ -22,13 +21,15 @@ from tiedbert.surgery.graph import points_of
 EMBEDDING = "Embedding-Norm"
 
 
-@dataclass(frozen=True)
 class OneOf:
     """Cut points of which each training step perturbs one, drawn at random.
 
     Args:
         points: one or more names of cut points, as for
-            :func:`tiedbert.surgery.split`; kept as a tuple.
+            :func:`tiedbert.surgery.split`.
+
+    Attributes:
+        points: tuple of the cut points.
 
     Raises:
         InputError: no point.
@@ -41,12 +42,25 @@ class OneOf:
         ('Embedding-Norm', 'Transformer-0-FeedForward-Norm')
     """
 
-    points: tuple
-
     def __init__(self, *points: Any):
         points_of(points)  # InputError for none
-        # A frozen dataclass sets a field from a list of arguments so.
-        object.__setattr__(self, "points", points)
+        self._points = points
+
+    @property
+    def points(self) -> tuple:
+        """The cut points."""
+        return self._points
+
+    def __repr__(self) -> str:
+        return f"OneOf(points={self.points!r})"
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, OneOf):
+            return NotImplemented
+        return self.points == other.points
+
+    def __hash__(self) -> int:
+        return hash((self.points,))
 
 
 class CutModel:

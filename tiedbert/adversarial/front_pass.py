@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 class FrontPass:
-    """The front, run once, and the way back through it.
+    """One forward pass of the front, recorded for the backward pass.
 
     Args:
         run: function without arguments -> the tensors that cross the first cut, and the

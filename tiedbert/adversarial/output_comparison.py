@@ -111,9 +111,9 @@ def measure_for(loss: Any, symmetric: bool) -> KL | SquaredError:
     """
     if loss is None:
         raise InputError(
-            "this method compares outputs, and needs the loss given to compile() to "
-            "know what they are: a model whose loss is inside gives none (use "
-            "masked_lm without with_loss); or give divergence="
+            "this method compares outputs and needs the loss of compile(); a model "
+            "with its loss inside has none there: use masked_lm(bert) without "
+            "with_loss, or give divergence="
         )
     if isinstance(loss, str):
         loss = keras.losses.get(loss)

@@ -1,6 +1,5 @@
 """The perturbations that a method allows in a batch, and steps of ascent in them."""
 
-import copy
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -51,6 +50,7 @@ class Ball:
         perturbation_mask: list[tf.Tensor | None],
         chosen: list | None = None,
     ):
+        self._arguments = norm, relative, hidden, perturbation_mask, chosen
         self._norm = NORMS[norm]
         self._hidden, self._masks = hidden, perturbation_mask
         pairs = zip(hidden, perturbation_mask, strict=True)
@@ -60,13 +60,13 @@ class Ball:
         if chosen is not None:
             pairs = zip(self._units, chosen, strict=True)
             self._units = [unit * factor for unit, factor in pairs]
-        self._set_radius(epsilon)
+        self.epsilon = tf.cast(epsilon, tf.float32)
+        self._radii = [self.epsilon * unit for unit in self._units]
 
     def resized(self, epsilon: float | tf.Tensor) -> "Ball":
-        """The same ball with another radius."""
-        other = copy.copy(self)
-        other._set_radius(epsilon)
-        return other
+        """A ball that differs from this one in the radius alone."""
+        norm, relative, hidden, perturbation_mask, chosen = self._arguments
+        return Ball(norm, epsilon, relative, hidden, perturbation_mask, chosen)
 
     def zeros(self) -> list[tf.Tensor]:
         """The perturbation 0: list of float32 tensors like the hidden states."""
@@ -152,10 +152,6 @@ class Ball:
         ]
         return tf.reduce_max(tf.stack(sizes), axis=0)
 
-    def _set_radius(self, epsilon):
-        self.epsilon = tf.cast(epsilon, tf.float32)
-        self._radii = [self.epsilon * unit for unit in self._units]
-
     def _project(self, delta, i):
         return self._norm.project(delta, self._radii[i])
 
@@ -171,8 +167,8 @@ def require_gradient(gradient: tf.Tensor | None) -> tf.Tensor:
     if gradient is None:
         raise InputError(
             "a gradient of the loss with respect to the cut point was expected, and "
-            "there is none: the loss does not depend on the cut point, or not "
-            "differentiably; choose another one"
+            "there is none: the loss does not depend on the cut point, or only "
+            "through operations without a gradient; choose another one"
         )
     return gradient
 

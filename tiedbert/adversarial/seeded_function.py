@@ -75,7 +75,7 @@ class SeededFunction:
         return values, metadata, losses
 
     def _check_all_replaceable(self, graph):
-        """InputError for an op that draws in a loop or function, or another way."""
+        """InputError for a random op in a loop or a function, or of another kind."""
         here = [(op.type, op.name) for op in graph.get_operations()]
         library = graph.as_graph_def().library.function
         inside = [(node.op, node.name) for f in library for node in f.node_def]
@@ -86,10 +86,10 @@ class SeededFunction:
             op, name = refused[0]
             raise InputError(
                 f"the random numbers of {name} ({op}) in model {self.model.name!r} "
-                "cannot be drawn again, or differently, at will: they are drawn in a "
-                "loop or a function, or from activations. Use a layer without them "
-                "(e.g. a recurrent layer without dropout of its own), or a method "
-                "that does not need it, without same_dropout=True"
+                "cannot be seeded: they are drawn in a loop or a function, or from "
+                "activations. Use a layer without them (e.g. a recurrent layer without "
+                "dropout of its own), or a method that needs no seeds, without "
+                "same_dropout=True"
             )
 
 

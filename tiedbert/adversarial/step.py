@@ -7,16 +7,16 @@ from typing import Any
 import tensorflow as tf
 
 from tiedbert import _keras
+from tiedbert.adversarial.batch_statistics import BatchStatistics
 from tiedbert.adversarial.cut_model import add_delta
 from tiedbert.adversarial.front_pass import FrontPass
-from tiedbert.adversarial.gradient_sum import GradientSum
 from tiedbert.adversarial.output_comparison import divergence_between
 from tiedbert.adversarial.perturbation_ball import Ball
 from tiedbert.adversarial.results import LossGradient, Pass
 from tiedbert.adversarial.schedules import value_at
 from tiedbert.adversarial.seeded_function import PartResult
 from tiedbert.adversarial.step_setup import Batch, StepSetup
-from tiedbert.adversarial.step_statistics import StepStatistics
+from tiedbert.adversarial.weight_gradients import WeightGradients
 
 
 class Step:
@@ -293,10 +293,10 @@ class Step:
 
     def _begin(self, failed: tf.Tensor | float = 0.0) -> None:
         """Run the front with the weights as they are."""
-        self._statistics = StepStatistics(self.setup.statistics)
+        self._statistics = BatchStatistics(self.setup.statistics)
         self._front = FrontPass(self._run_front)
         self.crossing = self._front.crossing
-        self._gradients = GradientSum(
+        self._gradients = WeightGradients(
             self._front,
             self.setup.model.trainable_variables,
             self._cut.counts[0],

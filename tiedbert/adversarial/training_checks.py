@@ -92,11 +92,11 @@ def use_same_dropout(method: Method, asked: bool | None) -> bool:
     """Whether the passes of a step have the same random numbers.
 
     Args:
-        method: may need it, or need that they have not.
-        asked: by the user; None: as the method needs it, else no.
+        method: its ``same_dropout`` is True, False or None (no requirement).
+        asked: by the user; None: as the method requires, else False.
 
     Raises:
-        InputError: the user asks for what contradicts the method.
+        InputError: `asked` differs from what the method requires.
     """
     needed = method.same_dropout
     if asked is None:
@@ -104,7 +104,7 @@ def use_same_dropout(method: Method, asked: bool | None) -> bool:
     if needed is not None and asked != needed:
         name = type(method).__name__
         raise InputError(
-            f"{name} needs same_dropout={needed}, received {asked}: {name} is defined "
-            "so; leave same_dropout out"
+            f"{name} is defined with same_dropout={needed}, received {asked}; leave "
+            "same_dropout out"
         )
     return asked

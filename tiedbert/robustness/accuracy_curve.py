@@ -12,7 +12,7 @@ from tiedbert.adversarial import Method
 from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.errors import InputError
 from tiedbert.robustness.attacked_model import AttackedModel
-from tiedbert.robustness.curve_inputs import check, parts, radii
+from tiedbert.robustness.curve_inputs import check, radii, unpack_batch
 
 
 def curve(
@@ -132,7 +132,7 @@ def _attack_dataset(
     right_of = attack = None
     results = []
     for batch in dataset.as_numpy_iterator():
-        inputs, labels, weights = parts(batch, model)
+        inputs, labels, weights = unpack_batch(batch, model)
         if attack is None:
             types = _of_any_size(dataset.element_spec[0], inputs)
             right_of, attack = _functions(attacked_model, types, labels.dtype)

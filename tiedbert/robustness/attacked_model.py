@@ -55,12 +55,14 @@ class AttackedModel:
         """
         batch, method = self._batch(inputs, labels), self._method
         hidden, masks, at_zero = batch.at_zero()
-        gradient = _RecordsFirst(
-            lambda delta: at_zero if delta is None else batch.gradient(delta)
-        )
+
+        def gradient(delta):
+            return at_zero if delta is None else batch.gradient(delta)
+
         ball = Ball(method.norm, epsilon, method.relative, hidden, masks)
-        right = batch.right(method.attack(gradient, ball).delta)
-        return Outcome(right, _no_direction(gradient.first, right))
+        delta, first_gradient = _attack(method, gradient, ball)
+        right = batch.right(delta)
+        return Outcome(right, _no_direction(first_gradient, right))
 
     def _batch(self, inputs, labels):
         return _Batch(self._cut, self._loss, inputs, labels)
@@ -101,19 +103,21 @@ class _Batch:
         return _keras.call(self._cut.behind[i], tensors, training=False)
 
 
-class _RecordsFirst:
-    """A gradient function that keeps the first gradient it gives in `first`."""
+def _attack(method: Any, gradient: Callable, ball: Ball) -> tuple[list, list]:
+    """The perturbation that an attack finds, and the first gradient that it asked for.
 
-    def __init__(self, function: Callable):
-        self._function, self._graph = function, tf.compat.v1.get_default_graph()
-        self.first = []
+    The gradient is an empty list if the attack asked for none, or only in loops: what
+    is computed inside a loop is not available outside it.
+    """
+    graph, first_gradient = tf.compat.v1.get_default_graph(), []
 
-    def __call__(self, delta):
-        gradient = self._function(delta)
-        # A gradient computed inside a loop of the attack is not available outside it.
-        if not self.first and tf.compat.v1.get_default_graph() is self._graph:
-            self.first.extend(gradient)
-        return gradient
+    def recorded(delta):
+        found = gradient(delta)
+        if not first_gradient and tf.compat.v1.get_default_graph() is graph:
+            first_gradient.extend(found)
+        return found
+
+    return method.attack(recorded, ball).delta, first_gradient
 
 
 def _no_direction(gradients, like):

@@ -61,8 +61,10 @@ def check(dataset: Any, at: Any, method: Any, restarts: Any) -> None:
         )
 
 
-def parts(batch: tuple, model: keras.Model) -> tuple[Any, np.ndarray, np.ndarray]:
-    """The parts of a batch: inputs, labels ``[batch]``, weights ``[batch]``, NumPy.
+def unpack_batch(
+    batch: tuple, model: keras.Model
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """A batch as its inputs, labels ``[batch]`` and weights ``[batch]``, NumPy.
 
     Args:
         batch: ``(inputs, labels)`` or ``(inputs, labels, sample_weight)``, NumPy.

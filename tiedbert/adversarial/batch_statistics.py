@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 
-class StepStatistics:
+class BatchStatistics:
     """The statistics of a model within one training step.
 
     Every pass through a part updates the moving averages in it. Of several passes the

@@ -27,7 +27,7 @@ class _Gradients(NamedTuple):
     wanted: list
 
 
-class GradientSum:
+class WeightGradients:
     """The gradients of several losses, added up until an optimizer step.
 
     A loss with a gradient that is not finite adds zeros.
