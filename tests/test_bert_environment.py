@@ -30,6 +30,13 @@ NO_DISTUTILS = (
     "import sys; sys.modules['distutils'] = None\n"
     "sys.modules['distutils.util'] = None\n"
 )
+ATTRIBUTE = """
+import inspect
+import tiedbert
+assert not hasattr(tiedbert, "bert")
+assert "bert" not in dict(inspect.getmembers(tiedbert))
+tiedbert.bert
+"""
 STAND_IN = """
 from distutils.util import strtobool
 assert [strtobool(t) for t in ("1", "True", "yes", "0", "no")] == [1, 1, 1, 0, 0]
@@ -63,6 +70,7 @@ CASES = {
         {"TF_USE_LEGACY_KERAS": "true"},
     ),
     "no bert4keras": (NO_BERT4KERAS + IMPORT, {}),
+    "no bert4keras, attribute": (NO_BERT4KERAS + ATTRIBUTE, {}),
 }
 
 
@@ -112,6 +120,11 @@ def test_it_works_without_distutils_and_with_any_word_for_yes(done):
 def test_without_bert4keras_it_gives_the_command_that_installs_it(done):
     error = done("no bert4keras").stderr.splitlines()[-1]
     assert error.endswith(f"SetupError: tiedbert.bert needs bert4keras: {INSTALL}")
+
+
+def test_without_bert4keras_the_attribute_is_missing(done):
+    error = done("no bert4keras, attribute").stderr.splitlines()[-1]
+    assert error == f"AttributeError: tiedbert.bert needs bert4keras: {INSTALL}"
 
 
 def test_the_command_installs_the_version_of_the_lock_file():
