@@ -17,9 +17,11 @@ def blocks(name, language):
 DOCS = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("docs/*.md"))
 READMES = ["README.md", "README.zh.md", "examples/README.md", "benchmarks/README.md"]
 PAGES = [*READMES, *DOCS, "CONTRIBUTING.md", "CHANGELOG.md"]
-CODE = [
+# The first block of the README cuts and trains the model that the second one builds.
+MAIN, MODEL = blocks("README.md", "python")
+CODE = [("README.md", MODEL + MAIN)] + [
     (page, code)
-    for page in ["README.md", *DOCS]
+    for page in DOCS
     for code in blocks(page, "python")
     if IS_LEGACY or "tiedbert.bert" not in code
 ]
