@@ -1,5 +1,10 @@
+import ast
+import importlib
+from pathlib import Path
+
 import pytest
 
+from tiedbert import text
 from tiedbert.errors import InputError
 from tiedbert.text.documents import read_documents
 
@@ -82,3 +87,14 @@ def test_the_file_is_read_as_a_stream(tmp_path):
     assert next(reader) == "line"
     with pytest.raises(InputError, match="line 100001"):
         list(reader)
+
+
+def test_the_package_has_its_public_names_and_tells_type_checkers_the_same():
+    tree = ast.parse(Path(text.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    for_checkers = [alias.name for line in block.body for alias in line.names]
+    assert sorted(for_checkers) == sorted(text.__all__)
+    for line in block.body:
+        module = importlib.import_module(line.module)
+        for alias in line.names:
+            assert getattr(text, alias.name) is getattr(module, alias.name)

@@ -224,6 +224,7 @@ def test_readers_and_tokenizer_do_not_wait_for_tensorflow():
     code = (
         "import sys, tiedbert.text.tokenizer, tiedbert.text.documents\n"
         "import tiedbert.text.labelled, tiedbert.text.manifest\n"
+        "from tiedbert.text import Tokenizer, read_documents, read_labelled\n"
         "assert not {'tensorflow', 'keras', 'tf_keras'} & set(sys.modules)"
     )
     root = Path(__file__).parents[1]

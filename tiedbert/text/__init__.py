@@ -45,25 +45,19 @@ __all__ = [
     "write_corpus",
 ]
 
-# Module -> the public names that it defines.
-_NAMES = {
-    "documents": {"read_documents"},
-    "labelled": {
-        *("read_labelled", "label_names", "label_ids", "check_same_labels"),
-        "classification_dataset",
-    },
-    "manifest": {"read_manifest"},
-    "masking": {"mask_tokens"},
-    "pretraining": {"masked_batches", "held_out_batches", "predictions_per_text"},
-    "records": {"write_corpus", "corpus_dataset", "find_damage"},
-    "tokenizer": {"Tokenizer", "train_tokenizer"},
-}
+# The modules of these names. Those that import no TensorFlow come first.
+_MODULES = (
+    *("documents", "manifest", "tokenizer", "labelled"),
+    *("masking", "records", "pretraining"),
+)
 
 
 def __getattr__(name: str) -> Any:
-    for module, names in _NAMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"tiedbert.text.{module}"), name)
+    if name in __all__:
+        for module_name in _MODULES:
+            module = importlib.import_module(f"tiedbert.text.{module_name}")
+            if hasattr(module, name):
+                return getattr(module, name)
     raise AttributeError(f"module 'tiedbert.text' has no attribute {name!r}")
 
 
