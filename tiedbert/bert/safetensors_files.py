@@ -46,11 +46,11 @@ class StoredTensors:
 
     def read(self, name: str) -> np.ndarray:
         """A tensor as float32; the file may have any floating-point type."""
-        kind = self._files[name].get_slice(name).get_dtype()
-        if kind not in _FLOATS:
+        dtype = self._files[name].get_slice(name).get_dtype()
+        if dtype not in _FLOATS:
             raise InputError(
                 f"{self.path}: {name}: expected floating-point numbers "
-                f"({', '.join(sorted(_FLOATS))}), found {kind}"
+                f"({', '.join(sorted(_FLOATS))}), found {dtype}"
             )
         return self._files[name].get_tensor(name).astype(np.float32)
 

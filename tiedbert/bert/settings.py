@@ -8,7 +8,7 @@ model computes is obeyed or refused, and an unknown one gives a warning.
 import difflib
 import warnings
 
-from tiedbert.bert.setting_values import check_sequence_length, values_checked
+from tiedbert.bert.setting_checks import check_sequence_length, values_checked
 from tiedbert.errors import InputError
 
 # Other name of a setting -> bert4keras' name.

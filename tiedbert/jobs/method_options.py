@@ -45,14 +45,14 @@ def method_of(name: str, values: Mapping[str, Any]) -> Any:
         raise InputError(f"no method {name!r}: choose from {', '.join(METHODS)}")
     from tiedbert import adversarial
 
-    kind = getattr(adversarial, METHODS[name])
-    types = _types(kind)
+    method_class = getattr(adversarial, METHODS[name])
+    types = _types(method_class)
     for option in values:
         if option not in types:
             raise InputError(
                 f"{name} has no option {option!r}: it has {', '.join(types)}"
             )
-    return kind(
+    return method_class(
         **{
             option: _read(name, option, value, types[option])
             for option, value in values.items()
@@ -88,28 +88,28 @@ def pairs(texts: Iterable[str]) -> dict[str, str]:
     return found
 
 
-def _types(kind) -> dict:
+def _types(method_class: type) -> dict[str, set[type]]:
     """Option -> the types that its values on a command line can have."""
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(method_class)
     found = {
         field.name: {*(typing.get_args(hints[field.name]) or [hints[field.name]])}
         & {int, float, bool, str, NoneType}
-        for field in dataclasses.fields(kind)
+        for field in dataclasses.fields(method_class)
     }
     # A field that takes a function is not an option of a command line.
     return {name: types for name, types in found.items() if types - {NoneType}}
 
 
-def _read(name, option, text, types):
+def _read(name: str, option: str, text: Any, types: set[type]) -> Any:
     if not isinstance(text, str):
         return text
     if NoneType in types and text == "none":
         return None
-    (kind,) = types - {NoneType}
+    (value_type,) = types - {NoneType}
     try:
-        return _WORDS[text] if kind is bool else kind(text)
+        return _WORDS[text] if value_type is bool else value_type(text)
     except (KeyError, ValueError):
-        expected = "true or false" if kind is bool else kind.__name__
+        expected = "true or false" if value_type is bool else value_type.__name__
         raise InputError(
             f"{name} expected {option}={expected}, received {text!r}"
         ) from None

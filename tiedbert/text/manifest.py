@@ -26,7 +26,7 @@ _FIELDS = {
     "shards": [{"file": str, "records": int, "bytes": int}],
     "config": {"sequence_length": int, "shards": int},
 }
-_KINDS = {
+_JSON_TYPES = {
     int: "a number of at least 0",
     str: "a text",
     dict: "an object",
@@ -132,17 +132,17 @@ def _check_format(manifest, path):
 
 def _check_fields(value, expected, path, where=""):
     """Check nested types; `expected` is a type, a dict of fields or a list of one."""
-    kind = expected if isinstance(expected, type) else type(expected)
+    json_type = expected if isinstance(expected, type) else type(expected)
     # Not isinstance: True is not a count.
-    if type(value) is not kind or value == [] or (kind is int and value < 0):
+    if type(value) is not json_type or value == [] or (json_type is int and value < 0):
         found = json.dumps(value)
         raise InputError(
-            f"{path}: expected {where} as {_KINDS[kind]}, found {found:.60}"
+            f"{path}: expected {where} as {_JSON_TYPES[json_type]}, found {found:.60}"
         )
-    if kind is dict:
+    if json_type is dict:
         for name, inner in expected.items():
             _check_fields(value.get(name), inner, path, f"{where}.{name}".lstrip("."))
-    if kind is list:
+    if json_type is list:
         for number, item in enumerate(value):
             _check_fields(item, expected[0], path, f"{where}[{number}]")
 

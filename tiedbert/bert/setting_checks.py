@@ -58,8 +58,8 @@ def _check_number(path, said, name, bounds, is_right):
     value = said.get(name)
     if value is None:
         return
-    kind = numbers.Integral if name in _COUNTS else numbers.Real
-    if isinstance(value, bool) or not isinstance(value, kind) or not is_right(value):
+    number = numbers.Integral if name in _COUNTS else numbers.Real
+    if isinstance(value, bool) or not isinstance(value, number) or not is_right(value):
         what = "a whole number" if name in _COUNTS else "a number"
         raise InputError(f"{path}: {name}: expected {what} {bounds}, found {value!r}")
 
