@@ -20,7 +20,7 @@ GAINS = {"ResNet50": 1.0, "EfficientNetB0": 4.0}
 
 
 def build(name):
-    """The model of this name, with weights that neither fade nor blow up what passes.
+    """The model of this name, with weights that keep activations in range.
 
     As Keras starts them, some of these models give the same output for every input.
     """

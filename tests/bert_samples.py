@@ -38,7 +38,7 @@ def scramble(model, seed=0):
 
 
 def build_theirs(config_path, checkpoint_path=None, **options):
-    """The same model by bert4keras' own hand."""
+    """The same model, built by bert4keras."""
     from bert4keras.models import build_transformer_model  # tiedbert.bert comes first
 
     with warnings.catch_warnings():

@@ -16,9 +16,8 @@ LEGACY_TEST_FILES = [
     "test_scripts*.py",
 ]
 
-# What they test stands on no Keras, or what it asks of one other tests ask of both
-# (test_adversarial*.py): under Keras 2 they are slow, that is left to `make test-all`,
-# but for the tests that are marked both_kerases.
+# These files test code without Keras, or code that other tests run under both. Under
+# Keras 2 their tests are slow, except those marked both_kerases.
 ALIKE_TEST_FILES = [
     "test_adversarial_divergences.py",
     "test_adversarial_norms.py",

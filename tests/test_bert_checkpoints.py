@@ -453,7 +453,7 @@ def test_resized_weights_are_those_of_bert4keras(saved):
 
 
 def test_a_bias_of_zeros_cannot_be_resized(config, tmp_path):
-    """bert4keras would make it not a number without a word."""
+    """bert4keras would make it not a number without an error."""
     path = tmp_path / "new.ckpt"
     save_google_checkpoint(masked_lm(build_bert(config)), path)
     message = "are all zero cannot be resized: .*FeedForward.*bias"

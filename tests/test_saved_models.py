@@ -172,7 +172,7 @@ def test_labels_that_do_not_fit_are_refused(finetuned, content, message):
 
 
 def test_a_checkpoint_without_its_classifier_is_refused(finetuned):
-    """A new head would give answers, of chance."""
+    """An untrained head would predict at random."""
     _, folder = finetuned
     bert = build_bert(folder / "model" / "bert_config.json")
     save_google_checkpoint(bert, folder / "model" / "bert_model.ckpt")

@@ -23,7 +23,7 @@ OPTIONS = ["--seeds", "3", "--budget", "40", "--epsilons", "1", "--attack_steps"
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
-    """A pretrained run that knows nothing, and reviews whose first word tells all."""
+    """An untrained run, and reviews whose first word tells all."""
     desk = tmp_path_factory.mktemp("desk")
     model = desk / "pretrain" / "model"
     model.mkdir(parents=True)

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from tiedbert import __version__
 from tiedbert.command import parser, quiet_import, run
 
-# Job -> its module, which has a function `main(argv)`, and a line about it.
+# Job -> its module, which has a function `main(argv)`, and its help line.
 JOBS = {
     "prepare-corpus": (
         "tiedbert.jobs.prepare_corpus",

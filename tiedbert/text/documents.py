@@ -78,6 +78,6 @@ def _decode(line, errors, path, number):
         raise InputError(
             f"{path}, line {number}: expected UTF-8, found the byte "
             f"0x{line[error.start]:02x} at position {error.start + 1}; convert the "
-            "file, or let --errors replace or --errors ignore pass over such bytes "
-            "(--errors strict, the default, stops)"
+            "file, or pass over such bytes with errors='replace' or errors='ignore' "
+            "(--errors replace, --errors ignore; the default, --errors strict, stops)"
         ) from None
