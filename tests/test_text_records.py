@@ -1,5 +1,6 @@
 import importlib.util
 import json
+import os
 import re
 import struct
 from pathlib import Path
@@ -10,6 +11,7 @@ import tensorflow as tf
 from text_samples import documents, tokenizer
 
 from tiedbert.errors import InputError
+from tiedbert.text import files
 from tiedbert.text.records import (
     corpus_dataset,
     find_damage,
@@ -390,3 +392,34 @@ def test_a_tokenizer_that_is_not_the_one_of_the_corpus(corpus):
     path.unlink()
     with pytest.raises(InputError, match=r"tokenizer.model: .* found no file"):
         read_manifest(corpus)
+
+
+def test_a_draft_is_moved_when_it_is_complete_the_last_file_last(tmp_path, monkeypatch):
+    moved = []
+    replace = os.replace
+
+    def noted(source, target):
+        moved.append(target.name)
+        replace(source, target)
+
+    monkeypatch.setattr(files.os, "replace", noted)
+    with files.draft_folder(tmp_path / "new", last="a") as draft:
+        for name in "abc":
+            (draft / name).write_text(name)
+        assert not {"a", "b", "c"} & {p.name for p in (tmp_path / "new").iterdir()}
+    assert moved[-1] == "a"
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["a", "b", "c"]
+
+
+def test_a_draft_with_an_error_leaves_nothing(tmp_path):
+    def fail(folder):
+        with files.draft_folder(folder) as draft:
+            (draft / "a").write_text("a")
+            raise ZeroDivisionError
+
+    (tmp_path / "old").mkdir()
+    for folder in (tmp_path / "new", tmp_path / "old"):
+        with pytest.raises(ZeroDivisionError):
+            fail(folder)
+    assert [p.name for p in tmp_path.iterdir()] == ["old"]
+    assert not any((tmp_path / "old").iterdir())

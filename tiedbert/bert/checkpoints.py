@@ -2,7 +2,6 @@
 
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from tiedbert.bert.new_head import new_head, warn_of_new_head
 from tiedbert.bert.variable_names import CLASSIFIER, named_weights, namesake
 from tiedbert.bert.vocabulary_options import check_tokens
 from tiedbert.errors import InputError, lfs_hint, reason
+from tiedbert.text.files import draft_folder
 
 # Google's BERT stores the kernels of these two layers transposed,
 _TRANSPOSED = {"cls/seq_relationship/output_weights", "output_weights"}
@@ -294,18 +294,14 @@ def _as_stored(name, value):
 
 
 def _write(values, prefix):
-    prefix.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=prefix.parent) as folder:
-        draft = os.path.join(folder, prefix.name)
+    # Without the index, readers find no checkpoint.
+    with draft_folder(prefix.parent, last=f"{prefix.name}.index") as draft:
         try:
             tf.raw_ops.SaveV2(
-                prefix=draft,
+                prefix=str(draft / prefix.name),
                 tensor_names=list(values),
                 shape_and_slices=[""] * len(values),
                 tensors=list(values.values()),
             )
         except tf.errors.OpError as error:
             raise OSError(f"{prefix} cannot be written: {reason(error)}") from None
-        # The index comes last: without it, readers find no checkpoint.
-        for suffix in (".data-00000-of-00001", ".index"):
-            os.replace(draft + suffix, f"{prefix}{suffix}")

@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from tiedbert.bert import hugging_face_config
 from tiedbert.bert.new_head import new_head, warn_of_new_head
 from tiedbert.bert.safetensors_files import FILE, StoredTensors
 from tiedbert.errors import InputError, lfs_hint
+from tiedbert.text.files import draft_folder
 
 _TABLE = "bert.embeddings.word_embeddings.weight"
 _HEAD_BIAS = "cls.predictions.bias"
@@ -49,7 +49,7 @@ def save_safetensors(
         folder: where to write; made if missing.
         vocab: the WordPiece tokens in the order of their ids, as a list of `str` or as
             the path of a ``vocab.txt`` in UTF-8 (a byte-order mark is not written);
-            None (the default) for a tokenizer of another kind.
+            None (the default) for a tokenizer of another class.
         lowercase: whether that vocabulary is for lower-cased text without accents.
 
     Raises:
@@ -343,14 +343,10 @@ def _check_old_vocabulary(folder, vocab_size):
 
 
 def _write(folder, texts, tensors):
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".", dir=folder) as name:
-        draft = Path(name)
+    with draft_folder(folder, last=FILE) as draft:
         for file, text in texts.items():
             (draft / file).write_bytes(text.encode())
         # transformers requires this metadata.
         save_file(tensors, draft / FILE, metadata={"format": "pt"})
         # safetensors makes files that only the owner can read.
         shutil.copymode(draft / "config.json", draft / FILE)
-        for file in [*texts, FILE]:
-            os.replace(draft / file, folder / file)

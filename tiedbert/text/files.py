@@ -1,7 +1,10 @@
 """Files that appear under their names only when they are complete."""
 
+import contextlib
 import json
 import os
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,3 +29,29 @@ def write_json(path: str | os.PathLike, value: Any) -> None:
     """Write `value` as JSON, in UTF-8, as :func:`write_file` does."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     write_file(path, text.encode())
+
+
+@contextlib.contextmanager
+def draft_folder(folder: str | os.PathLike, last: str = "") -> Iterator[Path]:
+    """A hidden folder for files of `folder`; moves them there when all are complete.
+
+    If the context ends with an error, no file is moved.
+
+    Args:
+        folder: where the files are to be; made if missing.
+        last: the name of the file without which readers find none: it is moved last.
+    """
+    folder = Path(folder)
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as name:
+            draft = Path(name)
+            yield draft
+            for file in sorted(draft.iterdir(), key=lambda file: file.name == last):
+                os.replace(file, folder / file.name)
+    except BaseException:
+        if is_new:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise

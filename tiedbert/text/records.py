@@ -10,7 +10,6 @@ shards in turn gives the sequences in their order.
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import tensorflow as tf
 
 from tiedbert.errors import InputError
+from tiedbert.text.files import draft_folder
 from tiedbert.text.manifest import (
     MANIFEST,
     REPAIR,
@@ -86,14 +86,12 @@ def write_corpus(
         raise InputError(f"{folder} holds a corpus already: name another directory")
     counts = {"documents": 0, "tokens": 0}
     rows = _token_rows(documents, tokenizer, num_threads, counts, progress)
-    with _unfinished(folder) as staging:
+    with draft_folder(folder) as staging:
         sequences = _sequences(rows, tokenizer, sequence_length)
         files = _write_shards(staging, sequences, shards)
         if not counts["tokens"]:
             raise InputError("the corpus is empty: expected documents with text")
         tokenizer.save(staging / TOKENIZER)
-        for file in staging.iterdir():
-            os.replace(file, folder / file.name)
     fields = {
         **counts,
         "sequences": sum(file["records"] for file in files),
@@ -259,18 +257,3 @@ def _write_shards(folder, sequences, shards):
         {"file": name, "records": count, "bytes": (folder / name).stat().st_size}
         for name, count in zip(names, records, strict=True)
     ]
-
-
-@contextlib.contextmanager
-def _unfinished(folder):
-    """A hidden folder within `folder` for unfinished files; removed at the end."""
-    made = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with tempfile.TemporaryDirectory(prefix=".unfinished-", dir=folder) as staging:
-            yield Path(staging)
-    except BaseException:
-        if made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()
-        raise
