@@ -61,31 +61,46 @@ def describe(model) -> dict:
     layers = {layer.name: layer for layer in model.layers}
     blocks = _count_blocks(layers)
     _check_parts(layers, blocks)
-    table = layers["Embedding-Token"]
-    attention = layers["Transformer-0-MultiHeadSelfAttention"]
-    feed_forward = layers["Transformer-0-FeedForward"]
-    config = {
+    return {
         "architectures": [_architecture(model, layers, blocks)],
         "model_type": "bert",
+        "num_hidden_layers": blocks,
+        **_embedding_settings(layers),
+        **_block_settings(layers),
+        "layer_norm_eps": _epsilon(layers),
+        "position_embedding_type": "absolute",
+        "tie_word_embeddings": True,
+        "dtype": "float32",
+        **_classifier_settings(layers),
+    }
+
+
+def _embedding_settings(layers) -> dict:
+    table, dropout = layers["Embedding-Token"], layers.get("Embedding-Dropout")
+    return {
         "vocab_size": table.input_dim,
         "hidden_size": table.output_dim,
-        "num_hidden_layers": blocks,
-        "num_attention_heads": attention.heads,
-        "intermediate_size": feed_forward.units,
-        "hidden_act": _activation(feed_forward),
-        "hidden_dropout_prob": float(layers["Embedding-Dropout"].rate)
-        if "Embedding-Dropout" in layers
-        else 0.0,
-        "attention_probs_dropout_prob": float(attention.attention_dropout or 0),
+        "hidden_dropout_prob": float(dropout.rate) if dropout else 0.0,
         "max_position_embeddings": layers["Embedding-Position"].input_dim,
         "type_vocab_size": layers["Embedding-Segment"].input_dim,
         "initializer_range": getattr(table.embeddings_initializer, "stddev", 0.02),
-        "layer_norm_eps": _epsilon(layers),
-        "position_embedding_type": "absolute",
         "pad_token_id": getattr(table, "pad_id", 0),  # the encoder masks it by itself
-        "tie_word_embeddings": True,
-        "dtype": "float32",
     }
+
+
+def _block_settings(layers) -> dict:
+    attention = layers["Transformer-0-MultiHeadSelfAttention"]
+    feed_forward = layers["Transformer-0-FeedForward"]
+    return {
+        "num_attention_heads": attention.heads,
+        "intermediate_size": feed_forward.units,
+        "hidden_act": _activation(feed_forward),
+        "attention_probs_dropout_prob": float(attention.attention_dropout or 0),
+    }
+
+
+def _classifier_settings(layers) -> dict:
+    config: dict = {}
     if "Classifier" in layers:
         labels = [f"LABEL_{i}" for i in range(layers["Classifier"].units)]
         config["id2label"] = {str(i): label for i, label in enumerate(labels)}

@@ -5,7 +5,10 @@ and use layers that a file can hold without code.
 """
 
 import functools
+from collections.abc import Sequence
+from typing import Any
 
+import tensorflow as tf
 from bert4keras import models
 from bert4keras.layers import (
     Embedding,
@@ -60,15 +63,17 @@ class FreshTruncatedNormal(keras.initializers.Initializer):
     kernels, and each pair of feed-forward kernels, would start identical.
     """
 
-    def __init__(self, stddev=0.02):
+    def __init__(self, stddev: float = 0.02) -> None:
         self.stddev = stddev
 
-    def __call__(self, shape, dtype=None, **kwargs):
+    def __call__(
+        self, shape: Sequence[int], dtype: Any = None, **kwargs: Any
+    ) -> tf.Tensor:
         """Draw with a new initializer."""
         fresh = keras.initializers.TruncatedNormal(stddev=self.stddev)
         return fresh(shape, dtype=dtype, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The standard deviation."""
         return {"stddev": self.stddev}
 
@@ -82,21 +87,23 @@ class DeepTruncatedNormal(keras.initializers.Initializer):
     Source: `RoFormerV2.initializer` of bert4keras.
     """
 
-    def __init__(self, num_hidden_layers):
+    def __init__(self, num_hidden_layers: int) -> None:
         self.num_hidden_layers = num_hidden_layers
 
-    def __call__(self, shape, dtype=None, **kwargs):
+    def __call__(
+        self, shape: Sequence[int], dtype: Any = None, **kwargs: Any
+    ) -> tf.Tensor:
         """Draw new values; a table is recognized by its length, as in bert4keras."""
         width = shape[0] if 10 <= shape[0] <= 10_000 else shape[1]
         stddev = 1.13684723 / (width * self.num_hidden_layers) ** 0.5
         return FreshTruncatedNormal(stddev)(shape, dtype=dtype, **kwargs)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The number of blocks."""
         return {"num_hidden_layers": self.num_hidden_layers}
 
 
-class _Corrected:
+class _Corrected(models.Transformer):
     """Corrects a bert4keras class: its initializer, and settings that it drops.
 
     Args:
@@ -109,22 +116,28 @@ class _Corrected:
 
     def __init__(
         self,
-        *args,
-        initializer_range=0.02,
-        layer_norm_eps=None,
-        pad_token_id=0,
-        **kwargs,
-    ):
+        *args: Any,
+        initializer_range: float = 0.02,
+        layer_norm_eps: float | None = None,
+        pad_token_id: int = 0,
+        **kwargs: Any,
+    ) -> None:
         self._initializer_range = initializer_range
         self._layer_norm_eps = layer_norm_eps
         self._pad_token_id = pad_token_id
         super().__init__(*args, **kwargs)
 
     @property
-    def initializer(self):
+    def initializer(self) -> keras.initializers.Initializer:
         return FreshTruncatedNormal(self._initializer_range)
 
-    def apply(self, inputs=None, layer=None, arguments=None, **kwargs):
+    def apply(
+        self,
+        inputs: Any = None,
+        layer: type | None = None,
+        arguments: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """Make and call a layer, as bert4keras does; some are replaced by ours."""
         if layer is LayerNormalization and self._layer_norm_eps is not None:
             layer, kwargs["epsilon"] = ConfiguredNormalization, self._layer_norm_eps
@@ -142,14 +155,14 @@ class _CorrectedDeep(_Corrected):
     """The same for RoFormer v2, with an initializer that can be saved."""
 
     @property
-    def initializer(self):
+    def initializer(self) -> keras.initializers.Initializer:
         return DeepTruncatedNormal(self.num_hidden_layers)
 
 
 class _CorrectedT5(_Corrected):
     """The same for T5, which consists of an encoder and a decoder."""
 
-    def __init__(self, name=None, **kwargs):
+    def __init__(self, name: str | None = None, **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         kwargs["layers"] = self.layers
         prefix = "" if name is None else f"{name}_"
@@ -157,7 +170,7 @@ class _CorrectedT5(_Corrected):
         self._decoder = _corrected(models.T5_Decoder)(name=f"{prefix}Decoder", **kwargs)
 
 
-def kind(name):
+def kind(name: str) -> type:
     """The corrected bert4keras class for `name`; InputError if there is none."""
     transformer = KINDS.get(name.lower())
     if transformer is None:
@@ -167,18 +180,18 @@ def kind(name):
     return _corrected(transformer)
 
 
-def version_of(name) -> dict:
+def version_of(name: str) -> dict[str, str]:
     """The option that bert4keras needs for the later versions of T5."""
     name = name.lower()
     return {"version": name.split("_")[0]} if "t5.1.1" in name else {}
 
 
-def feed_forward_of(bert):
+def feed_forward_of(bert: keras.Model) -> FeedForward:
     """The feed-forward layer of the last block."""
     return [layer for layer in bert.layers if isinstance(layer, FeedForward)][-1]
 
 
-def initializer_of(bert):
+def initializer_of(bert: keras.Model) -> keras.initializers.Initializer:
     """The initializer of the kernels of `bert`, for layers added to it."""
     initializer = feed_forward_of(bert).kernel_initializer
     stddev = getattr(initializer, "stddev", None)
@@ -189,6 +202,6 @@ _CORRECTIONS = {models.RoFormerV2: _CorrectedDeep, models.T5: _CorrectedT5}
 
 
 @functools.cache
-def _corrected(transformer):
+def _corrected(transformer: type) -> type:
     correction = _CORRECTIONS.get(transformer, _Corrected)
     return type(transformer.__name__, (correction, transformer), {})

@@ -1,5 +1,7 @@
 """bert4keras' layers with additions."""
 
+from typing import Any
+
 import tensorflow as tf
 from bert4keras.layers import Embedding, LayerNormalization, PositionEmbedding
 from tensorflow import keras
@@ -18,17 +20,19 @@ class PaddedEmbedding(Embedding):
         *args, **kwargs: of `Embedding`.
     """
 
-    def __init__(self, *args, pad_id, **kwargs):
+    def __init__(self, *args: Any, pad_id: int, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.pad_id = pad_id
 
-    def compute_mask(self, inputs, mask=None):
+    def compute_mask(
+        self, inputs: tf.Tensor, mask: tf.Tensor | None = None
+    ) -> tf.Tensor | None:
         """The mask that bert4keras makes if padding is 0."""
         if len(inputs.shape) == 2:
             inputs = tf.cast(tf.not_equal(inputs, self.pad_id), tf.int32)
         return super().compute_mask(inputs, mask)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         """The configuration, with `pad_id`."""
         return {**super().get_config(), "pad_id": self.pad_id}
 
@@ -42,7 +46,7 @@ class CheckedPositionEmbedding(PositionEmbedding):
     `tf.errors.InvalidArgumentError`; XLA leaves assertions out.
     """
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> tf.Tensor:
         """Check the length, then add the positions."""
         if self.custom_position_ids:
             hidden, ids = inputs
@@ -50,11 +54,11 @@ class CheckedPositionEmbedding(PositionEmbedding):
         return super().call(self._checked(inputs))
 
     @property
-    def _positions(self):
+    def _positions(self) -> int:
         """The number of positions; a hierarchical table has its size squared."""
         return self.input_dim**2 if self.hierarchical else self.input_dim
 
-    def _checked(self, hidden):
+    def _checked(self, hidden: tf.Tensor) -> tf.Tensor:
         length = hidden.shape[1]
         too_many = (
             f"tokens, but {self.name!r} has {self._positions} positions: cut the "
@@ -68,7 +72,7 @@ class CheckedPositionEmbedding(PositionEmbedding):
             raise InputError(f"texts of {length} {too_many}")
         return hidden
 
-    def _checked_ids(self, ids):
+    def _checked_ids(self, ids: tf.Tensor) -> tf.Tensor:
         ids = tf.cast(ids, tf.int32)
         first, last = tf.reduce_min(ids), tf.reduce_max(ids)
         return _asserted(
@@ -84,7 +88,7 @@ class ConfiguredNormalization(LayerNormalization):
     """A norm with the epsilon of the configuration; a head added later uses it too."""
 
 
-def _asserted(tensor, condition, message):
+def _asserted(tensor: tf.Tensor, condition: Any, message: list[Any]) -> tf.Tensor:
     """`tensor`, computed only after an assertion of the condition."""
     with tf.control_dependencies([tf.debugging.Assert(condition, message)]):
         return tf.identity(tensor)
@@ -94,6 +98,6 @@ def _asserted(tensor, condition, message):
 class FirstToken(keras.layers.Layer):
     """float ``[batch, time, width]`` -> ``[batch, width]``, the state of ``[CLS]``."""
 
-    def call(self, inputs):
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
         """Take the first position."""
         return inputs[:, 0]

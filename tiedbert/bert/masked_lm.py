@@ -88,7 +88,6 @@ def masked_lm(
     _check_tokens(bert)
     check_encoder(bert, "masked_lm")
     _check_options(loss_options, with_loss)
-    table = bert.get_layer("Embedding-Token")
     positions = keras.Input((predictions,), dtype="int32", name="Masked-Positions")
     layer = GatherPositions(name="MLM-Gather")
 
@@ -96,16 +95,7 @@ def masked_lm(
         return layer([hidden, positions])
 
     hidden = last_block_at(bert, gather) if early_gather else gather(bert.output)
-    make = TiedCrossEntropy if with_loss else EmbeddingDense
-    if _has_plain_head(bert):
-        hidden = _mapped(bert, table, hidden)
-        # It has no variable of its own, so no name in checkpoints.
-        options = {"use_bias": False, "name": "Output-MLM", **loss_options}
-    else:
-        hidden = _transformed(bert, table, hidden)
-        # Checkpoints have its only weight, the bias, under this name.
-        options = {"name": "MLM-Bias", **loss_options}
-    head = make(table, activation="linear", **options)
+    head, hidden = _head(bert, hidden, with_loss, loss_options)
     inputs = [*bert.inputs, positions]
     if not with_loss:
         return keras.Model(inputs, head(hidden), name="masked_lm")
@@ -115,6 +105,21 @@ def masked_lm(
     ]
     losses = head([hidden, *targets])
     return keras.Model([*inputs, *targets], losses, name="masked_lm")
+
+
+def _head(bert, hidden, with_loss, loss_options):
+    """The layer of the head, and what it is called on: the transformed states."""
+    table = bert.get_layer("Embedding-Token")
+    if _has_plain_head(bert):
+        hidden = _mapped(bert, table, hidden)
+        # It has no variable of its own, so no name in checkpoints.
+        options = {"use_bias": False, "name": "Output-MLM"}
+    else:
+        hidden = _transformed(bert, table, hidden)
+        # Checkpoints have its only weight, the bias, under this name.
+        options = {"name": "MLM-Bias"}
+    make = TiedCrossEntropy if with_loss else EmbeddingDense
+    return make(table, activation="linear", **options, **loss_options), hidden
 
 
 def _transformed(bert, table, hidden):

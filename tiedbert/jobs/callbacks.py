@@ -14,6 +14,9 @@ from tensorflow import keras
 from tiedbert.errors import InputError, reason
 from tiedbert.jobs.runs import append_metrics
 
+# Metrics by name, as `fit` passes them; a callback may add to them.
+Logs = dict[str, Any]
+
 _SCALAR = tf.compat.v1.SummaryMetadata(
     plugin_data=tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
 )
@@ -31,11 +34,11 @@ class MetricsLog(keras.callbacks.Callback):
         self._folder = Path(folder)
         self._writer = tf.summary.create_file_writer(str(self._folder / "events"))
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs | None = None) -> None:
         """Start the clock."""
         self._start = time.perf_counter()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Write the epoch's metrics."""
         values = {name: float(value) for name, value in (logs or {}).items()}
         step = int(self.model.optimizer.iterations.numpy())
@@ -63,19 +66,19 @@ class StepTime(keras.callbacks.Callback):
     :class:`MetricsLog` in the list of callbacks.
     """
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Forget the times of the last epoch."""
         self._seconds = []
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Logs | None = None) -> None:
         """Start the clock."""
         self._start = time.perf_counter()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Stop the clock."""
         self._seconds.append(time.perf_counter() - self._start)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Add the median, in seconds with 4 digits."""
         logs["step_seconds"] = round(statistics.median(self._seconds), 4)
 
@@ -125,7 +128,7 @@ class TrainingState(keras.callbacks.Callback):
             ) from None
         return int(self._epoch.numpy())
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:
         """Save."""
         self._epoch.assign(epoch + 1)
         try:
@@ -143,7 +146,7 @@ class StopAfter(keras.callbacks.Callback):
         super().__init__()
         self._steps = steps
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: Logs | None = None) -> None:
         """Stop after the last step."""
         if self.model.optimizer.iterations.numpy() >= self._steps:
             self.model.stop_training = True
@@ -180,14 +183,14 @@ class BestEpoch(keras.callbacks.Callback):
         """Whether `patience` is used up."""
         return self._patience is not None and self._waited >= self._patience
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Save if the metric is the best so far; else stop if `patience` is used up."""
         if self._is_best(float(logs[self._metric])):
             self._save()
         elif self.done:
             self.model.stop_training = True
 
-    def _is_best(self, value):
+    def _is_best(self, value: float) -> bool:
         is_better = value > self.best
         self.best = max(value, self.best)
         self._waited = 0 if is_better else self._waited + 1

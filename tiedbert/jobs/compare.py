@@ -33,11 +33,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from tiedbert.command import (
-    fraction,
     non_negative_float,
     parser,
     positive_int,
@@ -45,14 +45,18 @@ from tiedbert.command import (
     seed,
 )
 from tiedbert.errors import InputError
-from tiedbert.jobs.compare_plan import plan_of
+from tiedbert.jobs.compare_plan import Plan, plan_of
 from tiedbert.jobs.compare_report import write_report
 from tiedbert.jobs.compare_results import result_of
 from tiedbert.jobs.method_options import METHODS
 from tiedbert.jobs.plots import check_matplotlib
 from tiedbert.jobs.runs import check_run, open_run, read_run
+from tiedbert.jobs.training_options import (
+    add_data_options,
+    add_restart_options,
+    add_training_options,
+)
 from tiedbert.text import labelled
-from tiedbert.text.documents import ENCODING_ERRORS
 from tiedbert.text.files import write_json
 
 EPSILONS = [0.5, 1.0, 2.0]
@@ -63,12 +67,9 @@ PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     command = parser(__doc__)
+    add_data_options(command)
     add = command.add_argument
-    add("--pretrained", required=True, type=Path, help="run of `tiedbert pretrain`")
-    add("--train", required=True, type=Path, help="labelled text to train on")
-    add("--validation", required=True, type=Path, help="labelled text to validate on")
     add("--test", required=True, type=Path, help="labelled text to compare on")
-    add("--output_dir", required=True, type=Path, help="folder to write")
     add("--methods", metavar="METHOD", nargs="+", default=["none", *METHODS],
         help="what to compare")  # fmt: skip
     add("--epsilon", type=non_negative_float, default=0.5,
@@ -81,17 +82,8 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--restarts", type=positive_int, default=3, help="attacks on each text")
     add("--at", metavar="LAYER", nargs="+", default=["Embedding-Norm"],
         help="layers perturbed in training and by the attack")  # fmt: skip
-    add("--batch_size", type=positive_int, default=32, help="texts a step")
-    add("--learning_rate", type=non_negative_float, default=3e-4,
-        help="peak; linear warm-up, cosine decay")  # fmt: skip
-    add("--dropout", type=fraction, default=0.1,
-        help="rate in every block and before the last layer")  # fmt: skip
-    add("--max_length", type=positive_int, default=128, help="tokens a text")
-    add("--errors", choices=ENCODING_ERRORS, default="strict",
-        help="what to do with bytes that are not UTF-8")  # fmt: skip
-    used = command.add_mutually_exclusive_group().add_argument
-    used("--resume", action="store_true", help="continue the run in --output_dir")
-    used("--overwrite", action="store_true", help="replace the run in --output_dir")
+    add_training_options(command)
+    add_restart_options(command)
     args = command.parse_args(argv)
     for name in ("methods", "seeds"):
         if len(set(getattr(args, name))) < len(getattr(args, name)):
@@ -100,17 +92,19 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def folder_of(args, title, number) -> Path:
+def folder_of(args: argparse.Namespace, title: str, number: int) -> Path:
     """Where the run of a method and a seed is."""
     return args.output_dir / "runs" / title.replace("/", "-") / f"seed-{number}"
 
 
-def is_done(folder) -> bool:
+def is_done(folder: Path) -> bool:
     """Whether a run is finished."""
     return (folder / DONE).exists()
 
 
-def work(args, folder, number, method):
+def work(
+    args: argparse.Namespace, folder: Path, number: int, method: Mapping[str, Any]
+) -> None:
     """Train with a seed and attack; a training that was killed is resumed."""
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("training", "evaluation"):
@@ -121,7 +115,9 @@ def work(args, folder, number, method):
     attack(args, folder)
 
 
-def train(args, folder, number, method):
+def train(
+    args: argparse.Namespace, folder: Path, number: int, method: Mapping[str, Any]
+) -> None:
     """Run `tiedbert finetune`."""
     values = [f"{name}={as_text(v)}" for name, v in method["options"].items()]
     adversary = ["--at", *args.at, "--method_option", *values] if values else []
@@ -137,7 +133,7 @@ def train(args, folder, number, method):
     )
 
 
-def attack(args, folder):
+def attack(args: argparse.Namespace, folder: Path) -> None:
     """Run `tiedbert evaluate`."""
     call(
         *("evaluate", folder / "training", "--data", args.test),
@@ -150,20 +146,20 @@ def attack(args, folder):
     )
 
 
-def as_text(value) -> str:
+def as_text(value: Any) -> str:
     """A value as `tiedbert finetune` reads it."""
     return (
         value if isinstance(value, str) else json.dumps(value).replace("null", "none")
     )
 
 
-def end_with_parent():
+def end_with_parent() -> None:
     """Let this process be killed when the one that started it ends (on Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def call(job, *arguments, log):
+def call(job: str, *arguments: Any, log: Path) -> None:
     """Run another job in a process of its own; if it fails, end with its status."""
     command = [sys.executable, "-m", "tiedbert", job, *map(str, arguments)]
     with open(log, "a", encoding="utf-8") as file:
@@ -176,7 +172,7 @@ def call(job, *arguments, log):
         sys.exit(status)
 
 
-def report_finished(args, plan):
+def report_finished(args: argparse.Namespace, plan: Plan) -> None:
     """Write the report of the methods and seeds that are finished."""
     results = {}
     for title, planned in plan.items():
@@ -186,7 +182,7 @@ def report_finished(args, plan):
     write_report(args, results, len(plan) * len(args.seeds))
 
 
-def check_data(args) -> list:
+def check_data(args: argparse.Namespace) -> list[str]:
     """The label names; InputError if a file is not labelled text of these labels."""
     read_run(args.pretrained)
     paths = args.train, args.validation, args.test
@@ -218,7 +214,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(args.output_dir / "report.md")
 
 
-def train_and_attack(args, plan, title, number) -> str:
+def train_and_attack(
+    args: argparse.Namespace, plan: Plan, title: str, number: int
+) -> str:
     """Finish the run of a method and a seed, if it is not; its accuracies, a line."""
     started = time.perf_counter()
     folder = folder_of(args, title, number)

@@ -1,12 +1,18 @@
 """What `tiedbert compare` will train: each method, its cost and its epochs."""
 
+import argparse
 import math
+from collections.abc import Sequence
+from typing import Any
 
 from tiedbert.errors import InputError
 from tiedbert.jobs.method_options import method_of, pairs, settings_of
 
+# Title of a method -> its options, cost and number of epochs.
+Plan = dict[str, dict[str, Any]]
 
-def plan_of(args, names) -> dict:
+
+def plan_of(args: argparse.Namespace, names: Sequence[str]) -> Plan:
     """Check all methods; title -> options, cost and number of epochs."""
     from tiedbert.adversarial import AdversarialTraining, Passes
     from tiedbert.bert import build_bert, classifier, open_pretrained
@@ -33,7 +39,7 @@ def plan_of(args, names) -> dict:
     return plan
 
 
-def read_method(title, epsilon) -> tuple:
+def read_method(title: str, epsilon: float) -> tuple[str, Any]:
     """The name and the method (None: plain) of a title ``name:option=value,...``."""
     name, colon, listed = title.partition(":")
     if colon and not listed:

@@ -1,19 +1,27 @@
 """The report of `tiedbert compare`: JSON, Markdown tables and a picture."""
 
+import argparse
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
 from tiedbert.jobs.compare_results import compare
 from tiedbert.jobs.plots import plot_comparison
 from tiedbert.text.files import write_json
 
 LEVEL = 0.05
+# Method -> result (see :mod:`tiedbert.jobs.compare_results`).
+Results = Mapping[str, Mapping[str, Any]]
+# What `compare` returns.
+Differences = Sequence[Mapping[str, Any]]
 
 
-def write_report(args, results, planned) -> None:
+def write_report(args: argparse.Namespace, results: Results, planned: int) -> None:
     """Write results.json, report.md and the picture.
 
     Args:
         args: the options of the job.
-        results: dict method -> result (see :mod:`tiedbert.jobs.compare_results`).
-        planned: int, the number of trainings, finished or not.
+        results: the finished runs.
+        planned: the number of trainings, finished or not.
     """
     differences = compare(results, args.epsilons)
     methods = {
@@ -36,7 +44,9 @@ def write_report(args, results, planned) -> None:
     (args.output_dir / "report.md").write_text(text, encoding="utf-8")
 
 
-def report(args, results, differences, planned) -> str:
+def report(
+    args: argparse.Namespace, results: Results, differences: Differences, planned: int
+) -> str:
     """The report as Markdown."""
     done = sum(len(r["seeds"]) for r in results.values())
     bases = dict.fromkeys(row["against"] for row in differences)
@@ -72,7 +82,7 @@ of a step on this machine, other load included.
 """
 
 
-def table(head, rows) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A table in Markdown.
 
     Example:
@@ -85,7 +95,7 @@ def table(head, rows) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def accuracy_table(results, epsilons) -> str:
+def accuracy_table(results: Results, epsilons: Iterable[float]) -> str:
     """Mean and standard deviation over the seeds, in percent."""
 
     def cell(mean, spread, seeds):
@@ -99,10 +109,10 @@ def accuracy_table(results, epsilons) -> str:
     return table(["method", *_radii(epsilons), "seeds"], rows)
 
 
-def difference_table(comparisons, against) -> str:
+def difference_table(differences: Differences, against: str) -> str:
     """Differences from one method in points, and their p-values."""
     rows = {}
-    for row in comparisons:
+    for row in differences:
         if row["against"] == against:
             star = "*" if row["p_holm"] < LEVEL else ""
             p = "< 1e-12" if row["p_holm"] < 1e-12 else f"{row['p_holm']:.2g}"
@@ -113,7 +123,7 @@ def difference_table(comparisons, against) -> str:
     return table([f"minus {against}", *_radii(epsilons)], lines)
 
 
-def compute_table(results) -> str:
+def compute_table(results: Results) -> str:
     """What the training of each method cost, as counted and as measured."""
     plain = [r["step_seconds"] for r in results.values() if r["name"] == "none"]
     rows = [
@@ -133,5 +143,5 @@ def compute_table(results) -> str:
     return table([*head, "cost in all", "ms a step", "times plain"], rows)
 
 
-def _radii(epsilons) -> list:
+def _radii(epsilons: Iterable[float]) -> list[str]:
     return [f"epsilon {epsilon:g}" if epsilon else "clean" for epsilon in epsilons]

@@ -48,7 +48,7 @@ def result_of(
 
 
 def compare(
-    results: Mapping[str, dict], epsilons: Sequence[float]
+    results: Mapping[str, Mapping[str, Any]], epsilons: Sequence[float]
 ) -> list[dict[str, Any]]:
     """Every method against plain training and against noise, at every radius.
 

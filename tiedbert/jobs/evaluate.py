@@ -13,6 +13,7 @@ import argparse
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -66,7 +67,7 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return resolve(command.parse_args(argv))
 
 
-def resolve(args):
+def resolve(args: argparse.Namespace) -> argparse.Namespace:
     """Fill in what depends on the attack; refuse options without effect on it."""
     if args.attack == "pgd":
         args.attack_steps = args.attack_steps or 10
@@ -78,7 +79,7 @@ def resolve(args):
     return args
 
 
-def attack_of(args):
+def attack_of(args: argparse.Namespace) -> Any:
     """The attack, without its radius."""
     values = {"norm": args.norm}
     if args.attack == "pgd":
@@ -86,7 +87,9 @@ def attack_of(args):
     return method_of(args.attack, values)
 
 
-def correct(run_folder, texts, labels, args):
+def correct(
+    run_folder: Path, texts: list[str], labels: list[str], args: argparse.Namespace
+) -> np.ndarray:
     """Whether a run's answer to each text is correct: bool ``[epsilons, texts]``."""
     from tensorflow import keras
 
@@ -108,7 +111,6 @@ def correct(run_folder, texts, labels, args):
         args.batch_size,
         args.max_length,
     )
-    perturbation_mask = except_tokens(tokenizer.special_ids)
     keras.utils.set_random_seed(args.seed)
     is_correct = np.empty((len(args.epsilons), len(texts)), bool)
     is_correct[:, order] = robustness.correct_under_attack(
@@ -117,10 +119,34 @@ def correct(run_folder, texts, labels, args):
         args.at,
         attack_of(args),
         args.epsilons,
-        perturbation_mask,
+        except_tokens(tokenizer.special_ids),
         args.restarts,
     )
     return is_correct
+
+
+def write_results(
+    args: argparse.Namespace, folder: Path, is_correct: list[np.ndarray]
+) -> None:
+    """Write correct.npy, robustness.png and, last, results.json."""
+    np.save(folder / "correct.npy", np.stack(is_correct))
+    curves = {
+        str(run): curve_of(args.epsilons, answers)
+        for run, answers in zip(args.runs, is_correct, strict=True)
+    }
+    plot_curves(
+        dict(zip(titles(curves), curves.values(), strict=True)),
+        folder / "robustness.png",
+        NORMS[args.norm],
+    )
+    write_json(folder / "results.json", curves)
+
+
+def curve_of(
+    epsilons: Iterable[float], is_correct: np.ndarray
+) -> list[tuple[float, float]]:
+    """Pairs of a radius and the accuracy under it."""
+    return list(zip(epsilons, is_correct.mean(axis=1).tolist(), strict=True))
 
 
 def titles(run_folders: Iterable[str]) -> list[str]:
@@ -141,24 +167,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     texts, labels = labelled.read_labelled(args.data, args.errors)
     with quiet_import():
         import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
-    is_correct, curves = [], {}
+    is_correct = []
     for run_folder in args.runs:
         is_correct.append(correct(run_folder, texts, labels, args))
-        accuracies = is_correct[-1].mean(axis=1).tolist()
-        curves[str(run_folder)] = list(zip(args.epsilons, accuracies, strict=True))
-        print(
-            f"{run_folder}:",
-            ", ".join(
-                f"epsilon {e:g} accuracy {a:.4f}" for e, a in curves[str(run_folder)]
-            ),
-            flush=True,
-        )
+        points = curve_of(args.epsilons, is_correct[-1])
+        line = ", ".join(f"epsilon {e:g} accuracy {a:.4f}" for e, a in points)
+        print(f"{run_folder}: {line}", flush=True)
     folder = open_run("evaluate", vars(args), inputs)
-    np.save(folder / "correct.npy", np.stack(is_correct))
-    plot_curves(
-        dict(zip(titles(curves), curves.values(), strict=True)),
-        folder / "robustness.png",
-        NORMS[args.norm],
-    )
-    write_json(folder / "results.json", curves)
+    write_results(args, folder, is_correct)
     print(f"{folder}: {len(texts)} texts, {time.perf_counter() - started:.0f} s")

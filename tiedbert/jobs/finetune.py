@@ -18,12 +18,12 @@ arguments of that class (`python -m pydoc tiedbert.adversarial.PGD`), e.g.
 import argparse
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tiedbert.command import (
     VERBOSITY,
-    fraction,
     non_negative_float,
     parser,
     positive_int,
@@ -39,8 +39,22 @@ from tiedbert.jobs.runs import (
     read_metrics,
     read_run,
 )
+from tiedbert.jobs.training_options import (
+    add_data_options,
+    add_restart_options,
+    add_training_options,
+)
 from tiedbert.text import labelled
-from tiedbert.text.documents import ENCODING_ERRORS
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    from tensorflow import keras
+
+    from tiedbert.adversarial import AdversarialTraining, Method
+    from tiedbert.bert.saved_models import SavedModel
+
+# Texts and their labels.
+Data = tuple[list[str], list[str]]
 
 # Options that have no effect on plain training.
 ONLY_ADVERSARIAL = (
@@ -52,16 +66,24 @@ ONLY_ADVERSARIAL = (
 def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line."""
     command = parser(__doc__)
+    add_data_options(command)
     add = command.add_argument
-    add("--pretrained", required=True, type=Path, help="run of `tiedbert pretrain`")
-    add(
-        "--random_init",
-        action="store_true",
-        help="use its architecture alone",
-    )
-    add("--train", required=True, type=Path, help="labelled text to train on")
-    add("--validation", required=True, type=Path, help="labelled text to validate on")
-    add("--output_dir", required=True, type=Path, help="run directory to write")
+    add("--random_init", action="store_true",
+        help="use the architecture of --pretrained alone")  # fmt: skip
+    add_adversary_options(command)
+    add("--epochs", type=positive_int, default=3, help="passes over the training file")
+    add("--patience", type=positive_int,
+        help="epochs without a better validation accuracy after which training ends "
+        "(default: never)")  # fmt: skip
+    add_training_options(command)
+    add("--seed", type=seed, default=0, help="of weights, order and dropout")
+    add_restart_options(command)
+    return resolve(command.parse_args(argv))
+
+
+def add_adversary_options(command: argparse.ArgumentParser) -> None:
+    """The method of adversarial training, and how it is applied."""
+    add = command.add_argument
     add("--adversary", choices=["none", *METHODS], default="none",
         help="method of adversarial training")  # fmt: skip
     add("--epsilon", type=non_negative_float,
@@ -82,34 +104,9 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--micro_batches", type=positive_int,
         help="gradient accumulation with an --adversary: the number of micro-batches "
         "into which a batch is split (default: 1)")  # fmt: skip
-    add("--epochs", type=positive_int, default=3, help="passes over the training file")
-    add("--patience", type=positive_int,
-        help="epochs without a better validation accuracy after which training ends "
-        "(default: never)")  # fmt: skip
-    add("--batch_size", type=positive_int, default=32, help="texts a step")
-    add(
-        "--learning_rate",
-        type=non_negative_float,
-        default=3e-4,
-        help="peak; linear warm-up, cosine decay",
-    )
-    add(
-        "--dropout",
-        type=fraction,
-        default=0.1,
-        help="rate in every block and before the last layer",
-    )
-    add("--max_length", type=positive_int, default=128, help="tokens a text")
-    add("--errors", choices=ENCODING_ERRORS, default="strict",
-        help="what to do with bytes that are not UTF-8")  # fmt: skip
-    add("--seed", type=seed, default=0, help="of weights, order and dropout")
-    used = command.add_mutually_exclusive_group().add_argument
-    used("--resume", action="store_true", help="continue the run in --output_dir")
-    used("--overwrite", action="store_true", help="replace the run in --output_dir")
-    return resolve(command.parse_args(argv))
 
 
-def resolve(args):
+def resolve(args: argparse.Namespace) -> argparse.Namespace:
     """Fill in what depends on other options; refuse options without effect."""
     args.method = pairs(args.method_option)
     if args.epsilon is not None:
@@ -128,7 +125,7 @@ def resolve(args):
     return args
 
 
-def read_data(args):
+def read_data(args: argparse.Namespace) -> tuple[list[str], Data, Data]:
     """Label names, and texts and labels for training and validation."""
     paths = args.train, args.validation
     train, validation = (labelled.read_labelled(path, args.errors) for path in paths)
@@ -139,7 +136,13 @@ def read_data(args):
     return names, train, validation
 
 
-def batches(data, names, tokenizer, args, shuffle_seed=None):
+def batches(
+    data: Data,
+    names: list[str],
+    tokenizer: Any,
+    args: argparse.Namespace,
+    shuffle_seed: int | None = None,
+) -> "tf.data.Dataset":
     """A dataset of texts and labels."""
     texts, labels = data
     return labelled.classification_dataset(
@@ -152,7 +155,12 @@ def batches(data, names, tokenizer, args, shuffle_seed=None):
     )
 
 
-def build(args, method, pretrained, num_labels):
+def build(
+    args: argparse.Namespace,
+    method: "Method | None",
+    pretrained: "SavedModel",
+    num_labels: int,
+) -> "tuple[keras.Model, keras.Model | AdversarialTraining]":
     """The classifier, and the model to fit: itself, or its adversarial training."""
     from tensorflow import keras
 
@@ -174,8 +182,13 @@ def build(args, method, pretrained, num_labels):
     )
 
 
-def adversarial_training(args, model, method, special_ids):
-    """The adversarial training of `model`."""
+def adversarial_training(
+    args: argparse.Namespace,
+    model: "keras.Model",
+    method: Any,
+    special_ids: Sequence[int],
+) -> "AdversarialTraining":
+    """The adversarial training of `model`; `method` is one that `method_of` makes."""
     from tiedbert import adversarial
 
     if args.warm_up:
@@ -195,29 +208,54 @@ def adversarial_training(args, model, method, special_ids):
     )
 
 
-def averages(model, trained) -> dict:
-    """What a checkpoint holds beside model and optimizer: SMART averages weights."""
-    if trained is model or trained.average is None:
-        return {}
-    return {"average": trained.average}
-
-
-def fit(model, trained, data, args, folder, save):
-    """Train; `save` is called after each epoch that is the best so far."""
+def compile_training(
+    args: argparse.Namespace,
+    model: "keras.Model",
+    trained: "keras.Model | AdversarialTraining",
+    batches_per_epoch: int,
+) -> "keras.optimizers.Optimizer":
+    """Compile `trained` with AdamW; the optimizer."""
     from tensorflow import keras
 
-    from tiedbert.jobs.callbacks import BestEpoch, MetricsLog, StepTime, TrainingState
     from tiedbert.jobs.optimization import adamw
 
-    train, validation = data
     # FreeAT takes several optimizer steps for each batch.
-    steps = len(train) * (trained.method.replays if trained is not model else 1)
+    steps = batches_per_epoch * (trained.method.replays if trained is not model else 1)
     optimizer = adamw(args.learning_rate, args.epochs * steps)
     trained.compile(
         optimizer,
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=[keras.metrics.SparseCategoricalAccuracy(name="accuracy")],
     )
+    return optimizer
+
+
+def averages(
+    model: "keras.Model", trained: "keras.Model | AdversarialTraining"
+) -> dict[str, "keras.Model"]:
+    """What a checkpoint holds beside model and optimizer: SMART averages weights."""
+    if trained is model or trained.average is None:
+        return {}
+    return {"average": trained.average}
+
+
+def fit(
+    model: "keras.Model",
+    trained: "keras.Model | AdversarialTraining",
+    data: "tuple[tf.data.Dataset, tf.data.Dataset]",
+    args: argparse.Namespace,
+    folder: Path,
+    save: Callable[[], None],
+) -> float:
+    """Train; `save` is called after each epoch that is the best so far.
+
+    Returns:
+        The best accuracy on the validation data.
+    """
+    from tiedbert.jobs.callbacks import BestEpoch, MetricsLog, StepTime, TrainingState
+
+    train, validation = data
+    optimizer = compile_training(args, model, trained, len(train))
     state = TrainingState(folder, model, optimizer, **averages(model, trained))
     done = state.restore()
     keep_metrics(folder, done)

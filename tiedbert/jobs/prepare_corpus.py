@@ -11,7 +11,7 @@ import argparse
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -51,7 +51,7 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return command.parse_args(argv)
 
 
-def check(args):
+def check(args: argparse.Namespace) -> None:
     """Refuse at once what would stop the job after its work."""
     check_sizes(args.sequence_length, args.shards)
     for path in args.texts:
@@ -62,12 +62,12 @@ def check(args):
             )
 
 
-def documents(args):
+def documents(args: argparse.Namespace) -> Iterator[str]:
     """All documents of all files, as a stream."""
     return chain.from_iterable(read_documents(path, args.errors) for path in args.texts)
 
 
-def train(args):
+def train(args: argparse.Namespace) -> Tokenizer:
     """A tokenizer trained on the documents."""
     print(f"training a tokenizer of {args.vocab_size} ids", flush=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -75,7 +75,7 @@ def train(args):
         return train_tokenizer(documents(args), model_file, args.vocab_size)
 
 
-def load(args):
+def load(args: argparse.Namespace) -> Tokenizer:
     """The tokenizer of --tokenizer, once all documents were read without an error."""
     tokenizer = Tokenizer(args.tokenizer)
     texts = documents(args)
@@ -86,7 +86,7 @@ def load(args):
     return tokenizer
 
 
-def reporter():
+def reporter() -> Callable[[int, int], None]:
     """A progress function that prints a line every few seconds."""
     started = last = time.perf_counter()
 

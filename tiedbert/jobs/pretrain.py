@@ -11,8 +11,9 @@ Face, and tokenizer.model.
 import argparse
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tiedbert.command import (
     VERBOSITY,
@@ -28,6 +29,10 @@ from tiedbert.jobs.plots import check_matplotlib, plot_losses
 from tiedbert.jobs.runs import check_run, keep_metrics, open_run, read_metrics
 from tiedbert.text.manifest import read_manifest
 from tiedbert.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+    from tensorflow import keras
 
 
 def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -61,7 +66,9 @@ def options(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return command.parse_args(argv)
 
 
-def bert_config(args, tokenizer, sequence_length) -> dict:
+def bert_config(
+    args: argparse.Namespace, tokenizer: Tokenizer, sequence_length: int
+) -> dict[str, Any]:
     """A configuration in Google's format, with the fingerprint of the tokenizer."""
     if args.hidden_size % args.heads:
         raise InputError(
@@ -84,7 +91,7 @@ def bert_config(args, tokenizer, sequence_length) -> dict:
     }
 
 
-def open_corpus(corpus):
+def open_corpus(corpus: Path) -> tuple[dict[str, Any], Tokenizer]:
     """The manifest and the tokenizer of a corpus; InputError for a damaged record."""
     from tiedbert.text.records import find_damage
 
@@ -94,7 +101,7 @@ def open_corpus(corpus):
     return manifest, Tokenizer(corpus / manifest["tokenizer"]["file"])
 
 
-def check_same_vocabulary(args, tokenizer):
+def check_same_vocabulary(args: argparse.Namespace, tokenizer: Tokenizer) -> None:
     """Refuse --resume when the corpus was prepared anew with another vocabulary."""
     from tiedbert.bert.saved_models import saved_tokenizer
 
@@ -106,42 +113,62 @@ def check_same_vocabulary(args, tokenizer):
         )
 
 
-def train(args, folder, config_path, tokenizer):
-    """Build the model, fit it and return it."""
-    from tensorflow import keras
-
+def build(args: argparse.Namespace, config_path: Path) -> "keras.Model":
+    """The model with its loss, not compiled."""
     from tiedbert.bert import build_bert, masked_lm
-    from tiedbert.jobs.callbacks import MetricsLog, StopAfter, TrainingState
-    from tiedbert.jobs.optimization import adamw
-    from tiedbert.text import pretraining
+    from tiedbert.text.pretraining import predictions_per_text
 
-    keras.utils.set_random_seed(args.seed)
     bert = build_bert(
         config_path,
         dropout_rate=args.dropout,
         attention_dropout_rate=args.dropout,
     )
-    predictions = pretraining.predictions_per_text(args.corpus, args.mask_rate)
-    model = masked_lm(bert, predictions=predictions, early_gather=True, with_loss=True)
+    predictions = predictions_per_text(args.corpus, args.mask_rate)
+    return masked_lm(bert, predictions=predictions, early_gather=True, with_loss=True)
+
+
+def batches(
+    args: argparse.Namespace, tokenizer: Tokenizer, first_step: int
+) -> "tuple[tf.data.Dataset, tf.data.Dataset]":
+    """The batches to train on, from `first_step` on, and those to validate on."""
+    from tiedbert.text import pretraining
+
+    training = pretraining.masked_batches(
+        args.corpus,
+        tokenizer,
+        args.batch_size,
+        rate=args.mask_rate,
+        seed=args.seed,
+        held_out=args.held_out,
+        start=first_step,
+    )
+    validation = pretraining.held_out_batches(
+        args.corpus, tokenizer, args.batch_size, args.held_out, rate=args.mask_rate
+    )
+    return training, validation
+
+
+def train(
+    args: argparse.Namespace, folder: Path, config_path: Path, tokenizer: Tokenizer
+) -> "keras.Model":
+    """Build the model, fit it and return it."""
+    from tensorflow import keras
+
+    from tiedbert.jobs.callbacks import MetricsLog, StopAfter, TrainingState
+    from tiedbert.jobs.optimization import adamw
+
+    keras.utils.set_random_seed(args.seed)
+    model = build(args, config_path)
     optimizer = adamw(args.learning_rate, args.steps)
-    epoch_steps = min(args.log_every, args.steps)
     model.compile(optimizer)
     state = TrainingState(folder, model, optimizer)
     done = state.restore()
     keep_metrics(folder, done)
+    epoch_steps = min(args.log_every, args.steps)
+    training, validation = batches(args, tokenizer, done * epoch_steps)
     model.fit(
-        pretraining.masked_batches(
-            args.corpus,
-            tokenizer,
-            args.batch_size,
-            rate=args.mask_rate,
-            seed=args.seed,
-            held_out=args.held_out,
-            start=done * epoch_steps,
-        ),
-        validation_data=pretraining.held_out_batches(
-            args.corpus, tokenizer, args.batch_size, args.held_out, rate=args.mask_rate
-        ),
+        training,
+        validation_data=validation,
         initial_epoch=done,
         epochs=math.ceil(args.steps / epoch_steps),
         steps_per_epoch=epoch_steps,
@@ -151,7 +178,7 @@ def train(args, folder, config_path, tokenizer):
     return model
 
 
-def check_sequences(args, manifest):
+def check_sequences(args: argparse.Namespace, manifest: Mapping[str, Any]) -> None:
     """Refuse a corpus without enough sequences to validate on and for one batch."""
     if manifest["sequences"] < args.held_out + args.batch_size:
         raise InputError(
@@ -160,7 +187,9 @@ def check_sequences(args, manifest):
         )
 
 
-def train_and_name_damage(args, folder, config_path, tokenizer):
+def train_and_name_damage(
+    args: argparse.Namespace, folder: Path, config_path: Path, tokenizer: Tokenizer
+) -> "keras.Model":
     """Train; InputError with the record if one of the corpus cannot be read."""
     import tensorflow as tf
 
