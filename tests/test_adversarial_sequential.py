@@ -170,7 +170,7 @@ REFUSED = {
     ),
     "a Sequential with a call of its own": (
         lambda: OwnCall([keras.Input((3,)), *dense()]),
-        r"functional model.*OwnCall\.call runs something else",
+        r"functional model.*its class OwnCall overrides `call`",
     ),
 }
 

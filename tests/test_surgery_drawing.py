@@ -213,7 +213,7 @@ def test_colours_and_lines_tell_the_sides():
     lines = to_dot(drawing).splitlines()
     for key, node in drawing.nodes.items():
         (line,) = [line for line in lines if line.startswith(f"{key} [")]
-        assert f'"{node.name}  {node.kind}'.rstrip() in line
+        assert f'"{node.name}  {node.layer_class}'.rstrip() in line
         assert f'{node.shape}" {STYLES[node.side]}' in line
         assert ("peripheries=2" in line) == (node.name == "dense")
     assert len({STYLES[node.side] for node in drawing.nodes.values()}) == 4

@@ -60,7 +60,9 @@ def test_every_point_is_told_what_a_cut_there_finds(build):
 
 
 def told(model):
-    return [(point.at, point.kind, point.crossing) for point in cut_points(model)]
+    return [
+        (point.at, point.layer_class, point.crossing) for point in cut_points(model)
+    ]
 
 
 def test_inputs_come_first_and_calls_as_they_run():

@@ -17,7 +17,7 @@ from tiedbert._keras.graphs import (
 )
 from tiedbert._keras.input_errors import input_errors_unwrapped
 from tiedbert._keras.inputs import dtype_name, input_like, type_spec
-from tiedbert._keras.internals import VERSION
+from tiedbert._keras.internals import VERSION, module_in_file
 from tiedbert._keras.layer_state import copy_flags, own_variables, statistics, sublayers
 from tiedbert._keras.layers import given_output_shape, layers_within, leaves
 from tiedbert._keras.loading import called_by_user, layers_being_loaded
@@ -126,6 +126,7 @@ __all__ = [
     "map_structure",
     "masks_filled_in",
     "metadata_of",
+    "module_in_file",
     "name_outputs",
     "optimizer_attached",
     "output_names",

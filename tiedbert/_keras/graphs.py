@@ -45,7 +45,10 @@ def _why_no_graph(model) -> str:
         isinstance(model, keras.Sequential),
     )
     if definer is not None and (sequential or getattr(model, "inputs", None)):
-        return f"{definer.__name__}.call runs something else than it"
+        return (
+            f"its class {definer.__name__} overrides `call`, so its graph is not what "
+            "runs"
+        )
     if sequential:
         return "it is not built; call it once, or give it an Input first"
     return (
@@ -92,7 +95,7 @@ def calls(model: keras.Model) -> list[RawCall]:
 
 
 def raw_call(node: Any) -> RawCall:
-    """What a node of Keras tells of the call that it stands for."""
+    """The call that a node of Keras stands for."""
     # Not `_inbound_nodes.index`: the list grows with every model that shares a layer.
     output = generation.flatten(internal(node, "outputs"))[0]
     order = internal(internal(output, "_keras_history"), "node_index")

@@ -1,4 +1,4 @@
-"""How the running Keras is found out and its private attributes are read.
+"""The running Keras, its version and its private attributes.
 
 Much of `_keras` reads what Keras calls private. Every such read passes through
 :func:`internal`, which turns a moved attribute into one clear line.
@@ -15,6 +15,12 @@ PACKAGE = keras.Model.__module__.partition(".")[0]
 VERSION: str = sys.modules[PACKAGE].__version__
 
 _ADVICE = "use a Keras that tiedbert's README lists, or report it"
+
+
+def module_in_file(name: str) -> str:
+    """The module of this process that a file names: both generations write "keras"."""
+    root, dot, rest = name.partition(".")
+    return PACKAGE + dot + rest if root == "keras" else name
 
 
 def internal(owner: Any, name: str) -> Any:

@@ -15,7 +15,7 @@ def layers_within(layer: Any) -> list:
 
 
 def leaves(value: Any) -> list:
-    """What lists, tuples and dicts hold at any depth, whatever objects that are.
+    """The leaves of nested lists, tuples and dicts, of any type.
 
     This is for the attributes of layers and the arguments of functions. It takes every
     dict, in the order of its keys; `flatten`, which is for the inputs and outputs of

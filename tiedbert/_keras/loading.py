@@ -12,9 +12,10 @@ from tiedbert._keras.internals import internal_local
 
 
 def layers_being_loaded() -> list:
-    """What is made so far of the models that Keras is making from configs just now.
+    """The layers built so far of the models that Keras is deserializing.
 
-    Keras hands it to none of the layers that it makes, so it is read off the stack.
+    Keras passes them to none of the layers that it makes, so they are read off the
+    stack.
     """
     found: list = []
     frame: FrameType | None = sys._getframe()
@@ -28,9 +29,6 @@ def layers_being_loaded() -> list:
 
 
 def called_by_user(inputs: Any) -> bool:
-    """Whether a layer that is called now on `inputs` is called on numbers, by a user.
-
-    And not by another layer or a trace.
-    """
+    """Whether a user calls a layer on the values `inputs`, and no layer or trace."""
     symbolic = any(map(generation.is_symbolic, generation.flatten(inputs)))
     return tf.executing_eagerly() and not generation.in_a_call() and not symbolic

@@ -26,7 +26,7 @@ def _starts_a_mask(layer: Any) -> bool:
     if not isinstance(layer, keras.layers.Layer):
         return False  # an operation of Keras 3
     if overrides_compute_mask(layer):
-        return True  # It may do anything; to look for a mask in vain does no harm.
+        return True  # It may return a mask; a needless search changes nothing.
     if isinstance(layer, keras.layers.Lambda):
         return layer.mask is not None
     masking = isinstance(layer, keras.layers.Masking)

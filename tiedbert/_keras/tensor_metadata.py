@@ -1,8 +1,8 @@
-"""What is known of a tensor beside its values: its mask, the logits it is made of.
+"""Metadata that Keras keeps on a tensor: its implicit mask and the logits behind it.
 
 Both Kerases set the same attributes on tensors, `_keras_mask` and `_keras_logits`. A
-part of a model that tiedbert runs as one function loses them, so it hands them on, with
-two of its own for the logits of a softmax or a sigmoid.
+part of a model that tiedbert runs as one function loses them, so tiedbert copies them,
+with two of its own for the logits of a softmax or a sigmoid.
 """
 
 import functools
@@ -36,13 +36,13 @@ def set_implicit_mask(tensor: Any, mask: Any) -> None:
 
 
 def metadata_of(tensor: Any) -> list:
-    """What is known of a tensor, in the order of `METADATA`: None where nothing is."""
+    """The metadata of a tensor, in the order of `METADATA`; None where it has none."""
     of_keras = [_metadata(tensor, name) for name in METADATA[:2]]
     return of_keras + [_logits(tensor, activation) for activation in _LOGITS]
 
 
 def with_metadata(tensor: Any, metadata: Sequence) -> Any:
-    """`tensor` itself, of which the same is known from now on."""
+    """Set metadata on `tensor`; return it."""
     for name, value in zip(METADATA, metadata, strict=True):
         if value is not None:
             setattr(tensor, name, value)
@@ -52,7 +52,7 @@ def with_metadata(tensor: Any, metadata: Sequence) -> Any:
 def logits_behind(tensor: Any, activation: str) -> Any:
     """The logits of which a tensor is the ``"Softmax"`` or ``"Sigmoid"``, or None.
 
-    Where nothing tells which of the two, those that Keras' losses would take.
+    Where it is unknown which of the two, those that Keras' losses would take.
     """
     known = {each: _logits(tensor, each) for each in _LOGITS}
     if any(logits is not None for logits in known.values()):

@@ -61,9 +61,9 @@ def read_calls(model: keras.Model) -> list[Call]:
 def _places(raw_calls) -> list[int]:
     """The place of each call in a topological order.
 
-    The calls of one layer keep the order in which Keras counts them, except where that
-    is no order in which they can run: Keras 2 counts the calls of a model between
-    tensors of another one backwards.
+    The calls of one layer keep the order in which Keras counts them, unless that order
+    is not topological: Keras 2 counts the calls of a model between tensors of another
+    one backwards.
     """
     needed, readers = _dependencies(raw_calls)
     turns = IdentityMap()  # layer -> its calls that are to come, the next one last

@@ -40,7 +40,7 @@ def paired_variables(pairs: Iterable) -> IdentityMap:
 def _how_to_make(source) -> str:
     mode = _keras.quantization_mode(source)
     if mode is None:
-        return "its config must make them"
+        return "its config does not describe its variables"
     return (
         f"it is quantized ({mode}), and no config tells how its variables are made; "
         "clone the model first, then quantize the copy"
@@ -55,8 +55,9 @@ def tie_error(names: list, what: str) -> InputError:
     """The error for a tie that a copy of the layers of these names would lose."""
     listed = " and ".join(repr(name) for name in names)
     return InputError(
-        f"clone cannot keep a tie of layer(s) {listed} ({what}): their configs make "
-        "two of what is one; let one layer hold the other as an attribute"
+        f"clone cannot keep a tie of layer(s) {listed} ({what}): their configs build "
+        "two layers where the model has one; let one layer hold the other as an "
+        "attribute"
     )
 
 

@@ -24,9 +24,9 @@ from tensorflow import keras
 from tiedbert.command import parser
 from tiedbert.surgery import model_files
 from tiedbert.surgery.composition import check_composes
+from tiedbert.surgery.cut_nested import cut_at
 from tiedbert.surgery.dot import check_can_draw, printable, write
 from tiedbert.surgery.drawing import Drawing, drawing_of, drawing_of_cut
-from tiedbert.surgery.nested import cut_at
 from tiedbert.surgery.points import cut_points
 
 
@@ -87,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _row(point) -> list:
     crossing = point.why_not if point.crossing is None else str(point.crossing)
-    return [point.at, point.kind, point.tensor, crossing]
+    return [point.at, point.layer_class, point.tensor, crossing]
 
 
 def _cut(model: keras.Model, args: argparse.Namespace) -> Drawing:

@@ -22,10 +22,10 @@ def check_composes(model: keras.Model, front: keras.Model, rest: keras.Model) ->
 
     Returns:
         ``""``, or why they could not be compared: the model itself does not run on the
-        inputs that were made up, or gives something else each time.
+        inputs that were made up, or its outputs differ between two runs.
 
     Raises:
-        InputError: the parts fail, or give something else.
+        InputError: the parts fail, or their outputs are not those of the model.
     """
     graph, why = Graph(model), ""
     for batch, size in SIZES[1:]:
@@ -37,7 +37,7 @@ def check_composes(model: keras.Model, front: keras.Model, rest: keras.Model) ->
             why = why or f"it does not run on made-up inputs: {reason(error)}"
             continue
         if not all(map(_same, expected, again)):
-            return "it gives something else each time that it runs"
+            return "its outputs differ between two runs on the same inputs"
         try:
             found = _keras.flatten(rest(front(_made_up(graph, batch, size))))
         except Exception as error:
@@ -61,7 +61,7 @@ def _made_up(graph: Graph, batch: int, size: int) -> Any:
 
     def value(tensor):
         shape = filled(tensor.shape, batch, size)
-        return _as_kind(tensor, tf.cast(_numbers(tensor, shape), tensor.dtype))
+        return _as_stored(tensor, tf.cast(_numbers(tensor, shape), tensor.dtype))
 
     return _keras.map_structure(value, graph.inputs)
 
@@ -78,12 +78,12 @@ def _numbers(tensor, shape) -> Any:
     return numbers
 
 
-def _as_kind(tensor, value) -> Any:
+def _as_stored(tensor, value) -> Any:
     """A value as a sparse or ragged tensor, where `tensor` is one."""
-    kind = _keras.sparse_or_ragged(tensor)
-    if "sparse" in kind:
+    storage = _keras.sparse_or_ragged(tensor)
+    if "sparse" in storage:
         return tf.sparse.from_dense(value)
-    return tf.RaggedTensor.from_tensor(value) if "ragged" in kind else value
+    return tf.RaggedTensor.from_tensor(value) if "ragged" in storage else value
 
 
 def _same(found, expected) -> bool:

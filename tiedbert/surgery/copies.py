@@ -91,8 +91,10 @@ class Copies:
             table = self.of(source.embedding_layer)
             return type(source)(**{**config, "embedding_layer": table})
         # The model itself tells the classes that are not registered.
-        kinds = {type(layer) for layer in _keras.layers_within(source)}
-        known = keras.utils.custom_object_scope({kind.__name__: kind for kind in kinds})
+        classes = {type(layer) for layer in _keras.layers_within(source)}
+        known = keras.utils.custom_object_scope(
+            {each.__name__: each for each in classes}
+        )
         with known, _keras.unsafe_deserialization():
             return type(source).from_config(config)
 
@@ -169,12 +171,12 @@ class Copies:
 
     def _pair_layers(self, source, copy):
         """Pair the layers of two models of which `from_config` made the second."""
-        kinds, made = ([type(layer) for layer in m.layers] for m in (source, copy))
-        if kinds != made:
+        classes, made = ([type(layer) for layer in m.layers] for m in (source, copy))
+        if classes != made:
             raise InputError(
                 f"clone expected the config of model {source.name!r} to give its "
-                f"{len(kinds)} layers, received {len(made)} or other ones: clone what "
-                "it is nested in, or build it from inputs and outputs"
+                f"{len(classes)} layers, received {len(made)} or other ones: clone "
+                "what it is nested in, or build it from inputs and outputs"
             )
         for old, new in zip(source.layers, copy.layers, strict=True):
             if old not in self._copies:

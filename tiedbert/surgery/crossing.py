@@ -1,4 +1,4 @@
-"""What crosses a cut of a graph. Nothing is made for it, so that it can be counted."""
+"""The tensors that cross a cut of a graph. It builds no layer, so counting is cheap."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A functional model cut in two, whatever crosses the cut handed over."""
+"""A functional model cut in two; all that the rest needs crosses."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -66,15 +66,15 @@ def draw(model: keras.Model, at: Any = None, path: str | Path = "model.svg") -> 
 
 def check_can_draw(path: str | Path) -> None:
     """InputError unless :func:`write` can write a picture into the file `path`."""
-    kind = Path(path).suffix.lower()
-    if kind not in FORMATS:
-        kinds = "{}, {} or {}".format(*FORMATS)
-        raise InputError(f"a picture is {kinds}, received {str(path)!r}")
+    suffix = Path(path).suffix.lower()
+    if suffix not in FORMATS:
+        suffixes = "{}, {} or {}".format(*FORMATS)
+        raise InputError(f"a picture is {suffixes}, received {str(path)!r}")
     if not Path(path).absolute().parent.is_dir():
         raise InputError(f"cannot write {path}: there is no such folder")
-    if kind != ".dot" and shutil.which("dot") is None:
+    if suffix != ".dot" and shutil.which("dot") is None:
         raise InputError(
-            f"a picture in {kind} needs the program dot of graphviz: apt-get install "
+            f"a picture in {suffix} needs the program dot of graphviz: apt-get install "
             "graphviz, see graphviz.org/download, or write a .dot file"
         )
 
@@ -82,9 +82,11 @@ def check_can_draw(path: str | Path) -> None:
 def write(drawing: Drawing, path: str | Path) -> None:
     """Write a :class:`Drawing` into a file of one of :data:`FORMATS`."""
     path, content = Path(path), to_dot(drawing).encode()
-    kind = path.suffix[1:].lower()
-    if kind != "dot":
-        done = subprocess.run(["dot", f"-T{kind}"], input=content, capture_output=True)
+    suffix = path.suffix.lower()
+    if suffix != ".dot":
+        done = subprocess.run(
+            ["dot", f"-T{suffix[1:]}"], input=content, capture_output=True
+        )
         if done.returncode != 0:
             why = done.stderr.decode(errors="replace").strip()
             raise InputError(f"graphviz cannot draw {path}: {why}")
@@ -116,7 +118,7 @@ def to_dot(drawing: Drawing) -> str:
 
 
 def _node(name: str, node: Node, makes_cut_tensor: bool) -> str:
-    label = _escaped(f"{node.name}  {node.kind}".rstrip()) + "\\n"
+    label = _escaped(f"{node.name}  {node.layer_class}".rstrip()) + "\\n"
     border = " peripheries=2" if makes_cut_tensor else ""
     return f'{name} [label="{label}{_escaped(node.shape)}" {STYLES[node.side]}{border}]'
 

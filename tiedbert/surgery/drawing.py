@@ -13,10 +13,10 @@ from tiedbert import _keras
 from tiedbert._identity import IdentityMap, IdentitySet
 from tiedbert.surgery.calls import Call
 from tiedbert.surgery.cut import Cut
+from tiedbert.surgery.cut_nested import cut_at
 from tiedbert.surgery.fitting import describe
 from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.masks.explicit import AttachMask, CopyMask, DropMask, ReadMask
-from tiedbert.surgery.nested import cut_at
 
 CROSSING_SIDES = ("cut", "context", "mask")
 
@@ -30,7 +30,7 @@ class Node(NamedTuple):
     """
 
     name: str
-    kind: str
+    layer_class: str
     shape: str
     side: str
 

@@ -26,10 +26,10 @@ def features(model: keras.Model, at: Any) -> keras.Model:
             on each other.
 
     Returns:
-        A model with the inputs of `model`. It gives the tensors in the order of `at`,
-        with their implicit masks, as a list; a single tensor, unlike the `front` of
-        :func:`split`, not in a list, also where `at` is a list of one. No layer runs
-        that they do not need, and none twice.
+        A model with the inputs of `model`. It gives the tensors with their implicit
+        masks: a list in the order of `at`; for one point the tensor itself, even if
+        `at` is a list. (The `front` of :func:`split` always gives a list.) Only the
+        layers that they need run, each once.
 
     Raises:
         InputError: as :func:`split`.

@@ -9,11 +9,11 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError
+from tiedbert.surgery.call_arguments import model_arguments
 from tiedbert.surgery.graph import Graph, points_of
 from tiedbert.surgery.masks.order import settled, settled_inside
 from tiedbert.surgery.masks.received import Masks
 from tiedbert.surgery.names import unique
-from tiedbert.surgery.nested_calls import model_arguments
 from tiedbert.surgery.rebuild import rebuild
 from tiedbert.surgery.replay import Substitution
 

@@ -23,7 +23,7 @@ class Point(NamedTuple):
 
     Attributes:
         at: its name, as :func:`tiedbert.surgery.split` takes it.
-        kind: the class of the layer, ``"Input"`` for an input of the model.
+        layer_class: the class of the layer, ``"Input"`` for an input of the model.
         tensor: its shape and dtype: ``"(?, 4) float32"``.
         crossing: how many tensors cross a cut there; None: it cannot be cut there, and
             `why_not` says why.
@@ -31,7 +31,7 @@ class Point(NamedTuple):
     """
 
     at: str
-    kind: str
+    layer_class: str
     tensor: str
     crossing: int | None
     why_not: str = ""
@@ -59,7 +59,7 @@ def cut_points(model: keras.Model) -> list[Point]:
         >>> h = keras.layers.Dense(4, name="hidden")(x)
         >>> model = keras.Model(x, keras.layers.Add(name="sum")([x, h]))
         >>> for point in cut_points(model):
-        ...     print(point.at, point.kind, point.tensor, point.crossing)
+        ...     print(point.at, point.layer_class, point.tensor, point.crossing)
         x Input (?, 4) float32 1
         hidden Dense (?, 4) float32 2
         sum Add (?, 4) float32 1
@@ -101,9 +101,9 @@ def _settled(graph, beside) -> tuple[Masks, int | InputError]:
 
 
 def _points_of_call(masks, call: Call, beside) -> Iterator[Point]:
-    graph, kind = masks.graph, type(call.layer).__name__
+    graph, layer_class = masks.graph, type(call.layer).__name__
     for name, tensor in zip(graph.names.of_outputs(call), call.outputs, strict=True):
-        yield _point(masks, name, kind, tensor, beside)
+        yield _point(masks, name, layer_class, tensor, beside)
     if not _keras.has_graph(call.layer):
         return
     try:
@@ -116,18 +116,18 @@ def _points_of_call(masks, call: Call, beside) -> Iterator[Point]:
     yield from _points(inner, own, (), beside)
 
 
-def _point(masks, name: str, kind: str, tensor: tf.Tensor, beside) -> Point:
+def _point(masks, name: str, layer_class: str, tensor: tf.Tensor, beside) -> Point:
     graph, described = masks.graph, describe(tensor)
     at = graph.path + name
     crossing = Crossing(masks, [tensor])
     if crossing.unused():
-        return Point(at, kind, described, None, "no output depends on it")
+        return Point(at, layer_class, described, None, "no output depends on it")
     try:
         if graph.tensors_at(name)[0] is not tensor:
             raise InputError("another layer has this very name")
-        return Point(at, kind, described, _sum(beside, crossing.count()))
+        return Point(at, layer_class, described, _sum(beside, crossing.count()))
     except InputError as error:
-        return Point(at, kind, described, None, str(error))
+        return Point(at, layer_class, described, None, str(error))
 
 
 def _sum(beside: int | InputError, count: int) -> int:

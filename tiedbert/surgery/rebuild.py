@@ -1,4 +1,4 @@
-"""What the edits share: a model made again from where it changes, nested ones too."""
+"""Rebuilds a model from its first changed call on, nested models included."""
 
 from collections.abc import Callable, Sequence
 from typing import Any

@@ -7,7 +7,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert.surgery.cut import Front
-from tiedbert.surgery.nested import cut_at
+from tiedbert.surgery.cut_nested import cut_at
 
 
 def split(model: keras.Model, at: Any) -> tuple[Front, keras.Model]:

@@ -16,10 +16,12 @@ from typing import Any
 
 from tensorflow import keras
 
+from tiedbert import _keras
 from tiedbert.errors import InputError
 
 _CODE = {"Lambda", "__lambda__", "TFSMLayer", "TensorFlowOpLayer", "TorchModuleWrapper"}
-# Layers by which Keras 2 calls functions of TensorFlow -> where they hold the name.
+# Layers by which files of Keras 2 call functions of TensorFlow -> where they hold the
+# name. This is about files: whichever Keras runs, it refuses them alike.
 _CALLERS = {
     "TFOpLambda": ["function"],
     "SlicingOpLambda": ["function"],
@@ -60,15 +62,15 @@ def check_harmless(path: Any, config: dict) -> None:
     }
     _refuse(
         called,
-        f"{path} calls {{}}, which may do more on this machine than compute",
+        f"{path} calls {{}}, which is not on the list of functions that only compute",
     )
     files = {f"{name!r} in {owner!r}" for part, owner in parts for name in _files(part)}
     _refuse(files, f"{path} reads a vocabulary from the file {{}} of this machine")
     unknown = {_full_name(part) for part, _ in parts if not _is_known(part)}
     if unknown:
         raise InputError(
-            f"{path} needs {', '.join(sorted(unknown))}, which nothing here registers: "
-            "give --import MODULE for the module that does"
+            f"{path} needs {', '.join(sorted(unknown))}, which is not registered: give "
+            "--import MODULE for the module that registers it"
         )
 
 
@@ -108,8 +110,8 @@ def _called(part: dict) -> str | None:
     """The function of TensorFlow that a config lets Keras 2 call, or None."""
     config = part.get("config")
     config = config if isinstance(config, dict) else {}
-    for kind in _CALLERS.keys() & _class_names(part):
-        return ".".join(str(config.get(key)) for key in _CALLERS[kind])
+    for caller in _CALLERS.keys() & _class_names(part):
+        return ".".join(str(config.get(key)) for key in _CALLERS[caller])
     return None
 
 
@@ -145,10 +147,7 @@ def _is_function(module: str, name: str) -> bool:
 
 def _is_class(module: str, name: str) -> bool:
     """Whether an imported module has a class of this name that a config can make."""
-    root, dot, rest = module.partition(".")
-    if root == "keras":  # Both generations write that name into files.
-        root = keras.Model.__module__.partition(".")[0]
-    found = getattr(sys.modules.get(root + dot + rest), name, None)
+    found = getattr(sys.modules.get(_keras.module_in_file(module)), name, None)
     # Under another name, a class of _CODE would not have been seen.
     is_class = isinstance(found, type) and found.__name__ == name
     return is_class and hasattr(found, "from_config")
@@ -156,4 +155,6 @@ def _is_class(module: str, name: str) -> bool:
 
 def _full_name(part: dict) -> str:
     key = "config" if part["class_name"] == "function" else "class_name"
-    return ".".join(str(part[name]) for name in ("module", key) if part.get(name))
+    names = [str(part[name]) for name in ("module", key) if part.get(name)]
+    # Keras writes this module for every function, whoever defined it.
+    return ".".join(name for name in names if name != "builtins")

@@ -6,12 +6,12 @@ from typing import Any
 from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert.surgery.call_arguments import flat_arguments, model_arguments
 from tiedbert.surgery.calls import Call
 from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.masks.explicit import DropMask, attach, mask_of
 from tiedbert.surgery.masks.received import Masks
 from tiedbert.surgery.masks.run import with_open_sizes
-from tiedbert.surgery.nested_calls import flat_arguments, model_arguments
 from tiedbert.surgery.replay import Substitution, outputs_of, replay
 
 

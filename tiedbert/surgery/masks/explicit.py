@@ -35,7 +35,7 @@ class ReadMask(keras.layers.Layer):
         return tf.identity(mask)
 
     def compute_output_spec(self, inputs: Any, mask: Any = None) -> Any:
-        """Return the symbolic mask; in Keras 3 it may show only when the model runs."""
+        """Return the symbolic mask, which Keras 3 asks for before the model runs."""
         shape = inputs.shape[:2] if self.shape is None else self.shape
         return keras.KerasTensor(shape, "bool")
 

@@ -1,4 +1,4 @@
-"""Models in which the order of the calls does not decide who receives a mask.
+"""Models in which the order of calls does not decide which layers receive a mask.
 
 MultiHeadAttention of Keras 3 takes the mask off its inputs while it runs. In both
 Kerases a nested model that is called with ``mask=`` puts that mask on its input. What
@@ -26,10 +26,10 @@ from tiedbert.surgery.replay import Substitution, model_of, replay
 def settled(masks: Masks, points: Sequence = ()) -> Masks:
     """The same graph, each reader with the mask that the order of the calls gave it.
 
-    A call that changes the mask of a tensor gets a copy of it, and what received
-    another mask than the tensor has by itself gets one with that mask. Only where the
-    order of two calls is open, or where a call will not change the mask any more;
-    elsewhere it is the graph itself.
+    A call that changes the mask of a tensor reads a copy; a reader that received
+    another mask reads a copy with that mask. Copies are made only where two calls may
+    run in either order, or where an opened model no longer changes the mask; otherwise
+    the graph is returned.
 
     Args:
         masks: a graph and the masks that arrive in it.
@@ -133,8 +133,8 @@ def _in_order(
 ) -> bool:
     """Whether a reader surely comes before, or after, a call that changes masks.
 
-    `reader` is None for the outputs of the model. Behind a nested model that is opened
-    nothing is sure.
+    `reader` is None for the outputs of the model. For an opened model the answer is
+    True only for a reader that runs before it.
     """
     if call is reader:
         return True

@@ -30,21 +30,28 @@ class Masks:
 
     @classmethod
     def none(cls, graph: Graph) -> "Masks":
-        """Of a graph in which masks are not looked for."""
+        """Masks of a graph, as if none arrived."""
         masks = cls(graph)
         masks.may_arrive = False
         return masks
 
     def look(self) -> None:
-        """Look now. InputError, Keras 3: the model fails when it runs."""
+        """Compute both maps.
+
+        Raises:
+            InputError: Keras 3: the model fails on placeholders.
+        """
         _ = self.received, self.in_one_mode
 
     @cached_property
     def may_arrive(self) -> bool:
-        """Whether it is worth a look which masks arrive."""
-        # Looking costs nothing where symbolic tensors tell.
-        told = _keras.symbolic_tensors_tell_masks()
-        return told or bool(self.entering) or has_masks(self.graph)
+        """Whether masks may arrive, so that they must be looked up."""
+        # Where symbolic tensors tell masks, looking them up costs nothing.
+        return (
+            _keras.symbolic_tensors_tell_masks()
+            or bool(self.entering)
+            or has_masks(self.graph)
+        )
 
     @cached_property
     def run(self) -> Run:

@@ -1,10 +1,9 @@
 """A run of a model that is watched: who reads which tensor with which mask.
 
-In Keras 2 a symbolic tensor tells, but for a mask that a nested model is given by
-keyword. In Keras 3 what it tells is not what happens: a nested model passes masks on
-that its symbolic output does not show, and MultiHeadAttention takes the mask off its
-own input, so that what runs later receives none. There the model runs once, on
-placeholders, and is watched.
+In Keras 2 symbolic tensors show all masks but one: that given by keyword to a nested
+model. In Keras 3 they do not: a nested model passes masks on that its symbolic output
+does not show, and MultiHeadAttention takes the mask off its own input, so that layers
+that run later receive none. There the model runs once, on placeholders, and is watched.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,9 +16,9 @@ import tensorflow as tf
 from tiedbert import _keras
 from tiedbert._identity import IdentityMap
 from tiedbert.errors import InputError, reason
+from tiedbert.surgery.call_arguments import flat_arguments
 from tiedbert.surgery.calls import Call
 from tiedbert.surgery.graph import Graph
-from tiedbert.surgery.nested_calls import flat_arguments
 
 # Sizes of the placeholders, in turn: (batch, every other size that a shape leaves
 # open). Some layers read sizes while they run, and fail where these are not known.
@@ -128,9 +127,9 @@ def watched(graph: Graph, entering: Mapping[int, tuple], training: bool = False)
 
 
 def _followed(graph) -> Run:
-    """The same for Keras 2, where symbolic tensors tell all but one thing.
+    """The same for Keras 2, where symbolic tensors show all masks but one.
 
-    A nested model puts the mask that it is called with on its inputs.
+    That is the mask given by keyword to a nested model, which puts it on its inputs.
     """
     run = Run()
     masks = IdentityMap()  # a tensor -> the mask that it has by now

@@ -1,4 +1,4 @@
-"""Layers that do not know masks, put where masks pass."""
+"""Arguments for inserted layers that do not support masks."""
 
 from typing import Any
 
