@@ -420,3 +420,16 @@ def test_moved_modules_and_locals_of_keras_are_one_clear_line():
     frame = sys._getframe()
     with pytest.raises(RuntimeError, match=f"has no made in {frame.f_code.co_name}, "):
         internals.internal_local(frame, "made")
+
+
+def test_the_graph_of_a_nested_model_is_built_once():
+    graph = Graph(models.nested())
+    (layer,) = graph.nested_models
+    inner = graph.nested(layer)
+    assert graph.nested(layer) is inner
+    deeper = graph.nested(layer, "encoder/")
+    assert (deeper.path, inner.path) == ("encoder/", "")
+    assert deeper.calls is inner.calls
+    other = Graph(keras.Model(graph.inputs, graph.outputs))
+    assert graph.in_another_form(models.chain(), {}).nested(layer) is inner
+    assert other.nested(layer) is not inner

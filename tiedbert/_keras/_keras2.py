@@ -343,6 +343,27 @@ def skips_nonfinite_gradients(optimizer: Any) -> bool:
     return isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
 
 
+class EpochLogs:
+    """Base of a model that computes the logs of an epoch itself.
+
+    At the end of an epoch, when the metrics of several replicas are added up, Keras
+    calls the one method of this class.
+    """
+
+    def _epoch_logs(self, logs: dict) -> dict | None:
+        """The logs of an epoch; None for those that Keras gives.
+
+        Args:
+            logs: dict, name -> value of the last step.
+        """
+        raise NotImplementedError
+
+    def _validate_and_get_metrics_result(self, logs: dict) -> dict:
+        """Return the logs of an epoch."""
+        of_keras = super()._validate_and_get_metrics_result  # type: ignore[misc]
+        return self._epoch_logs(logs) or of_keras(logs)
+
+
 @contextlib.contextmanager
 def optimizer_attached(wrapper: Any, model: keras.Model) -> Iterator[None]:
     """Context in which Keras saves and loads a wrapper's optimizer with `model`.

@@ -11,7 +11,7 @@ from typing import Any
 
 from tensorflow import keras
 
-from tiedbert._identity import IdentityMap, IdentitySet
+from tiedbert._identity import IdentitySet
 from tiedbert.errors import InputError
 from tiedbert.surgery import cut_at
 from tiedbert.surgery.graph import Graph, index_of
@@ -48,7 +48,6 @@ class Locations:
 
     def __init__(self, model: keras.Model):
         self._graph = Graph(model)
-        self._nested = IdentityMap()
 
     def locate(self, point: Any) -> Location:
         """Where a cut point lies; InputError where it names no tensor, or several."""
@@ -90,14 +89,8 @@ class Locations:
         if here:
             return (), here[0], (_place(graph, here[0]),)
         ((call, points),) = inside
-        calls, tensor, place = self._find(self._inside(call), points[0])
+        calls, tensor, place = self._find(graph.nested(call.layer), points[0])
         return (call, *calls), tensor, ((graph.calls.index(call),), *place)
-
-    def _inside(self, call) -> Graph:
-        """The graph of the nested model that is called."""
-        if call.layer not in self._nested:
-            self._nested[call.layer] = Graph(call.layer)
-        return self._nested[call.layer]
 
     def _depends(self, location, other) -> bool:
         """Whether a point is computed from another one.
@@ -106,7 +99,7 @@ class Locations:
         """
         graph, calls, others = self._graph, location.calls, other.calls
         while calls and others and calls[0] is others[0]:
-            graph, calls, others = self._inside(calls[0]), calls[1:], others[1:]
+            graph, calls, others = graph.nested(calls[0].layer), calls[1:], others[1:]
         sources = others[0].outputs if others else [other.tensor]
         needed = calls[0].inputs if calls else [location.tensor]
         reached = IdentitySet(sources)

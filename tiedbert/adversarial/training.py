@@ -28,7 +28,7 @@ from tiedbert.adversarial.training_checks import (
 from tiedbert.errors import InputError
 
 
-class AdversarialTraining(keras.Model):
+class AdversarialTraining(_keras.EpochLogs, keras.Model):
     """Train `model` on perturbed activations: `compile`, `fit`, `evaluate` as usual.
 
     The perturbation is added to the activation at a cut point, never to a weight, so a
@@ -308,18 +308,11 @@ class AdversarialTraining(keras.Model):
             )
         return {**theirs, **own}
 
-    # Keras calls these at the end of an epoch, when the metrics of several replicas are
-    # added up. It would take our means, which it does not know, from the last step.
-
-    def _validate_and_get_metrics_result(self, logs):  # Keras 2
-        own = self._epoch_logs(logs)
-        return own or super()._validate_and_get_metrics_result(logs)
-
-    def _get_metrics_result_or_logs(self, logs):  # Keras 3
-        return self._epoch_logs(logs) or super()._get_metrics_result_or_logs(logs)
-
     def _epoch_logs(self, logs):
-        """The logs of an epoch of training; None for those of `evaluate`."""
+        """The logs of an epoch of training; None for those of `evaluate`.
+
+        Keras would take our means, which it does not know, from the last step.
+        """
         if "delta_norm" not in logs:
             return None
         found = self._results(self._means)

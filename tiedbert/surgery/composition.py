@@ -8,7 +8,6 @@ from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.errors import InputError, reason
-from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.masks.run import SIZES, filled
 
 
@@ -27,11 +26,12 @@ def check_composes(model: keras.Model, front: keras.Model, rest: keras.Model) ->
     Raises:
         InputError: the parts fail, or their outputs are not those of the model.
     """
-    graph, why = Graph(model), ""
+    inputs, _ = _keras.structures(_keras.functional(model))
+    why = ""
     for batch, size in SIZES[1:]:
         try:
             expected, again = (
-                _keras.flatten(model(_made_up(graph, batch, size))) for _ in range(2)
+                _keras.flatten(model(_made_up(inputs, batch, size))) for _ in range(2)
             )
         except Exception as error:  # whatever a user's layer raises
             why = why or f"it does not run on made-up inputs: {reason(error)}"
@@ -39,16 +39,17 @@ def check_composes(model: keras.Model, front: keras.Model, rest: keras.Model) ->
         if not all(map(_same, expected, again)):
             return "its outputs differ between two runs on the same inputs"
         try:
-            found = _keras.flatten(rest(front(_made_up(graph, batch, size))))
+            found = _keras.flatten(rest(front(_made_up(inputs, batch, size))))
         except Exception as error:
             raise InputError(
-                f"the parts of model {graph.name!r} do not compose at this cut: "
+                f"the parts of model {model.name!r} do not compose at this cut: "
                 f"{reason(error)}"
             ) from error
-        for name, a, b in zip(graph.output_names, found, expected, strict=True):
+        names = _keras.output_names(model)
+        for name, a, b in zip(names, found, expected, strict=True):
             if not _same(a, b):
                 raise InputError(
-                    f"the parts of model {graph.name!r} give another {name!r} than the "
+                    f"the parts of model {model.name!r} give another {name!r} than the "
                     "model at this cut, so nothing is written: cut elsewhere, and "
                     "please report it"
                 )
@@ -56,14 +57,14 @@ def check_composes(model: keras.Model, front: keras.Model, rest: keras.Model) ->
     return why
 
 
-def _made_up(graph: Graph, batch: int, size: int) -> Any:
-    """Inputs of a model: numbers, or 1 and then padding (0) where it wants integers."""
+def _made_up(inputs: Any, batch: int, size: int) -> Any:
+    """Values for symbolic inputs: numbers; for integers 1, and then padding (0)."""
 
     def value(tensor):
         shape = filled(tensor.shape, batch, size)
         return _as_stored(tensor, tf.cast(_numbers(tensor, shape), tensor.dtype))
 
-    return _keras.map_structure(value, graph.inputs)
+    return _keras.map_structure(value, inputs)
 
 
 def _numbers(tensor, shape) -> Any:

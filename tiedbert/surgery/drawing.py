@@ -88,7 +88,8 @@ class Drawing:
                 name = path + names.get(call, call.layer.name)
                 made = self._add_call(call, name, sources, side)
             elif _keras.has_graph(call.layer):
-                made = self._add_half(call.layer, sources, side, path)
+                half = graph.nested(call.layer)
+                made = self._add_half(half, sources, side, path)
             else:
                 made = [_behind_mask_layer(call.layer, *sources)]
             self._set_sources(call.outputs, made)
@@ -133,10 +134,9 @@ class Drawing:
             return [_Source(node)]
         return [_Source(node, suffix=f"#{k}") for k in range(len(call.outputs))]
 
-    def _add_half(self, model: Any, sources: list, side: str, path: str) -> list:
-        graph = Graph(model)
+    def _add_half(self, graph: Graph, sources: list, side: str, path: str) -> list:
         self._set_sources(graph.input_tensors, sources)
-        path += re.sub(r"_(front|rest)(_\d+)?$", "", model.name) + "/"
+        path += re.sub(r"_(front|rest)(_\d+)?$", "", graph.name) + "/"
         return self.add_calls(graph, side, IdentityMap(), path)
 
     def _set_sources(self, tensors: list, sources: list) -> None:
@@ -231,7 +231,7 @@ def _attached(graph: Graph) -> IdentitySet:
         if isinstance(call.layer, AttachMask):
             masks.add(call.inputs[1])
         elif _keras.has_graph(call.layer):
-            inner = Graph(call.layer)
+            inner = graph.nested(call.layer)
             attached = _attached(inner)
             pairs = zip(inner.input_tensors, call.inputs, strict=False)
             masks.update(outer for own, outer in pairs if own in attached)

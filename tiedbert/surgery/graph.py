@@ -26,8 +26,8 @@ class Graph:
         given_names: map, a tensor -> the cut point by which a user gave it.
         model_class: the class of a model that has this graph in another form; by
             default that of `model` where inputs and outputs make one.
-        read: map, a model -> its calls, for this model and those nested in it. Graphs
-            that share it read each model once. Default: nothing is read yet.
+        nested: map, a nested model -> dict, a path -> its graph. Graphs that share it
+            build each of these once. Default: none is built yet.
 
     Attributes:
         name: the name of the model.
@@ -49,7 +49,7 @@ class Graph:
         stand_ins: Mapping | None = None,
         given_names: Mapping | None = None,
         model_class: type | None = None,
-        read: IdentityMap | None = None,
+        nested: IdentityMap | None = None,
     ) -> None:
         # What has the graph inside of a Sequential has another name in Keras 3.
         functional = _keras.functional(model)
@@ -60,17 +60,20 @@ class Graph:
         self.model_class = model_class or _keras.class_of_edited(model)
         self.inputs, self.outputs = _keras.structures(functional)
         self.output_names = _keras.output_names(functional)
-        self._read = IdentityMap() if read is None else read
-        if model not in self._read:
-            self._read[model] = read_calls(functional)
-        self.calls = self._read[model]
+        self._nested = IdentityMap() if nested is None else nested
+        # The paths to one model differ, its calls do not.
+        known = next(iter(self._nested.get(model, {}).values()), None)
+        self.calls = read_calls(functional) if known is None else known.calls
         self.producers = IdentityMap(
             (t, call) for call in self.calls for t in call.outputs
         )
 
     def nested(self, layer: keras.Model, path: str = "") -> "Graph":
-        """The graph of a nested model; it is read once."""
-        return Graph(layer, path, read=self._read)
+        """The graph of a nested model; it is built once."""
+        graphs = self._nested.setdefault(layer, {})
+        if path not in graphs:
+            graphs[path] = Graph(layer, path, nested=self._nested)
+        return graphs[path]
 
     def in_another_form(self, model: keras.Model, new: Mapping) -> "Graph":
         """The graph of a model that computes the same.
@@ -90,7 +93,7 @@ class Graph:
             self.path,
             stand_ins=stand_ins,
             model_class=self.model_class,
-            read=self._read,
+            nested=self._nested,
         )
 
     @cached_property
