@@ -902,8 +902,8 @@ def test_a_functional_model_with_a_call_of_its_own_is_refused():
     model = OwnCall(x, layers.Dense(2, name="dense")(x))
     for edit in (split, inject, features):
         assert "its class OwnCall overrides `call`" in refused(edit, model, "dense")
-    assert "OwnCall.call" in refused(insert, model, "dense", Aware())
-    assert "OwnCall.call" in refused(remove, model, "dense")
+    assert "class OwnCall overrides `call`" in refused(insert, model, "dense", Aware())
+    assert "class OwnCall overrides `call`" in refused(remove, model, "dense")
     outer = keras.Model(x, model(x))
     message = refused(split, outer, f"{model.name}/dense")
     assert "has no graph inside" in message

@@ -137,7 +137,7 @@ def scalar_input(dtype: Any, name: str) -> Any:
 
 
 def symbolic_tensors_tell_masks() -> bool:
-    """Whether symbolic tensors tell which implicit masks arrive when a model runs.
+    """Whether symbolic tensors show which implicit masks arrive when a model runs.
 
     All but one: the mask that a nested model is given by keyword.
     """
@@ -270,7 +270,7 @@ def deserialize_layer(config: dict[str, Any]) -> Any:
 
 
 def in_keras_file() -> bool:
-    """Whether Keras writes or reads a ``.keras`` file, which tells shared objects."""
+    """Whether Keras writes or reads a ``.keras`` file, which records shared objects."""
     module = "tf_keras.src.saving.serialization_lib"
     return getattr(internal_in_module(module, "SHARED_OBJECTS"), "enabled", False)
 

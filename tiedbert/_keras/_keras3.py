@@ -146,7 +146,7 @@ def scalar_input(dtype: Any, name: str) -> Any:
 
 
 def symbolic_tensors_tell_masks() -> bool:
-    """Whether symbolic tensors tell which implicit masks arrive when a model runs.
+    """Whether symbolic tensors show which implicit masks arrive when a model runs.
 
     A nested model passes masks on that its output does not show, and
     MultiHeadAttention takes the mask off its inputs: a model must run to show it.
@@ -294,7 +294,7 @@ def deserialize_layer(config: dict[str, Any]) -> Any:
 
 
 def in_keras_file() -> bool:
-    """Whether Keras writes or reads a ``.keras`` file, which tells shared objects."""
+    """Whether Keras writes or reads a ``.keras`` file, which records shared objects."""
     return _global_attribute("shared_objects/id_to_obj_map") is not None
 
 

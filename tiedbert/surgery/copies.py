@@ -90,7 +90,7 @@ class Copies:
         if isinstance(source, EmbeddingDense):
             table = self.of(source.embedding_layer)
             return type(source)(**{**config, "embedding_layer": table})
-        # The model itself tells the classes that are not registered.
+        # Classes that are not registered are those of the source.
         classes = {type(layer) for layer in _keras.layers_within(source)}
         known = keras.utils.custom_object_scope(
             {each.__name__: each for each in classes}

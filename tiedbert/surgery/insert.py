@@ -75,7 +75,7 @@ class _Insertion:
     def _applied(self, tensor):
         """`layer(tensor)`, with the mask of the tensor if the layer would lose it.
 
-        In a nested model only the run can tell whether there is a mask.
+        In a nested model it is known only during a run whether there is a mask.
         """
         if not self._masked:
             return only_tensor(self._layer, self._layer(tensor))

@@ -46,7 +46,7 @@ class Masks:
     @cached_property
     def may_arrive(self) -> bool:
         """Whether masks may arrive, so that they must be looked up."""
-        # Where symbolic tensors tell masks, looking them up costs nothing.
+        # Where symbolic tensors show masks, no model has to run.
         return (
             _keras.symbolic_tensors_tell_masks()
             or bool(self.entering)

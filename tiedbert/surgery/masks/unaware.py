@@ -31,7 +31,7 @@ def symbolic_argument(layer: keras.layers.Layer, value: Any) -> Any:
 def passes_mask_on(call: Call) -> bool:
     """Whether the layer of a call gives its output the mask of its first input.
 
-    The output itself may not tell: a mask may come from outside of a nested model.
+    The symbolic output may not show it: a mask may enter a nested model from outside.
     """
     if _keras.implicit_mask(call.outputs[0]) is not None:
         return True
