@@ -331,6 +331,14 @@ def op(kind="TFOpLambda", **config):
     return {"class_name": kind, "name": name, "config": {"name": name, **config}}
 
 
+def test_each_class_name_of_a_config_is_looked_at():
+    """Keras takes one of them; the check may not take another."""
+    part = op(function="io.write_file", attr_name="reshape")
+    part["registered_name"] = "InstanceMethod"
+    with pytest.raises(InputError, match="calls io.write_file in 'op'"):
+        trust.check_harmless("model.keras", {"layers": [part]})
+
+
 @pytest.mark.parametrize("named", ["class_name", "registered_name"])
 @pytest.mark.parametrize(
     "prefix",

@@ -58,7 +58,8 @@ def check_harmless(path: Any, config: dict) -> None:
     called = {
         f"{name} in {owner!r}"
         for part, owner in parts
-        if (name := _called(part)) is not None and not _is_listed(name)
+        for name in _called(part)
+        if not _is_listed(name)
     }
     _refuse(
         called,
@@ -106,13 +107,17 @@ def _holds_code(part: dict) -> bool:
     )
 
 
-def _called(part: dict) -> str | None:
-    """The function of TensorFlow that a config lets Keras 2 call, or None."""
+def _called(part: dict) -> list[str]:
+    """The functions of TensorFlow that a config may let Keras 2 call.
+
+    More than one only where a config has two class names, of which Keras takes one.
+    """
     config = part.get("config")
     config = config if isinstance(config, dict) else {}
-    for caller in _CALLERS.keys() & _class_names(part):
-        return ".".join(str(config.get(key)) for key in _CALLERS[caller])
-    return None
+    callers = sorted(_CALLERS.keys() & _class_names(part))
+    return [
+        ".".join(str(config.get(key)) for key in _CALLERS[each]) for each in callers
+    ]
 
 
 def _is_listed(function: str) -> bool:
