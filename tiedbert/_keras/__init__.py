@@ -38,6 +38,7 @@ from tiedbert._keras.training import (
     losses_of_calls,
     update_metrics,
 )
+from tiedbert._keras.unique_names import keep_names_unique
 from tiedbert._keras.user_code import (
     class_of_edited,
     is_from_keras,
@@ -117,6 +118,7 @@ __all__ = [
     "is_side_effect",
     "is_symbolic",
     "is_variable",
+    "keep_names_unique",
     "layers_being_loaded",
     "layers_within",
     "leaves",

@@ -11,7 +11,11 @@ import tensorflow as tf
 from tensorflow import keras
 from tensorflow.python.autograph.core import ag_ctx
 
-from tiedbert._keras.internals import internal, internal_in_module
+from tiedbert._keras.internals import (
+    base_and_next_number,
+    internal,
+    internal_in_module,
+)
 from tiedbert._keras.user_code import class_with_own_call
 
 # Private attributes of Keras that mean the same in both generations.
@@ -188,7 +192,7 @@ def tf_variable(variable: Any) -> tf.Variable:
 
 
 def quantization_mode(layer: Any) -> str | None:
-    """How the weights of a layer are quantized, or None. Keras 2 quantizes none."""
+    """How the weights of a layer are quantized, or None."""
     return None
 
 
@@ -239,6 +243,18 @@ def rename(layer: keras.layers.Layer, name: str) -> None:
     """Give another name to a layer that is not built."""
     if not layer.built:
         layer._name = name
+
+
+def reserve_name(name: str) -> None:
+    """Let no layer or operation that is made from now on be numbered to this name."""
+    numbers = internal_in_module("tf_keras.src.backend", "get_default_graph_uid_map")()
+    base, next_number = base_and_next_number(name)
+    numbers["", base] = max(numbers["", base], next_number)
+
+
+def rename_operation(operation: Any) -> None:
+    """Give an operation that is no layer a new name."""
+    raise NotImplementedError("in Keras 2 all of a graph are layers")
 
 
 def track_metric(layer: keras.layers.Layer, name: str, metric: Any) -> None:

@@ -1,5 +1,6 @@
 """Keras 3: what tiedbert needs of it and Keras 2 does otherwise."""
 
+import collections
 import contextlib
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -8,7 +9,12 @@ from typing import Any
 import tensorflow as tf
 from tensorflow import keras
 
-from tiedbert._keras.internals import VERSION, internal, internal_in_module
+from tiedbert._keras.internals import (
+    VERSION,
+    base_and_next_number,
+    internal,
+    internal_in_module,
+)
 from tiedbert._keras.layers import layers_within, leaves
 from tiedbert._keras.tensor_metadata import implicit_mask, set_implicit_mask
 from tiedbert._keras.user_code import class_with_own_call
@@ -273,6 +279,22 @@ def rename(layer: keras.layers.Layer, name: str) -> None:
     """Give another name to a layer that is not built."""
     if not layer.built:
         layer.name = name
+
+
+def reserve_name(name: str) -> None:
+    """Let no layer or operation that is made from now on be numbered to this name."""
+    state = internal_in_module("keras.src.backend.common", "global_state")
+    numbers = state.get_global_attribute(
+        "object_name_uids", collections.defaultdict(int), set_to_default=True
+    )
+    base, next_number = base_and_next_number(name)
+    numbers[base] = max(numbers[base], next_number)
+
+
+def rename_operation(operation: Any) -> None:
+    """Give an operation that is no layer a new name."""
+    uniquify = internal_in_module("keras.src.utils.naming", "uniquify")
+    operation.name = uniquify(base_and_next_number(operation.name)[0])
 
 
 def track_metric(layer: keras.layers.Layer, name: str, metric: Any) -> None:

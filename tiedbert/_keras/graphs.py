@@ -1,6 +1,6 @@
 """The graphs of models: which model has one, and the calls that it consists of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from tensorflow import keras
@@ -108,14 +108,19 @@ def maker(tensor: Any) -> Any:
     return internal(internal(tensor, "_keras_history"), generation.LAYER)
 
 
-def ancestors(tensors: Any) -> Iterator:
-    """The layers that a symbolic tensor (or structure of them) comes from."""
+def ancestors(tensors: Any, known: Container = ()) -> Iterator:
+    """The layers that a symbolic tensor (or structure of them) comes from.
+
+    Neither those that are `known` nor what is before them.
+    """
     pending = [t for t in generation.flatten(tensors) if generation.is_symbolic(t)]
     seen = IdentityMap()  # layer -> the indices of its nodes that were met
     while pending:
         history = internal(pending.pop(), "_keras_history")
         layer, node_index = history[0], history[1]
-        if layer is None or node_index in seen.setdefault(layer, set()):
+        if layer is None or layer in known:
+            continue
+        if node_index in seen.setdefault(layer, set()):
             continue
         seen[layer].add(node_index)
         yield layer

@@ -4,6 +4,7 @@ Much of `_keras` reads what Keras calls private. Every such read passes through
 :func:`internal`, which turns a moved attribute into one clear line.
 """
 
+import re
 import sys
 from types import FrameType
 from typing import Any
@@ -21,6 +22,14 @@ def module_in_file(name: str) -> str:
     """The module of this process that a file names: both generations write "keras"."""
     root, dot, rest = name.partition(".")
     return PACKAGE + dot + rest if root == "keras" else name
+
+
+def base_and_next_number(name: str) -> tuple[str, int]:
+    """What Keras numbers in a name, and the next number: "add_2" -> "add" and 3."""
+    numbered = re.fullmatch(r"(.+)_(\d+)", name, re.DOTALL)
+    if numbered is None:
+        return name, 1
+    return numbered[1], int(numbered[2]) + 1
 
 
 def internal(owner: Any, name: str) -> Any:

@@ -63,6 +63,8 @@ class Graph:
         self._nested = IdentityMap() if nested is None else nested
         # The paths to one model differ, its calls do not.
         known = next(iter(self._nested.get(model, {}).values()), None)
+        if known is None:
+            _keras.keep_names_unique(functional)
         self.calls = read_calls(functional) if known is None else known.calls
         self.producers = IdentityMap(
             (t, call) for call in self.calls for t in call.outputs
