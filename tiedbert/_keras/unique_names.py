@@ -16,22 +16,23 @@ from tiedbert._keras.tensor_metadata import implicit_mask
 
 def keep_names_unique(model: keras.Model) -> None:
     """Let nothing that joins the graph of a functional model get a name from there."""
-    own = IdentitySet(call.layer for call in calls(model))
+    made = calls(model)
+    own = IdentitySet(call.layer for call in made)
     own.update(map(maker, model.inputs))
     names = {layer.name for layer in own}
     for name in names:
         generation.reserve_name(name)
-    for operation in _mask_operations(model, own):
+    outputs = [tensor for call in made for tensor in call.outputs]
+    for operation in _mask_operations([*model.inputs, *outputs], own):
         if operation.name in names:
             generation.rename_operation(operation)
 
 
-def _mask_operations(model: keras.Model, own: IdentitySet) -> Iterator:
-    """The operations outside of the graph that compute masks of its tensors.
+def _mask_operations(tensors: list, own: IdentitySet) -> Iterator:
+    """The operations outside of a graph that compute masks of its tensors.
 
     Keras 3 makes them when it loads a model: those of the file are in the graph.
     """
-    tensors = [*model.inputs, *(t for call in calls(model) for t in call.outputs)]
     masks = [implicit_mask(tensor) for tensor in tensors]
     for operation in ancestors(masks, known=own):
         if not isinstance(operation, keras.layers.Layer):
