@@ -3,12 +3,10 @@
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import tensorflow as tf
 
 from tiedbert import _keras
-from tiedbert.adversarial.attacks import ascend
 from tiedbert.adversarial.method import Method
 from tiedbert.adversarial.perturbation_ball import Ball, Perturbation
 from tiedbert.adversarial.results import Pass, StepResult
@@ -86,20 +84,6 @@ class ConsistencyMethod(Method):
         return step.divergence(
             outputs, done.outputs, self.weighted, given, self.symmetric
         )
-
-
-def ascend_from_noise(
-    method: Any, gradient: Callable[..., list], ball: Ball
-) -> Perturbation:
-    """Climb from a normal draw of standard deviation epsilon, as SMART and ALUM do.
-
-    Args:
-        method: with ``steps`` and ``step_size`` (None: epsilon).
-        gradient: as in :meth:`ConsistencyMethod.find_perturbation`.
-        ball: the ball that each step is projected into.
-    """
-    step_size = ball.epsilon if method.step_size is None else method.step_size
-    return ascend(gradient, ball, ball.normal(), method.steps, step_size)
 
 
 def _constant(output):

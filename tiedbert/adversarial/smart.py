@@ -17,7 +17,8 @@ from tiedbert.adversarial.argument_rules import (
     argument,
     is_non_negative,
 )
-from tiedbert.adversarial.consistency import ConsistencyMethod, ascend_from_noise
+from tiedbert.adversarial.attacks import ascend
+from tiedbert.adversarial.consistency import ConsistencyMethod
 from tiedbert.adversarial.method import Passes
 from tiedbert.adversarial.perturbation_ball import Ball, Perturbation
 from tiedbert.adversarial.results import Pass
@@ -28,8 +29,22 @@ _MOMENTUM = Rule(
 )
 
 
+class _AscentFromNoise(ConsistencyMethod):
+    """Base of the two methods; it has the fields ``steps`` and ``step_size``."""
+
+    steps: int
+    step_size: float | None
+
+    def find_perturbation(
+        self, gradient: Callable[..., list], ball: Ball
+    ) -> Perturbation:
+        """Climb from a normal draw of standard deviation epsilon."""
+        step_size = ball.epsilon if self.step_size is None else self.step_size
+        return ascend(gradient, ball, ball.normal(), self.steps, step_size)
+
+
 @dataclass(frozen=True)
-class SMART(ConsistencyMethod):
+class SMART(_AscentFromNoise):
     """Smoothness-inducing adversarial regularization, with its proximal term.
 
     ``loss + weight * D(f(h), f(h + delta)) + proximal * D(f(h), f'(h))``. D is the
@@ -90,12 +105,6 @@ class SMART(ConsistencyMethod):
         """That of the moving average in the proximal term."""
         return self.momentum if self.proximal else None
 
-    def find_perturbation(
-        self, gradient: Callable[..., list], ball: Ball
-    ) -> Perturbation:
-        """Climb the divergence from noise."""
-        return ascend_from_noise(self, gradient, ball)
-
     def extra_loss(self, step: Step, clean: Pass) -> tf.Tensor | float:
         """The proximal term."""
         if not self.proximal:
@@ -107,7 +116,7 @@ class SMART(ConsistencyMethod):
 
 
 @dataclass(frozen=True)
-class ALUM(ConsistencyMethod):
+class ALUM(_AscentFromNoise):
     """Adversarial pretraining: a divergence keeps a masked language model smooth.
 
     ``loss + weight * KL(f(h) || f(h + delta))``. ``delta`` starts at a normal draw of
@@ -152,9 +161,3 @@ class ALUM(ConsistencyMethod):
     def passes(self, first_block: float = 1.0) -> Passes:
         """The cost of one training step."""
         return Passes(2, ascending=self.steps)
-
-    def find_perturbation(
-        self, gradient: Callable[..., list], ball: Ball
-    ) -> Perturbation:
-        """Climb the divergence from noise."""
-        return ascend_from_noise(self, gradient, ball)
