@@ -19,29 +19,29 @@ LEGACY_TEST_FILES = [
 # These files test code without Keras, or code that other tests run under both. Under
 # Keras 2 their tests are slow, except those marked both_kerases.
 ALIKE_TEST_FILES = [
-    "test_adversarial_divergences.py",
-    "test_adversarial_norms.py",
-    "test_adversarial_methods.py",
-    "test_adversarial_references.py",
-    "test_adversarial_micro_batches.py",
-    "test_adversarial_nonfinite.py",
-    "test_adversarial_outputs.py",
-    "test_adversarial_own_methods.py",
-    "test_adversarial_perturbation_mask.py",
+    "test_adversarial_*.py",
+    "test_callbacks.py",
     "test_cli.py",
     "test_command.py",
     "test_comparison.py",
     "test_demo.py",
+    "test_examples.py",
+    "test_finetune.py",
     "test_losses.py",
     "test_methods.py",
     "test_mutations.py",
+    "test_optimization.py",
     "test_plots.py",
     "test_prepare_corpus.py",
     "test_readme.py",
     "test_robustness.py",
     "test_runs.py",
     "test_significance.py",
+    "test_surgery_command.py",
+    "test_surgery_drawing.py",
+    "test_surgery_zoo.py",
     "test_text_*.py",
+    "test_tied_cross_entropy.py",
 ]
 
 

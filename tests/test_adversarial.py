@@ -68,6 +68,7 @@ both_losses = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.cases(2)
 @both_losses
 @pytest.mark.parametrize("run_eagerly", [True, False], ids=["eager", "graph"])
 def test_a_step_is_that_by_hand(clean, run_eagerly):

@@ -416,6 +416,7 @@ def test_a_batch_without_a_label_has_no_divergence():
     assert float(found) == 0.0
 
 
+@pytest.mark.cases(8)
 @pytest.mark.parametrize("hidden_by", ["labels", "mask"])
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize(
@@ -456,6 +457,7 @@ def test_hidden_outputs_that_are_not_finite_have_the_gradient_0(
             np.testing.assert_array_equal(found, wanted)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
 def test_hidden_logits_that_are_not_finite_have_the_gradient_0(kind):
     """The logits behind an output are compared in its place."""

@@ -125,6 +125,7 @@ BY_NAME = {"score": SCORES, "kind": KINDS}
 WEIGHTS_BY_NAME = {"score": EACH, "kind": EACH[::-1].copy()}
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("build", "y", "options"),
     [
@@ -154,6 +155,7 @@ def test_several_outputs(build, y, options):
     assert_as_plain(build, X, y, **options)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "fit",
     [
@@ -171,6 +173,7 @@ def test_weights_and_validation(fit):
     assert_as_plain(one_output, X, KINDS, loss=CROSS, fit=fit, **options)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("activation", "loss", "run_eagerly"),
     [
@@ -225,6 +228,7 @@ def regularized(shared=False):
     return build
 
 
+@pytest.mark.cases(1)
 @every_method
 @pytest.mark.parametrize("build", [regularized(), regularized(shared=True)])
 def test_penalties_count_once(build, method):
@@ -257,6 +261,7 @@ def tied(loss_inside=True):
     return build
 
 
+@pytest.mark.cases(1)
 @every_method
 def test_a_loss_inside_the_model_counts_once_a_step(method):
     # Keras 2 means the losses of batches of two sizes alike when there are no labels.
@@ -284,6 +289,8 @@ def with_loss():
     return scrambled(keras.Model(x, WithLoss()(layers.Dense(1)(h))))
 
 
+@pytest.mark.cases(1)
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("loss", [None, "mse"])
 def test_losses_that_layers_add_count_once(loss):
     y = SCORES if loss else None
@@ -291,6 +298,7 @@ def test_losses_that_layers_add_count_once(loss):
     assert_as_plain(with_loss, X, y, loss=loss, at="first", fit=fit)
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize(
     ("loss", "y", "message"),
     [
@@ -319,6 +327,7 @@ def in_a_graph():
     return adversarial(one_output, **IN_A_LOOP, jit_compile=False)
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize(
     "options",
     [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}],
@@ -351,6 +360,7 @@ if not IS_LEGACY:
     OPTIMIZERS["accumulation"] = optimizer(gradient_accumulation_steps=2)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", others_slow(BY_DEFAULT, OPTIMIZERS))
 def test_optimizers(name):
     made = OPTIMIZERS[name]
@@ -422,7 +432,8 @@ def test_replicas_train_as_one(case, mirrored):
     assert_alike(alone, found, atol=1e-5)
 
 
-@pytest.mark.parametrize("method", [BOTH, slow(VAT(0.0)), slow(GradientPenalty(0.0))])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", [BOTH, VAT(0.0), GradientPenalty(0.0)])
 def test_a_replica_may_have_no_rows(method, mirrored):
     """The last batch of five rows has one. Keras then counts it half."""
     data = tf.data.Dataset.from_tensor_slices((X, KINDS)).batch(4)
@@ -443,6 +454,7 @@ def test_a_replica_may_have_no_rows(method, mirrored):
     assert logs["accuracy"] == pytest.approx(found[0][1]["accuracy"])
 
 
+@pytest.mark.slow
 def test_examples_that_fail_are_counted_over_all_replicas(mirrored):
     rows = np.array([[1.0], [np.inf], [2.0], [3.0]], np.float32)
     counts = []
@@ -511,12 +523,15 @@ def normalized():
     return keras.Model(x, layers.Dense(1)(h))
 
 
+@pytest.mark.cases(1)
 @every_method
 def test_moving_statistics_are_those_of_plain_training(method):
     """Updated by the first pass alone, and once a step."""
     assert_as_plain(normalized, X, SCORES, loss="mse", method=method)
 
 
+@pytest.mark.cases(1)
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("method", [PGD(3.0, steps=3, clean=True), VAT(3.0)])
 def test_moving_statistics_do_not_see_the_perturbation(method):
     """At a rate of zero nothing else changes."""
@@ -527,6 +542,7 @@ def test_moving_statistics_do_not_see_the_perturbation(method):
         np.testing.assert_allclose(ours, theirs, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_is_frozen_between_two_trainings_counts():
     """As a trace of the first knows it no more."""
     model = normalized()
@@ -552,6 +568,8 @@ class Branch(layers.Layer):
         return 1.0 * inputs
 
 
+@pytest.mark.cases(1)
+@pytest.mark.both_kerases
 @pytest.mark.skipif(not IS_LEGACY, reason="Keras 3 converts no layers with autograph")
 @pytest.mark.parametrize("method", [ONE, FGM(0.0, clean=True)])
 def test_layers_that_autograph_converts(method):
@@ -564,6 +582,7 @@ def test_layers_that_autograph_converts(method):
     assert_as_plain(build, X, SCORES, method=method, **options)
 
 
+@pytest.mark.both_kerases
 def test_frozen_layers_stay():
     for names in (["first"], ["first", "hidden", "score", "kind"]):
         model = AS_DICT()
@@ -674,6 +693,7 @@ def test_a_layer_that_goes_on_with_each_pass_is_refused():
         AdversarialTraining(model, FGM(), "hidden")
 
 
+@pytest.mark.both_kerases
 def test_the_policy_of_the_model_tells_whether_the_loss_is_scaled():
     problems.set_policy("mixed_float16")
     try:
@@ -687,6 +707,7 @@ def test_the_policy_of_the_model_tells_whether_the_loss_is_scaled():
     assert scaled == [True, True]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "method",
     [
@@ -738,6 +759,7 @@ def test_the_wrapped_model_is_left_as_it_was():
     }
 
 
+@pytest.mark.both_kerases
 def test_checkpoints_are_of_the_wrapped_model(tmp_path):
     model = one_output()
     training = AdversarialTraining(model, FGM(), "hidden")
@@ -800,6 +822,7 @@ class Counting(Method):
         return self.method.train(step)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "method",
     [

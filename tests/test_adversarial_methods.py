@@ -106,6 +106,7 @@ CLIMBERS = {
 }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("norm", "relative"),
     [("l2", False), slow("linf", False), slow("l2_per_token", False), ("l2", True)],
@@ -252,6 +253,7 @@ def divergence_of_rows(method, *weights):
     return logs["adversarial_loss"]
 
 
+@pytest.mark.slow
 def test_vat_heeds_rows_without_a_weight_and_the_others_do_not(monkeypatch):
     problems.fix_noise(monkeypatch)
     for method in (VAT(0.5), SMART(0.5), ALUM(0.5), R3F(0.5)):
@@ -307,6 +309,7 @@ def test_the_gradient_penalty_needs_a_mean(reduction):
         trained(problems.network(), GradientPenalty(), x, y, loss=loss)
 
 
+@pytest.mark.slow
 def test_the_gradient_penalty_of_one_of_two_points():
     """Each is that of its point alone."""
     penalties = {}
@@ -344,6 +347,7 @@ def test_the_gradient_penalty_of_a_quadratic():
 # The battery
 
 
+@pytest.mark.cases(2)
 @perturbing
 def test_no_pass_leaves_the_ball(name):
     """But for the draws of a given deviation, and VAT's first look."""
@@ -382,6 +386,7 @@ DATA = np.random.default_rng(1).normal(size=(6, 3)).astype("float32")
 LABELS = np.array([0, 2, 1, 1, 0, 2])
 
 
+@pytest.mark.cases(1)
 @some_methods
 def test_in_a_graph_it_does_what_it_does_eagerly(name, monkeypatch):
     problems.fix_noise(monkeypatch)
@@ -398,6 +403,7 @@ def test_in_a_graph_it_does_what_it_does_eagerly(name, monkeypatch):
         assert np.any(new != old), "every weight learns"
 
 
+@pytest.mark.cases(2)
 @every_method
 def test_the_perturbation_does_not_move_the_tied_table(name):
     """In every pass the head multiplies by the table itself."""
@@ -431,6 +437,7 @@ class SumOfAll(layers.Layer):
         return None
 
 
+@pytest.mark.cases(1)
 @some_perturbing
 def test_padding_is_not_perturbed(name):
     ids = keras.Input((None,), dtype="int32")
@@ -445,6 +452,7 @@ def test_padding_is_not_perturbed(name):
     assert np.all(np.any(spy.deltas[-1], axis=-1)[x != 0])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("per_token", [False, slow(True)], ids=["text", "token"])
 @some_methods
 def test_padding_changes_nothing(name, per_token, monkeypatch):
@@ -506,6 +514,7 @@ def trapped(**options):
 WITHOUT_ASCENT = RandomNoise, R3F
 
 
+@pytest.mark.cases(1)
 @some_perturbing
 def test_no_weight_is_lost_to_an_input_that_is_no_number(name):
     rows = np.random.default_rng(0).normal(size=(3, 3)).astype("float32")
@@ -516,6 +525,7 @@ def test_no_weight_is_lost_to_an_input_that_is_no_number(name):
     assert_close(model.get_weights(), before)
 
 
+@pytest.mark.cases(1)
 @some_perturbing
 def test_no_weight_is_lost_to_what_is_behind_the_block(name):
     x = keras.Input((4,))
@@ -532,6 +542,7 @@ def test_no_weight_is_lost_to_what_is_behind_the_block(name):
     assert_close(model.get_weights(), before)
 
 
+@pytest.mark.cases(1)
 @some_perturbing
 def test_an_example_without_a_finite_gradient_is_not_perturbed(name, monkeypatch):
     """It is counted, and the others are perturbed as without it."""
@@ -552,6 +563,7 @@ def test_an_example_without_a_finite_gradient_is_not_perturbed(name, monkeypatch
         assert not np.any(found[1][-1][2])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("only_moved", [False, True])
 @some_perturbing
 def test_no_weight_is_lost_to_a_gradient_that_is_no_number(name, only_moved):
@@ -594,6 +606,7 @@ def test_epsilon_may_be_a_schedule_of_the_optimizer_steps():
         np.testing.assert_allclose(norms, [[0.0] * 3, [0.125] * 3], rtol=1e-6)
 
 
+@pytest.mark.cases(2)
 @some_perturbing
 def test_every_method_takes_a_schedule(name):
     """A radius that is 0 in this step: no pass is perturbed, but by VAT's look."""
@@ -649,6 +662,7 @@ PLAIN = [
 ]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("method", EXACTLY_PLAIN, ids=repr)
 def test_bit_for_bit_plain_training(method, plain_in_a_graph):
     """In a graph: TensorFlow runs other kernels eagerly."""
@@ -657,6 +671,7 @@ def test_bit_for_bit_plain_training(method, plain_in_a_graph):
         np.testing.assert_array_equal(value, other)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("method", PLAIN, ids=repr)
 def test_plain_training(method, plain_eagerly):
     found = weights_after_fit(
@@ -675,6 +690,7 @@ def test_free_at_without_a_radius_is_plain_training_on_repeated_batches():
     assert_close(found, expected, rtol=1e-6)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("clean", "norm", "step_size"),
     [
@@ -696,6 +712,8 @@ def test_pgd_with_one_full_step_is_fgm(clean, norm, step_size):
     assert_close(*found, rtol=1e-6)
 
 
+@pytest.mark.slow
+@pytest.mark.cases(1)
 @every_norm
 def test_yopo_with_one_inner_step_goes_the_way_of_freelb(norm, monkeypatch):
     """What is behind the block learns the same; each gradient is the true one."""

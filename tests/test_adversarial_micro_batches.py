@@ -71,12 +71,14 @@ def assert_alike(given, found):
         np.testing.assert_allclose(found[1][name], values, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("method", METHODS, ids=repr)
 def test_micro_batches_train_as_the_batch_does(method):
     """Also a smaller last batch, and more micro-batches than it has rows."""
     assert_alike(trained(method, 1, batch_size=4), trained(method, 3, batch_size=4))
 
 
+@pytest.mark.slow
 def test_micro_batches_run_in_a_graph():
     assert_alike(trained(FGM(0.5), 1), trained(FGM(0.5), 3, jit_compile=False))
 

@@ -61,7 +61,7 @@ def assert_unmoved(model, before):
         np.testing.assert_array_equal(weight, old)
 
 
-@pytest.mark.both_kerases
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "pooling", [Mean, slow(layers.GlobalAveragePooling1D)], ids=["Mean", "Keras"]
 )
@@ -81,6 +81,7 @@ def test_an_empty_text_makes_no_weight_nan(name, pooling):
     assert any(np.any(a != b) for a, b in zip(before, here.get_weights(), strict=True))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("policy", ["mixed_float16", slow("mixed_bfloat16")])
 @pytest.mark.parametrize("name", others_slow(["FGM-0", "RDrop-17"], METHODS))
 def test_an_empty_text_is_counted_in_mixed_precision(name, policy):
@@ -114,6 +115,7 @@ def test_a_moving_average_stays_a_number(method):
     assert_unmoved(here, before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro_batches", [1, slow(3)])
 def test_an_average_of_the_weights_stays_finite(micro_batches):
     """SMART's, which takes the moving averages of the model over."""
@@ -144,6 +146,7 @@ class Root(layers.Layer):
         return input_shape
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("where", ["behind the cut", slow("before it")])
 @pytest.mark.parametrize("name", others_slow(["FGM-0", "RandomNoise-4"], METHODS))
 def test_a_weight_without_a_derivative_stops_the_step(name, where):
@@ -158,6 +161,8 @@ def test_a_weight_without_a_derivative_stops_the_step(name, where):
     assert_unmoved(here, before)
 
 
+@pytest.mark.slow
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", others_slow(["FGM-0", "FreeAT-6"], METHODS))
 def test_a_finite_moving_average_is_restored_where_nothing_is_learned(name):
     """It is before the cut, and all that it sees is finite."""

@@ -71,6 +71,7 @@ HEADS = {
 }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.both_kerases
 @pytest.mark.parametrize("head", others_slow(["Activation", "sigmoid"], HEADS))
 @pytest.mark.parametrize("name", others_slow(["VAT", "SMART"], COMPARING))
@@ -94,6 +95,7 @@ def test_certain_probabilities_are_compared_by_their_logits(name, head):
     assert logs == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("eagerly", [False, True])
 def test_events_that_are_categories_too_are_compared_as_what_they_are(eagerly):
     """A given measure says what it looks at: these probabilities, each by itself."""
@@ -152,6 +154,7 @@ LABELLED = {**COMPARING, "GradientPenalty": GradientPenalty(), "FGM": FGM(0.5)}
 NOT_VAT = [name for name in LABELLED if not name.startswith("VAT")]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", others_slow(["SMART", "GradientPenalty"], NOT_VAT))
 def test_what_stands_at_a_token_without_a_label_does_not_matter(name, monkeypatch):
     problems.fix_noise(monkeypatch)
@@ -166,6 +169,7 @@ def test_what_stands_at_a_token_without_a_label_does_not_matter(name, monkeypatc
     assert_close(weights, wanted)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", others_slow(["SMART", "GradientPenalty"], NOT_VAT))
 def test_a_text_without_a_label_does_not_count(name, monkeypatch):
     problems.fix_noise(monkeypatch)

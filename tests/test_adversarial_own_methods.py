@@ -195,6 +195,7 @@ def test_steps_within_a_batch_need_an_optimizer_that_takes_them(scaled):
         training.compile(optimizer, FROM_LOGITS)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.skipif(IS_LEGACY, reason="Keras 3 alone has it")
 @pytest.mark.parametrize("method", [FreeAT(replays=1), FGM()])
 def test_one_step_in_several_batches_is_that_of_their_mean(method):

@@ -96,6 +96,7 @@ WRONG = [np.ones(shape, bool) for shape in [(2, 1), (2, 3), (2, 4, 1), (2,)]]
 WRONG += [np.ones([2, 4]), np.full([2, 4], "a"), None]
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("wrong", WRONG, ids=lambda w: getattr(w, "shape", w))
 @pytest.mark.parametrize("method", [FGM(), FreeLB()], ids=["FGM", "FreeLB"])
 def test_a_mask_of_another_shape_or_dtype_is_refused(method, wrong):

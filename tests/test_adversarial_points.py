@@ -109,6 +109,7 @@ def by_hand(model, at, x, y):
     return [np.asarray(tf.convert_to_tensor(w) - g) for w, g in steps], float(value)
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("run_eagerly", [True, slow(False)])
 @pytest.mark.parametrize(("build", "at"), CASES)
 def test_a_step_is_that_by_hand_with_a_perturbation_per_point(build, at, run_eagerly):
@@ -185,8 +186,8 @@ def test_one_of_several_points_is_perturbed_in_each_step():
         model = models.chain()
         at = OneOf("last", "first", "middle")
         x, y = models.batch(model), tf.ones([3, 2])
-        seen = np.array(watched(model, at, x, y, steps=20))
-        assert seen.shape == (20, 3, 3)  # steps, points, examples
+        seen = np.array(watched(model, at, x, y, steps=12))
+        assert seen.shape == (12, 3, 3)  # steps, points, examples
         np.testing.assert_allclose(seen.max(axis=1), EPSILON, rtol=1e-5)
         assert np.all(np.sum(seen > 0, axis=1) == 1)
         which = seen[:, :, 0].argmax(axis=1)
@@ -196,6 +197,7 @@ def test_one_of_several_points_is_perturbed_in_each_step():
     assert runs[0] != runs[2]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("method", [FGM(EPSILON), PGD(EPSILON, steps=2)])
 def test_the_norm_with_one_of_several_points_is_that_of_the_one(method):
     model = models.chain()
@@ -223,6 +225,7 @@ TOKENS = np.array([[2, 7, 5, 3], [2, 8, 3, 0], [2, 3, 0, 0]], np.float32)
 ORDINARY = [[0, 1, 1, 0], [0, 1, 0, 0], [0, 0, 0, 0]]
 
 
+@pytest.mark.both_kerases
 def test_by_default_the_ordinary_tokens_of_a_bert_move():
     (((seen),),) = watched(bert_like(), None, TOKENS, np.ones([3, 2]))
     np.testing.assert_array_equal(seen > 0, ORDINARY)

@@ -78,6 +78,7 @@ def outputs_of(part, x, seed):
     return np.asarray(tf.nest.flatten(called.outputs)[0])
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("name", RANDOM)
 def test_one_seed_gives_one_sample(name):
     part = SeededFunction(RANDOM[name](), seeded=True)
@@ -110,6 +111,7 @@ if IS_LEGACY:  # Keras 3 draws before the loop.
     UNKNOWN["LSTM"] = lambda: of(layers.LSTM(3, recurrent_dropout=0.5))
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_cannot_follow_a_seed_is_an_error_that_says_so(name):
     model = UNKNOWN[name]()
@@ -202,6 +204,7 @@ def test_passes_share_their_dropout_on_request(same):
     assert np.any(one != later)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("method", "options", "same"),
     [
@@ -250,6 +253,7 @@ def test_the_global_seed_reproduces_a_training(same):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.both_kerases
 def test_the_model_itself_draws_as_before():
     model = with_dropout()
     config = model.get_config()

@@ -83,6 +83,8 @@ def sequential(kind):
     return problems.scrambled(model), at
 
 
+@pytest.mark.cases(2)
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("kind", others_slow([called, nested], KINDS))
 @pytest.mark.parametrize("name", others_slow(["FGM-0", "SMART-13"], methods()))
 def test_a_step_is_that_of_the_functional_model(kind, name, monkeypatch):
@@ -115,6 +117,7 @@ def test_several_points_of_a_sequential(at):
     assert logs["delta_norm"] == pytest.approx(0.5, rel=1e-5)
 
 
+@pytest.mark.both_kerases
 def test_fit_trains_a_sequential_in_place_and_saves_it(tmp_path):
     model, at = sequential(nested)
     training = AdversarialTraining(model, FGM(0.5), at)
@@ -130,6 +133,7 @@ def test_fit_trains_a_sequential_in_place_and_saves_it(tmp_path):
     np.testing.assert_array_equal(loaded.predict(TOKENS, verbose=0), trained)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", others_slow([called, nested], KINDS))
 def test_an_attack_finds_what_it_finds_in_the_functional_model(kind):
     (model, at), whole = sequential(kind), functional()

@@ -249,6 +249,7 @@ def give_sinusoids(model, theirs):
         model.get_layer(name).set_weights(theirs.layers[name].get_weights())
 
 
+@pytest.mark.cases(2)
 def test_every_kind_reads_its_release(released):
     name, config, theirs, checkpoint, _ = released
     model = scramble(head_of(name, config), seed=1)
@@ -260,6 +261,7 @@ def test_every_kind_reads_its_release(released):
     np.testing.assert_allclose(found, expected, atol=1e-6, rtol=0)
 
 
+@pytest.mark.cases(2)
 def test_every_kind_is_written_as_it_was_released(released, tmp_path):
     name, config, _, checkpoint, values = released
     kind = bert_mlm.kind_of(name)
@@ -272,6 +274,7 @@ def test_every_kind_is_written_as_it_was_released(released, tmp_path):
         np.testing.assert_array_equal(reader.get_tensor(stored), value, stored)
 
 
+@pytest.mark.cases(2)
 def test_bert4keras_reads_every_kind_that_it_has(released, tmp_path):
     name, config, theirs, checkpoint, _ = released
     if name.startswith("electra"):
@@ -295,6 +298,7 @@ def test_a_projection_that_no_release_has_survives_too(tmp_path):
         np.testing.assert_array_equal(ours, theirs)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("kind", "activation"),
     [slow("gpt", "gelu"), ("gpt2_ml", "gelu"), slow("t5", "relu"), ("t5.1.1", "gated")],
@@ -337,6 +341,7 @@ def test_the_classifier_survives_beside_every_name_of_its_encoder(config, tmp_pa
     assert names["bert/pooler/dense/kernel"] == [16, 16]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("with_pool", [True, False])
 def test_a_new_classifier_takes_an_encoder_and_keeps_its_head(
     config, tmp_path, with_pool
@@ -376,6 +381,7 @@ KEPT = [0, 2, 3, 29, 5, 11, 12, 13, 7, 8]
 SMALL = np.array([[1, 3, 8, 9, 2, 0, 0], [1, 4, 2, 5, 6, 7, 2]], np.int32)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("compound", [None, [[3, 4], [0, 5, 6]]])
 @pytest.mark.parametrize("name", ["bert", "albert"])
 def test_kept_tokens_are_taken_from_table_and_bias(tmp_path, name, compound):
@@ -512,6 +518,7 @@ def test_unshared_blocks_that_differ_have_no_place_in_alberts_format(tmp_path):
     np.testing.assert_array_equal(again(BATCH), model(BATCH))
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("kind", "said", "message"),
     [

@@ -1,10 +1,10 @@
 """What `import tiedbert.bert` needs, and that its advice works when it is followed."""
 
+import functools
 import os
 import re
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -74,28 +74,25 @@ CASES = {
 }
 
 
-@pytest.fixture(scope="module")
-def done():
-    """The processes of CASES; two at a time, as each loads TensorFlow."""
-    with ThreadPoolExecutor(2) as pool:
-        futures = {
-            name: pool.submit(python, code, **environment)
-            for name, (code, environment) in CASES.items()
-        }
-        yield lambda name: futures[name].result()
+@functools.cache
+def done(case):
+    """The process of one of the CASES, at its end."""
+    code, environment = CASES[case]
+    return python(code, **environment)
 
 
-def test_first_thing_it_works_without_any_variable(done):
+def test_first_thing_it_works_without_any_variable():
     assert done("first").stdout.split() == ["1", "1"], done("first").stderr
 
 
-def test_after_tensorflow_with_keras_3_it_says_what_to_do(done):
+def test_after_tensorflow_with_keras_3_it_says_what_to_do():
     error = done("tensorflow first").stderr.splitlines()[-1]
     assert "SetupError: tiedbert.bert needs Keras 2 (tf_keras)" in error
     assert "import tiedbert.bert before tensorflow, or start with" in error
 
 
-def test_its_advice_for_keras_3_works(done):
+@pytest.mark.slow
+def test_its_advice_for_keras_3_works():
     """The first half of it is what `first` does."""
     error = done("tensorflow first").stderr
     command = re.search(r"start with (.*) python \.\.\.", error)[1]
@@ -107,22 +104,25 @@ def test_its_advice_for_keras_3_works(done):
     assert followed.returncode == 0, followed.stderr
 
 
-def test_legacy_keras_may_be_chosen_by_tensorflows_switch_alone(done):
+@pytest.mark.slow
+def test_legacy_keras_may_be_chosen_by_tensorflows_switch_alone():
     found = done("tensorflow first, legacy")
     assert found.stdout.split() == ["1", "1"], found.stderr
 
 
-def test_it_works_without_distutils_and_with_any_word_for_yes(done):
+@pytest.mark.slow
+def test_it_works_without_distutils_and_with_any_word_for_yes():
     found = done("true, no distutils")
     assert found.returncode == 0, found.stderr
 
 
-def test_without_bert4keras_it_gives_the_command_that_installs_it(done):
+def test_without_bert4keras_it_gives_the_command_that_installs_it():
     error = done("no bert4keras").stderr.splitlines()[-1]
     assert error.endswith(f"SetupError: tiedbert.bert needs bert4keras: {INSTALL}")
 
 
-def test_without_bert4keras_the_attribute_is_missing(done):
+@pytest.mark.slow
+def test_without_bert4keras_the_attribute_is_missing():
     error = done("no bert4keras, attribute").stderr.splitlines()[-1]
     assert error == f"AttributeError: tiedbert.bert needs bert4keras: {INSTALL}"
 

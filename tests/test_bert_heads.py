@@ -26,9 +26,18 @@ LABELS = np.array([[7, 9], [12, 2]], np.int32)
 INPUTS = [*BATCH, POSITIONS]
 
 
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """An encoder, which no test changes but for its weights, and these."""
+    bert = build_bert(write_config(tmp_path_factory.mktemp("bert")))
+    return bert, bert.get_weights()
+
+
 @pytest.fixture
-def bert(tmp_path):
-    return build_bert(write_config(tmp_path))
+def bert(built):
+    bert, weights = built
+    bert.set_weights(weights)
+    return bert
 
 
 @pytest.fixture
@@ -179,6 +188,7 @@ def test_a_classifier_takes_encoders_alone(bert, build, message):
         classifier(build(bert), 2)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -202,6 +212,7 @@ def test_a_number_of_classes_is_one(bert, number):
         classifier(bert, 2, dropout=number or "none")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("head", [masked_lm, lambda bert: classifier(bert, 3)])
 def test_the_kernels_of_a_head_start_apart_from_each_other(bert, head):
     kernels = [w.numpy() for w in head(bert).weights if "kernel" in w.name]
@@ -255,6 +266,7 @@ def gradients(model, logits_of):
     }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("early", [False, True])
 def test_every_kind_has_the_logits_and_gradients_of_bert4keras(pair, early):
     bert, theirs = pair
@@ -281,6 +293,7 @@ def test_every_kind_has_the_logits_and_gradients_of_bert4keras(pair, early):
         )
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("early", [False, True])
 def test_padding_changes_no_logit_of_any_kind(pair, early):
     bert, theirs = pair
@@ -290,6 +303,7 @@ def test_padding_changes_no_logit_of_any_kind(pair, early):
     np.testing.assert_allclose(padded, found, atol=1e-6, rtol=0)
 
 
+@pytest.mark.cases(2)
 def test_the_last_block_of_every_kind_sees_the_positions_alone(pair):
     bert, _ = pair
     model = masked_lm(bert, predictions=2, early_gather=True)
@@ -302,6 +316,7 @@ def test_the_last_block_of_every_kind_sees_the_positions_alone(pair):
     assert model.get_layer("Embedding-Token") is bert.get_layer("Embedding-Token")
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("kind", "queries"), [("bert", 2), ("albert", 2), ("electra", 2), ("nezha", None)]
 )
@@ -348,6 +363,7 @@ def test_another_number_of_positions_is_refused(bert):
         model(INPUTS)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("head", [masked_lm, lambda bert: classifier(bert, 3)])
 def test_a_head_starts_as_wide_as_the_configuration_says(tmp_path, head):
     config = write_config(tmp_path, hidden_size=64, initializer_range=0.05)
@@ -374,6 +390,7 @@ def test_the_head_has_the_activation_of_the_configuration(tmp_path):
     assert masked_lm(bert).get_layer("MLM-Dense").activation is keras.activations.relu
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("options", "given"),
     [
@@ -419,6 +436,7 @@ def test_options_that_do_not_exist_are_refused(bert, options, message):
         masked_lm(bert, **options)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", ["bert", "albert", "nezha", "roformer_v2"])
 def test_a_model_of_every_initializer_survives_a_file(tmp_path, kind):
     model = scramble(masked_lm(build_bert(write_config(tmp_path), model=kind)))
@@ -429,6 +447,7 @@ def test_a_model_of_every_initializer_survives_a_file(tmp_path, kind):
     assert tie.embedding is again.get_layer("Embedding-Token")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("early", [False, True])
 @pytest.mark.parametrize("model", ["bert", "roformer_v2"])
 def test_the_loss_inside_is_that_of_the_logits(tmp_path, model, early):

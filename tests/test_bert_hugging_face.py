@@ -121,6 +121,7 @@ def test_where_the_positions_are_gathered_makes_no_difference(saved):
     np.testing.assert_allclose(model(inputs), again(inputs), atol=1e-5, rtol=0)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu"])
 def test_the_configuration_that_was_written_builds_the_same_model(tmp_path, activation):
     model = build(tmp_path, hidden_act=activation)
@@ -142,6 +143,7 @@ def test_a_model_with_its_loss_is_the_same_model(saved, tmp_path):
         np.testing.assert_array_equal(written[name], tensor)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("architecture", "options"),
     [
@@ -227,6 +229,7 @@ def token_classifier(bert, *between):
     return scramble(keras.Model(bert.inputs, logits))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("between", [[], [keras.layers.Dropout(0.1)]])
 def test_a_classifier_of_tokens_is_one(tmp_path, between):
     bert = build_bert(write_config(tmp_path))
@@ -247,6 +250,7 @@ def dense(**options):
     return keras.layers.Dense(3, name="Classifier", **options)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("options", "head", "message"),
     [
@@ -521,6 +525,7 @@ def test_a_pointer_of_git_lfs_is_told(saved, other, tmp_path):
         save_safetensors(saved[0], tmp_path / "hf", tmp_path / "vocab.txt")
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [

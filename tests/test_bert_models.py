@@ -107,6 +107,7 @@ def built(request, tmp_path_factory):
     return model, kernels, build_theirs(config, model=theirs)
 
 
+@pytest.mark.cases(2)
 def test_no_two_kernels_of_any_kind_start_alike(built):
     _, kernels, _ = built
     assert len(kernels) >= 6
@@ -121,6 +122,7 @@ def test_every_kind_is_built_as_bert4keras_builds_it(built):
     assert np.isfinite(model(inputs)).all()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", ["bert", "albert", "nezha", "roformer_v2"])
 @pytest.mark.parametrize("application", ["lm", "unilm"])
 def test_language_models_predict_every_token(config, kind, application):
@@ -190,6 +192,7 @@ def halves(config):
     return whole, keras.Model(whole.inputs, hidden), rest
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("delta", [None, 0.0])
 def test_the_rest_from_embedding_norm_is_the_whole_bert(halves, delta):
     whole, front, rest = halves

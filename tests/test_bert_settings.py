@@ -54,6 +54,7 @@ def test_a_norm_divides_by_the_epsilon_of_the_configuration(tmp_path, name):
     np.testing.assert_allclose(after, centred / np.sqrt(variance + 1e-3), rtol=1e-4)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("kind", others_slow(["bert", "albert", "nezha"], NORMS))
 def test_all_norms_of_a_kind_have_it_and_bert4keras_own_where_none_is_said(
     tmp_path, kind
@@ -66,6 +67,7 @@ def test_all_norms_of_a_kind_have_it_and_bert4keras_own_where_none_is_said(
     assert norms(build_bert(said, model=kind)) == {1e-4}
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("kind", "said", "expected"),
     [
@@ -125,6 +127,7 @@ def padded(request, tmp_path_factory):
     return model, plain
 
 
+@pytest.mark.cases(2)
 def test_the_padding_of_the_configuration_is_masked(padded):
     model, plain = padded
     np.testing.assert_array_equal(
@@ -317,6 +320,7 @@ PUBLISHED = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("kind", others_slow(["bert", "albert", "nezha"], PUBLISHED))
 def test_what_is_published_is_built_without_a_warning(tmp_path, kind):
     """Warnings are errors here. What has no effect on the function has none."""
@@ -418,6 +422,7 @@ def test_options_are_checked(tmp_path, kind, options, message):
         build_bert(write_config(tmp_path), model=kind, **options)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -438,6 +443,7 @@ def test_tokens_beyond_the_checkpoint_are_named(tmp_path, options, message, more
         build_bert(larger, checkpoint, **options, **more)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("compound", "rows"),
     [

@@ -97,6 +97,7 @@ def test_nothing_saved_is_no_epoch_done(tmp_path):
         np.testing.assert_array_equal(ours, fresh)
 
 
+@pytest.mark.both_kerases
 def test_weights_and_optimizer_come_back_before_the_first_step(tmp_path):
     model = small_model()
     fit(model, TrainingState(tmp_path, model, model.optimizer), epochs=2)
@@ -118,6 +119,7 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):
     assert_same_values(model, whole)
 
 
+@pytest.mark.slow
 def test_the_optimizer_may_be_that_of_a_model_around_it(tmp_path):
     """As in adversarial training, where the model itself is not compiled."""
 
@@ -156,6 +158,7 @@ def test_only_the_newest_state_is_kept(tmp_path):
     ]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
 @pytest.mark.parametrize("size", [0, 100])
 def test_a_state_cut_short_is_refused(tmp_path, suffix, size):
@@ -174,6 +177,7 @@ def test_a_state_that_cannot_be_written_is_an_os_error(tmp_path):
         fit(model, state, epochs=1)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("earlier", "saved"), [([], [0.5, 0.7]), ([0.6], [0.7]), ([0.7], []), ([0.9], [])]
 )
@@ -186,6 +190,7 @@ def test_the_best_epoch_is_saved(earlier, saved):
     assert best.best == max(0.7, *earlier, 0)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("earlier", "epochs"), [([], 5), ([0.9], 3), ([0.9, 0.1, 0.1], 1)]
 )
@@ -210,6 +215,7 @@ def test_the_time_of_a_step_is_among_the_metrics(tmp_path):
     assert first["step_seconds"] < first["seconds"]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (3, 1), (4, 2), (6, 2)])
 def test_training_stops_after_so_many_steps(tmp_path, steps, epochs):
     model = small_model()

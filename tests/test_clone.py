@@ -102,12 +102,14 @@ def assert_tied(model):
 # --- the contract, on models that each have something to lose
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize("build", models.MODELS)
 def test_a_clone_is_the_same_model_with_weights_of_its_own(build):
     source = build()
     assert_cloned(source, batch(source))
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("build", models.MODELS)
 def test_a_clone_of_a_clone(build):
     source = build()
@@ -453,6 +455,7 @@ def test_a_tied_head_stays_tied(build):
         assert_tied(copy)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("build", TABLES)
 def test_source_and_clone_train_alike(build):
     """A tie that is lost, or tied to the wrong table, would give another step."""

@@ -97,6 +97,7 @@ def test_example_runs_as_a_reader_runs_it():
     assert promised_lines()[example] in done.stdout.splitlines()
 
 
+@pytest.mark.both_kerases
 @pytest.mark.slow
 @pytest.mark.legacy_keras
 def test_training_example_on_a_table_of_the_reader(tmp_path):
@@ -125,6 +126,7 @@ def test_a_table_that_is_none_is_said_so(text, message, tmp_path, monkeypatch):
         reviews.read(reviews.parser("").parse_args([str(table)]))
 
 
+@pytest.mark.both_kerases
 @pytest.mark.skipif(IS_LEGACY, reason="under Keras 2 it runs")
 @pytest.mark.parametrize("example", [slow(NEEDS_BERT), slow(MINILM), AS_A_READER])
 def test_the_bert_examples_say_which_keras_they_need(example):
@@ -134,6 +136,7 @@ def test_the_bert_examples_say_which_keras_they_need(example):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not IS_LEGACY, reason="it needs Keras 2")
 def test_the_minilm_example_says_how_to_get_its_weights():
     done = run("-c", WITHOUT_WEIGHTS, EXAMPLES / MINILM, "text.txt", "folder")

@@ -58,6 +58,7 @@ def test_a_resumed_run_has_the_averaged_weights(tmp_path):
             np.testing.assert_array_equal(restored, value)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("method", "has_average"), [(SMART(proximal=1.0), True), (SMART(), False)]
 )

@@ -193,6 +193,7 @@ def test_the_gradient_is_the_sum_of_both_sides():
     assert not from_embedding[1].any()
 
 
+@pytest.mark.cases(4)
 @any_tied_model
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_the_two_uses_agree_after_training(build, optimizer):

@@ -73,6 +73,7 @@ CASES += [slow("graph", options, size) for options in OPTIONS for size in (None,
 CASES += [("xla", OPTIONS[0], None), ("xla", OPTIONS[3], 3)]
 
 
+@pytest.mark.cases(6)
 @pytest.mark.parametrize(("mode", "options", "chunk_size"), CASES, ids=str)
 def test_value_and_gradients_are_those_of_the_formula(mode, options, chunk_size):
     *values, labels, weights = sample()
@@ -86,6 +87,7 @@ def test_value_and_gradients_are_those_of_the_formula(mode, options, chunk_size)
     assert_as_plain(COMPILED[mode](ours)(), expected)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
 @pytest.mark.parametrize("count", [slow(1), slow(2), 7, 12])
 def test_a_number_of_positions_known_only_later(count, jit_compile):
@@ -105,6 +107,7 @@ def test_a_number_of_positions_known_only_later(count, jit_compile):
     assert_as_plain(ours(hidden, labels, weights), expected)
 
 
+@pytest.mark.cases(1)
 @every_mode
 @pytest.mark.parametrize("options", others_slow(OPTIONS[3:], OPTIONS))
 def test_second_derivatives(mode, options):

@@ -155,6 +155,7 @@ def units(run):
     return [now - then for now, then in zip(after, before, strict=True)]
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("name", "values"),
     [
@@ -188,6 +189,7 @@ def test_the_cost_is_the_work_that_was_counted(name, values):
     assert units(training.test_on_batch) == [1, 1, 1]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("values", [{}, {"outer": 2, "inner": 1}])
 def test_yopo_pays_its_inner_steps_in_the_first_block(values):
     method = method_of("yopo", {**values, "until": "block"})

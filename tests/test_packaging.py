@@ -60,6 +60,7 @@ def test_wheel_holds_every_module_and_nothing_else(installed):
     assert [path.name for path in (installed / "bin").iterdir()] == ["tiedbert"]
 
 
+@pytest.mark.slow
 def test_wheel_imports_outside_the_tree(installed, tmp_path):
     files = sorted((installed / "tiedbert").rglob("*.py"))
     parts = [path.relative_to(installed).with_suffix("").parts for path in files]

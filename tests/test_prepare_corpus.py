@@ -154,6 +154,7 @@ def test_overwrite_with_a_tokenizer_and_bytes_passed_over(old_run, text):
     assert find_damage(old_run) is None
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_there_is_no_corpus(text, tmp_path):
     """The text is long enough that writing takes a second or more."""
     model = text.with_name("t.model")

@@ -79,6 +79,7 @@ def test_the_same_seed_gives_the_same_batches(corpus):
     assert_equal_batches(batches(corpus, 5, seed=3), batches(corpus, 5, seed=3))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("start", [1, 7, 40])
 def test_to_start_later_is_to_skip(corpus, sequences, start):
     """Also after the first pass over the corpus."""
@@ -179,6 +180,7 @@ def test_the_metrics_are_means_over_the_masked_positions(corpus, bert):
     assert found == pytest.approx(told, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_falls(corpus, bert):
     model = masked_lm(
         bert,

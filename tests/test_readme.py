@@ -23,7 +23,7 @@ CODE = [("README.md", MODEL + MAIN)] + [
     (page, code)
     for page in DOCS
     for code in blocks(page, "python")
-    if IS_LEGACY or "tiedbert.bert" not in code
+    if ("tiedbert.bert" in code) == IS_LEGACY
 ]
 
 

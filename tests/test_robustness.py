@@ -54,6 +54,7 @@ ATTACKS = {
 }
 
 
+@pytest.mark.cases(2)
 @pytest.mark.both_kerases
 @pytest.mark.parametrize("name", ATTACKS)
 def test_a_linear_model_fails_where_the_boundary_is_nearer_than_epsilon(name):
@@ -108,7 +109,6 @@ def test_the_methods_own_epsilon_does_not_count():
     assert results[0] == results[1]
 
 
-@pytest.mark.both_kerases
 def test_only_tokens_that_the_mask_allows_are_attacked():
     model, data = masked_classifier(), token_batches()
     nowhere = curve(
@@ -220,6 +220,7 @@ def test_radii_that_are_no_numbers_are_refused(epsilons):
             function(linear(), batches(X, Y), "hidden", FGM(), epsilons)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("kind", [tuple, np.array, iter, np.float32])
 def test_radii_are_any_numbers(kind):
     expected = curve(linear(), batches(X, Y), "hidden", FGM(), [0.0, 0.5])
@@ -320,6 +321,7 @@ def test_right_answers_are_in_the_order_of_the_examples():
     np.testing.assert_array_equal(right, expected)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("method", [FGM(), PGD(steps=2), RandomNoise()])
 def test_what_is_wrong_in_a_ball_is_wrong_in_a_larger_one(method):
     model, data = bent()
@@ -328,6 +330,8 @@ def test_what_is_wrong_in_a_ball_is_wrong_in_a_larger_one(method):
         assert not (right[larger] & ~right[smaller]).any()
 
 
+@pytest.mark.slow
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("norm", ["l2", "linf"])
 def test_restarts_never_raise_accuracy(norm):
     """The draws of fewer restarts are the first of more, so each example tells."""
@@ -344,6 +348,7 @@ def test_restarts_never_raise_accuracy(norm):
     assert means[0] > means[2]
 
 
+@pytest.mark.slow
 def test_steps_find_what_one_step_does_not():
     model, data = bent()
     one = correct_under_attack(model, data, "hidden", FGM(), [1.0])
@@ -356,7 +361,6 @@ def test_steps_find_what_one_step_does_not():
     assert many.mean() < noise.mean()
 
 
-@pytest.mark.both_kerases
 def test_several_points_are_attacked_together():
     """Each has a ball of its own; more balls leave no more right."""
     model, data = bent()
@@ -411,6 +415,7 @@ SIDES = np.argmax(POINTS, 1)
 DISTANCE = np.abs(POINTS[:, 0] - POINTS[:, 1]) / np.sqrt(2)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("attack", [FGM(), PGD(steps=3), PGD(2, random_start=True)])
 @pytest.mark.parametrize("function", [curve, correct_under_attack])
 def test_a_warning_counts_the_examples_that_no_attack_could_move(function, attack):

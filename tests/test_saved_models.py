@@ -155,6 +155,7 @@ def test_the_tokenizer_of_a_run_may_not_be_written_yet(pretrained, tmp_path):
     assert saved_tokenizer(tmp_path) is None
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("content", "message"),
     [

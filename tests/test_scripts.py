@@ -143,7 +143,7 @@ def classifiers(runs, data, pretrained):
 
 
 @pytest.fixture(scope="session")
-def evaluation(killed_fine_tuning, classifiers, runs, data):
+def evaluation(classifiers, runs, data):
     """The folder of an evaluation, and what it printed, in a process of its own."""
     folder = runs / "evaluation"
     options = {"data": data / "validation.tsv", "epsilons": [0, 1, 100]}
@@ -326,6 +326,7 @@ def test_a_killed_pretraining_ends_as_an_uninterrupted_one(
     assert without_seconds(ours) == without_seconds(theirs)
 
 
+@pytest.mark.slow
 def test_a_killed_fine_tuning_goes_on(killed_fine_tuning, runs):
     options, killed = killed_fine_tuning
     status, epochs = killed.result()

@@ -228,6 +228,7 @@ def test_the_halves_hold_the_variables_of_the_model(build, at):
     assert ids(front.weights) < ids(model.weights)
 
 
+@pytest.mark.cases(5)
 @at_middle
 def test_a_cut_leaves_the_model_as_it_was(build, at):
     model = build()
@@ -245,6 +246,7 @@ def test_a_cut_leaves_the_model_as_it_was(build, at):
     assert_same(model(x), expected)
 
 
+@pytest.mark.cases(5)
 @at_middle
 def test_halves_survive_saving(build, at, tmp_path):
     if IS_LEGACY and build is models.constants:
@@ -272,6 +274,7 @@ def test_a_front_of_one_tensor_gives_a_list_after_loading(tmp_path):
     )
 
 
+@pytest.mark.cases(5)
 @at_middle
 def test_gradients_are_those_of_the_model(build, at):
     model = build()
@@ -294,6 +297,7 @@ def test_gradients_are_those_of_the_model(build, at):
         np.testing.assert_allclose(gradient, value, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.cases(2)
 @at_middle
 def test_a_composition_trains_the_variables_of_the_model(build, at):
     model = build()
@@ -318,6 +322,7 @@ def test_a_composition_trains_the_variables_of_the_model(build, at):
         assert np.any(found != old)
 
 
+@pytest.mark.cases(5)
 @at_middle
 def test_the_symbolic_outputs_of_front_are_inputs_for_rest(build, at):
     model = build()
@@ -362,6 +367,7 @@ def test_dropout_after_the_cut_obeys_the_training_argument():
     assert np.any(rest(hidden, training=True) == 0)
 
 
+@pytest.mark.cases(3)
 def test_a_mixed_precision_model_is_exact(mixed_bfloat16, model):
     x = batch(model)
     expected = model(x)

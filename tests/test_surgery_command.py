@@ -79,6 +79,7 @@ def rewritten(path, change):
             file.writestr(name, data)
 
 
+@pytest.mark.both_kerases
 def test_list_is_an_aligned_table(saved, capsys):
     main([saved(models.residual()), "--list"])
     text = capsys.readouterr().out
@@ -147,6 +148,7 @@ def test_parts_that_fail_are_not_written(saved, tmp_path, monkeypatch):
     assert list((tmp_path / "parts").iterdir()) == []
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("build", "cut"),
     [
@@ -248,6 +250,7 @@ def test_what_a_killed_run_left_is_no_obstacle_and_goes(saved, tmp_path):
     assert sorted(p.name for p in folder.iterdir()) == ["front.keras", "rest.keras"]
 
 
+@pytest.mark.both_kerases
 def test_parts_that_would_not_load_again_are_not_written(tmp_path, monkeypatch):
     def broken(*_, **__):
         raise ValueError("Layer 'emb' expected 1 variables")
@@ -291,6 +294,7 @@ def nested_lambda():
     return keras.Model(x, layers.Dense(2)(with_lambda()(x)))
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("build", [with_lambda, nested_lambda])
 def test_code_in_a_file_does_not_run_unless_trusted(build, saved, monkeypatch, capsys):
     path = saved(build())
@@ -305,6 +309,7 @@ def test_code_in_a_file_does_not_run_unless_trusted(build, saved, monkeypatch, c
     assert "double" in capsys.readouterr().out
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize(
     "part",
     [
@@ -331,6 +336,7 @@ def op(kind="TFOpLambda", **config):
     return {"class_name": kind, "name": name, "config": {"name": name, **config}}
 
 
+@pytest.mark.both_kerases
 def test_each_class_name_of_a_config_is_looked_at():
     """Keras takes one of them; the check may not take another."""
     part = op(function="io.write_file", attr_name="reshape")
@@ -339,6 +345,7 @@ def test_each_class_name_of_a_config_is_looked_at():
         trust.check_harmless("model.keras", {"layers": [part]})
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("named", ["class_name", "registered_name"])
 @pytest.mark.parametrize(
     "prefix",
@@ -360,6 +367,7 @@ def test_a_file_cannot_write_files(named, prefix, saved, tmp_path):
     assert not target.exists()
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize(
     ("part", "function"),
     [
@@ -387,6 +395,8 @@ def test_only_functions_that_compute_are_called(part, function, saved):
     assert f" calls {function} in 'op', " in refused(path, "--list")
 
 
+@pytest.mark.both_kerases
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("build", models.MODELS)
 def test_ordinary_models_need_no_trust(build, saved):
     if IS_LEGACY and build is models.constants:
@@ -409,6 +419,7 @@ def test_common_functions_need_no_trust(saved):
     assert_same(model_files.load(saved(model))(values), model(values))
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("key", ["vocabulary", "idf_weights"])
 @pytest.mark.parametrize("kind", ["StringLookup", "IntegerLookup", "TextVectorization"])
 def test_a_file_cannot_read_files(kind, key, saved, tmp_path):
@@ -430,12 +441,14 @@ def test_a_vocabulary_in_the_file_needs_no_trust(saved):
     assert model_files.load(saved(keras.Model(words, lookup(words))))
 
 
+@pytest.mark.both_kerases
 def test_safe_mode_guards_what_the_search_does_not_know(saved, monkeypatch):
     path = saved(with_lambda())
     monkeypatch.setattr(trust, "_holds_code", lambda part: False)
     assert "cannot be loaded: Requested the deserialization" in refused(path, "--list")
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("registered", ["Dense", None])
 def test_no_module_that_a_file_names_is_imported(
     registered, saved, tmp_path, monkeypatch
@@ -455,6 +468,7 @@ def test_no_module_that_a_file_names_is_imported(
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize(
     "function",
     [
@@ -486,6 +500,7 @@ def unregistered_activation(x):
     return x * tf.sigmoid(2.0 * x)
 
 
+@pytest.mark.both_kerases
 def test_a_function_that_is_not_registered_is_loaded_by_no_keras(saved):
     x = keras.Input((4,))
     path = saved(keras.Model(x, layers.Activation(unregistered_activation)(x)))
@@ -503,6 +518,7 @@ def test_registered_layers_are_known(saved, capsys):
     assert "scaled     Scaled" in capsys.readouterr().out
 
 
+@pytest.mark.both_kerases
 def test_a_file_of_the_other_keras_is_told_apart(saved):
     path = saved(models.chain())
     version = "3.4.5" if IS_LEGACY else "2.9.0"
@@ -621,6 +637,7 @@ def test_the_other_keras_in_a_process(saved):
     assert errors[-1].endswith(f"set TF_USE_LEGACY_KERAS={LEGACY} TF_KERAS={LEGACY}")
 
 
+@pytest.mark.both_kerases
 @pytest.mark.slow
 @pytest.mark.legacy_keras
 def test_a_model_of_bert4keras_is_listed(saved, tmp_path):

@@ -101,6 +101,7 @@ def test_a_skip_connection_crosses_behind_the_cut_tensor():
     assert {"image -> 1", "1 -> a_sum", "a_norm -> 0"} <= edges(drawing)
 
 
+@pytest.mark.both_kerases
 def test_an_implicit_mask_crosses_dashed():
     drawing = drawing_of(models.recurrent(), "dense")
     assert crossing(drawing) == [
@@ -134,6 +135,7 @@ def test_an_input_is_a_cut_point():
     assert [drawing.nodes[maker].name for maker in drawing.makers] == ["tokens"]
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize(
     ("at", "expected"),
     [
@@ -154,6 +156,7 @@ def test_a_nested_model_is_one_node_unless_it_is_cut():
     assert names(drawing, "rest") == ["label", "output"]
 
 
+@pytest.mark.both_kerases
 def test_calls_in_a_nested_model_that_is_cut_have_the_names_of_cut_points():
     drawing = drawing_of(classifier(), "encoder/attention_norm_1")
     norm = "encoder/attention_norm_1"
@@ -183,6 +186,7 @@ def test_names_in_nested_models_are_whole_paths():
     assert [made_by for _, made_by in drawing.crossing] == [first]
 
 
+@pytest.mark.cases(5)
 @pytest.mark.parametrize("build", MODELS, ids=lambda build: build.__name__)
 def test_every_cut_shows_each_call_once_and_what_split_hands_over(build):
     model = build()
@@ -239,6 +243,7 @@ def strange():
     return keras.Model(x, layers.Dense(3, name=STRANGE)(x), name="<hr>")
 
 
+@pytest.mark.both_kerases
 def test_names_are_text():
     source = dot_of(strange(), "x")
     assert source.isascii()
@@ -254,6 +259,7 @@ def test_a_dot_file_needs_no_graphviz(tmp_path, monkeypatch):
     assert (tmp_path / "a.dot").read_text() == dot_of(model, "middle")
 
 
+@pytest.mark.cases(2)
 @needs_dot
 @pytest.mark.parametrize("build", [strange, encoder, classifier, models.dictionaries])
 def test_dot_draws_svg_with_every_name(build, tmp_path):

@@ -716,6 +716,7 @@ def test_features_have_their_masks(at):
 # split in nested models
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("at", ["encoder/inside", "encoder/rnn", "encoder/encoder_x"])
 def test_a_cut_in_a_nested_model(at):
     model = nested_text()

@@ -1,8 +1,9 @@
 """What holds of every edit, on random models: the whole model tells what is right.
 
-By default the simplest model and two random ones. With more, as in `make test-all`:
+By default the simplest model and two random ones. With more, as in `make test-all`, or
+others:
 
-    TIEDBERT_EXAMPLES=40 python -m pytest tests/test_surgery_properties.py
+    TIEDBERT_EXAMPLES=40 TIEDBERT_SEED=3 pytest tests/test_surgery_properties.py
 
 The draws are the same each time. A failure prints the smallest description of a model
 that fails; `random_models.build` makes the model of it.
@@ -19,6 +20,7 @@ import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
+from generation import IS_LEGACY
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from models import Aware, Plain
@@ -30,7 +32,8 @@ from tiedbert.errors import InputError
 from tiedbert.surgery import clone, features, inject, insert, remove, replace, split
 from tiedbert.surgery.graph import Graph
 
-EXAMPLES = int(os.environ.get("TIEDBERT_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("TIEDBERT_EXAMPLES", "2" if IS_LEGACY else "3"))
+SEED = int(os.environ.get("TIEDBERT_SEED", "2"))  # two models of many kinds of layers
 
 # Keras 3 says so of every nested model, also of those that pass the mask on; and of
 # `Plain`, of which it is true.
@@ -373,9 +376,10 @@ def holds(check, case, description):
 def test_every_property_holds_of_random_models():
     checked = set()
 
+    @hypothesis.seed(SEED)
     @settings(
         max_examples=EXAMPLES,
-        derandomize=True,
+        database=None,
         deadline=None,
         suppress_health_check=list(HealthCheck),  # Models take long to build.
     )

@@ -9,6 +9,8 @@ from cuts import cut_at_all, cut_points
 KINDS = ["bert-mlm-nsp", "albert", "nezha-unilm", "roformer", "gpt2", "t5"]
 
 
+@pytest.mark.both_kerases
+@pytest.mark.cases(1)
 @pytest.mark.legacy_keras
 @pytest.mark.parametrize("name", KINDS)
 def test_cuts_of_bert4keras_are_exact(name, tmp_path):

@@ -345,6 +345,7 @@ def test_lengths_are_mixed_within_an_epoch():
     assert widths not in (sorted(widths), sorted(widths, reverse=True))
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("seed", [None, 0])
 @pytest.mark.parametrize("size", [1, 7, 300, 1000])
 def test_the_number_of_batches_is_known(seed, size):

@@ -151,6 +151,7 @@ def test_rows_without_an_ordinary_token():
     np.testing.assert_array_equal(result["token_ids"][:2], token_ids[:2])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_the_same_in_a_graph_and_compiled(jit_compile):
     token_ids = tf.constant(batch(32))

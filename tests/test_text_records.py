@@ -40,6 +40,7 @@ def stream_of(texts):
     return [token for ids in tokenizer().encode(texts) if ids for token in (*ids, SEP)]
 
 
+@pytest.mark.cases(4)
 @pytest.mark.parametrize("shards", [1, 3, 7])
 @pytest.mark.parametrize("length", [3, LENGTH, 1000])
 def test_packing_loses_and_changes_nothing(length, shards, tmp_path):
@@ -266,6 +267,7 @@ def test_an_undamaged_corpus(corpus):
     assert find_damage(corpus) is None
 
 
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("change", "found"),
     [

@@ -65,6 +65,7 @@ modes = pytest.mark.parametrize("options", MODES, ids=str)
 eagerly = pytest.mark.parametrize("options", others_slow(MODES[2:], MODES), ids=str)
 
 
+@pytest.mark.cases(2)
 @modes
 def test_fit_does_what_a_loss_outside_does(options):
     inside, _ = with_loss(chunk_size=2)
@@ -96,6 +97,7 @@ def test_metrics_are_means_over_all_weights(options, batch_size):
     np.testing.assert_allclose(told["perplexity"], perplexity, rtol=1e-5)
 
 
+@pytest.mark.both_kerases
 def test_metrics_start_anew_each_epoch():
     model, _ = with_loss()
     model.compile(keras.optimizers.SGD(0.0), run_eagerly=True)
@@ -152,6 +154,7 @@ def test_what_is_added_to_the_loss_is_not_in_the_perplexity(options):
     assert told["loss"] > mean + 1e-3
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("policy", [slow("mixed_bfloat16"), "mixed_float16"])
 def test_mixed_precision_learns(policy):
     model, logits = with_loss(policy, chunk_size=3)
@@ -211,6 +214,7 @@ def test_half_precision_rounds_neither_bias_nor_its_gradient(directly):
     assert np.any(rounded != biases[0, 0])
 
 
+@pytest.mark.both_kerases
 def test_saving_keeps_the_tie_and_the_options(tmp_path):
     model, _ = with_loss(chunk_size=2, label_smoothing=0.1, z_loss=0.01)
     model.compile("adam", run_eagerly=True)
@@ -225,6 +229,7 @@ def test_saving_keeps_the_tie_and_the_options(tmp_path):
     assert loaded.evaluate(INPUTS, verbose=0, return_dict=True) == before
 
 
+@pytest.mark.both_kerases
 def test_a_cut_keeps_the_loss():
     model, _ = with_loss()
     front, rest = split(model, "dense")
@@ -248,6 +253,7 @@ def test_a_frozen_table_stays_and_the_rest_learns():
     assert np.all(bias.numpy() != before[1])
 
 
+@pytest.mark.slow
 def test_replicas_train_as_one(mirrored):
     """Weights that every half has alike: the mean of means is the mean."""
     ones = np.ones_like(WEIGHTS)

@@ -319,6 +319,7 @@ CASES = [
 ]
 
 
+@pytest.mark.cases(18)
 @pytest.mark.parametrize(
     ("way", "build"), CASES, ids=lambda function: function.__name__
 )
@@ -537,6 +538,7 @@ def saved(model, path):
     tf.saved_model.save(model, path)
 
 
+@pytest.mark.cases(2)
 @pytest.mark.parametrize("build", [side_by_side, siblings])
 @pytest.mark.parametrize("write", [export, saved])
 def test_a_saved_model_has_one_variable_for_both_uses(write, build, tmp_path, capfd):
@@ -567,6 +569,7 @@ def stored(path, shape):
 # --- training elsewhere, other policies, frozen tables
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("build", [side_by_side, siblings])
 def test_a_table_is_one_on_two_devices(build, mirrored):
     with mirrored.scope():
