@@ -60,17 +60,13 @@ def beyond_the_number_of_cases(items):
 def left_to_keras_3(items):
     """What runs under Keras 3 in every run, and under Keras 2 in `make test-all`.
 
-    Those of whole files, and of a test with many cases all but the first.
+    Those of whole files, and of a test with many cases all but the first; of one that
+    needs bert4keras all but three.
     """
-    shared = [
-        item
-        for item in items
-        if "both_kerases" not in item.keywords and not in_files(item, LEGACY_TEST_FILES)
-    ]
+    shared = [item for item in items if "both_kerases" not in item.keywords]
     yield from (item for item in shared if in_files(item, ALIKE_TEST_FILES))
     for cases in cases_by_test(shared):
-        if "cases" not in cases[0].keywords:
-            yield from all_but(1, cases)
+        yield from all_but(3 if in_files(cases[0], LEGACY_TEST_FILES) else 1, cases)
 
 
 def cases_by_test(items):

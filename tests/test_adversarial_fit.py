@@ -330,7 +330,7 @@ def in_a_graph():
 @pytest.mark.both_kerases
 @pytest.mark.parametrize(
     "options",
-    [{"run_eagerly": True}, {"jit_compile": True}, {"steps_per_execution": 2}],
+    [{"jit_compile": True}, slow({"run_eagerly": True}), {"steps_per_execution": 2}],
     ids=str,
 )
 def test_every_way_to_run_gives_the_same(options):

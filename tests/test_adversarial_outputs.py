@@ -109,6 +109,7 @@ def test_events_that_are_categories_too_are_compared_as_what_they_are(eagerly):
     assert logs["adversarial_loss"] == pytest.approx(expected["adversarial_loss"], 1e-5)
 
 
+@pytest.mark.slow
 def test_probabilities_without_logits_are_clipped_as_those_of_a_loss():
     """A documented limit: two saturated means of softmaxes have no divergence."""
 
@@ -193,7 +194,6 @@ def test_vat_learns_from_tokens_without_a_label():
     assert [found[n] for n in names] == pytest.approx([expected[n] for n in names])
 
 
-@pytest.mark.both_kerases
 def test_a_text_that_the_mask_hides_has_no_part_in_the_penalty():
     def model():
         ids = keras.Input((None,), dtype="int32")

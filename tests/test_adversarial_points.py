@@ -179,6 +179,7 @@ def test_choices_of_the_same_points_are_equal():
         at.points = ("first",)
 
 
+@pytest.mark.slow
 def test_one_of_several_points_is_perturbed_in_each_step():
     runs = []
     for seed in (1, 1, 2):

@@ -243,6 +243,7 @@ def test_what_a_method_is_defined_by_cannot_be_changed(method, asked, needed):
         AdversarialTraining(with_dropout(), method, "hidden", same_dropout=asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("same", [True, slow(False)])
 def test_the_global_seed_reproduces_a_training(same):
     runs = []

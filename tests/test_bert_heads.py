@@ -327,6 +327,7 @@ def test_queries_are_gathered_where_the_attention_can_choose(tmp_path, kind, que
     assert [tensor.shape[1] for tensor in (query, key, value)] == [queries, None, None]
 
 
+@pytest.mark.slow
 def test_an_early_gather_trains_with_dropout_and_keeps_the_tie(tmp_path):
     config = write_config(tmp_path, hidden_dropout_prob=0.1)
     model = scramble(masked_lm(build_bert(config), predictions=2, early_gather=True))

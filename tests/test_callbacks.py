@@ -108,6 +108,7 @@ def test_weights_and_optimizer_come_back_before_the_first_step(tmp_path):
     assert_same_values(again, model)
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path):
     whole = small_model()
     fit(whole, epochs=4)

@@ -237,7 +237,6 @@ def test_a_model_compiled_without_a_loss_is_refused():
             curve(model, batches(X, Y), "hidden", method, [0.0])
 
 
-@pytest.mark.both_kerases
 def test_the_accuracy_of_weighted_examples_is_their_weighted_mean():
     weights = np.random.default_rng(1).uniform(0.0, 2.0, len(X))
     weights[:3] = 0.0

@@ -619,6 +619,7 @@ def refused(desk):
     return {None: before, **ended}
 
 
+@pytest.mark.both_kerases
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_ends_in_one_line(refused, name):
     script, _, message = BAD[name]

@@ -319,7 +319,8 @@ CASES = [
 ]
 
 
-@pytest.mark.cases(18)
+@pytest.mark.cases(15)
+@pytest.mark.both_kerases
 @pytest.mark.parametrize(
     ("way", "build"), CASES, ids=lambda function: function.__name__
 )
