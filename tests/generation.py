@@ -21,6 +21,7 @@ LEGACY_TEST_FILES = [
 ALIKE_TEST_FILES = [
     "test_adversarial_*.py",
     "test_callbacks.py",
+    "test_architecture.py",
     "test_cli.py",
     "test_command.py",
     "test_comparison.py",

@@ -95,6 +95,7 @@ def test_certain_probabilities_are_compared_by_their_logits(name, head):
     assert logs == pytest.approx(wanted, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.cases(1)
 @pytest.mark.parametrize("eagerly", [False, True])
 def test_events_that_are_categories_too_are_compared_as_what_they_are(eagerly):

@@ -30,6 +30,7 @@ def test_attention_follows_the_seed(bert):
     assert np.any(one != other)
 
 
+@pytest.mark.slow
 @pytest.mark.cases(1)
 @pytest.mark.parametrize("same", [True, False])
 def test_the_passes_of_a_step_have_the_same_dropout_on_request(bert, same):

@@ -107,7 +107,7 @@ def built(request, tmp_path_factory):
     return model, kernels, build_theirs(config, model=theirs)
 
 
-@pytest.mark.cases(2)
+@pytest.mark.cases(1)
 def test_no_two_kernels_of_any_kind_start_alike(built):
     _, kernels, _ = built
     assert len(kernels) >= 6

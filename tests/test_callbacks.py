@@ -73,6 +73,7 @@ def test_each_epoch_is_a_line_of_metrics(tmp_path):
     assert 0 < seconds[0] <= seconds[1] <= seconds[2]
 
 
+@pytest.mark.slow
 def test_tensorboard_gets_the_same_numbers(tmp_path):
     losses = fit(small_model(), MetricsLog(tmp_path), epochs=2)["loss"]
     assert scalars(tmp_path) == {
@@ -191,6 +192,7 @@ def test_the_best_epoch_is_saved(earlier, saved):
     assert best.best == max(0.7, *earlier, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("earlier", "epochs"), [([], 5), ([0.9], 3), ([0.9, 0.1, 0.1], 1)]

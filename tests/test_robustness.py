@@ -237,6 +237,7 @@ def test_a_model_compiled_without_a_loss_is_refused():
             curve(model, batches(X, Y), "hidden", method, [0.0])
 
 
+@pytest.mark.slow
 def test_the_accuracy_of_weighted_examples_is_their_weighted_mean():
     weights = np.random.default_rng(1).uniform(0.0, 2.0, len(X))
     weights[:3] = 0.0
@@ -360,6 +361,7 @@ def test_steps_find_what_one_step_does_not():
     assert many.mean() < noise.mean()
 
 
+@pytest.mark.slow
 def test_several_points_are_attacked_together():
     """Each has a ball of its own; more balls leave no more right."""
     model, data = bent()
