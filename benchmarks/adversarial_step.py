@@ -11,12 +11,15 @@ CPU cores.
 """
 
 import json
+import os
 import statistics
 import tempfile
 import time
 from pathlib import Path
 
-import tiedbert.bert as bert  # first: it chooses legacy Keras
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # bert4keras takes part
+
+import tiedbert.bert as bert  # isort: skip  It prepares the import of bert4keras.
 
 import numpy as np  # isort: skip
 import tensorflow as tf  # isort: skip

@@ -2,12 +2,11 @@
 
     TF_USE_LEGACY_KERAS=0 python benchmarks/cut.py    # Keras 3; or 1 for Keras 2
 
-A 12-layer encoder as wide as BERT-base (bert4keras' own BERT where it runs) with padded
-token ids, and ResNet50, both with random weights, cut in the middle. About four minutes
-on two CPU cores.
+BERT-base (of our layers in Keras 3, of bert4keras' in Keras 2) with padded token ids,
+and ResNet50, both with random weights, cut in the middle. About four minutes on two CPU
+cores.
 """
 
-import importlib
 import json
 import tempfile
 from pathlib import Path
@@ -17,7 +16,7 @@ import tensorflow as tf
 from _interleaved import measure, print_table
 from tensorflow import keras
 
-from tiedbert.errors import InputError
+from tiedbert import bert
 from tiedbert.surgery import split
 
 LAYERS, WIDTH, HEADS, VOCABULARY = 12, 768, 12, 21128
@@ -35,26 +34,8 @@ BERT = {
 }
 
 
-def build_encoder():
-    """Twelve Transformer blocks on a masked embedding."""
-    layers = keras.layers
-    token_ids = keras.Input((None,), dtype="int32")
-    hidden = layers.Embedding(VOCABULARY, WIDTH, mask_zero=True)(token_ids)
-    hidden = layers.LayerNormalization(name="Embedding-Norm")(hidden)
-    for block in range(LAYERS):
-        attention = layers.MultiHeadAttention(HEADS, WIDTH // HEADS)
-        hidden = layers.Add()([hidden, attention(hidden, hidden)])
-        hidden = layers.LayerNormalization()(hidden)
-        inner = layers.Dense(4 * WIDTH, activation="gelu")(hidden)
-        hidden = layers.Add()([hidden, layers.Dense(WIDTH)(inner)])
-        hidden = layers.LayerNormalization(name=f"block_{block}")(hidden)
-    return keras.Model(token_ids, hidden)
-
-
 def build_bert():
-    """The same size from bert4keras."""
-    from tiedbert import bert
-
+    """Twelve blocks: ours, under Keras 2 bert4keras'."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "bert_config.json"
         path.write_text(json.dumps(BERT))
@@ -64,15 +45,6 @@ def build_bert():
 def build_resnet():
     """Convolutions and shortcuts."""
     return keras.applications.ResNet50(weights=None, input_shape=(96, 96, 3))
-
-
-def bert_runs():
-    """Whether this process can build bert4keras' models: under Keras 2 alone."""
-    try:
-        importlib.import_module("tiedbert.bert")
-    except InputError:
-        return False
-    return True
 
 
 def token_ids():
@@ -112,11 +84,8 @@ def compare(name, build, at, inputs):
 def main():
     """All comparisons."""
     ids = token_ids()
-    if bert_runs():
-        at = "Transformer-5-FeedForward-Norm"
-        compare("BERT-base", build_bert, at, [ids, tf.zeros_like(ids)])
-    else:
-        compare("12-layer encoder", build_encoder, "block_5", ids)
+    at = "Transformer-5-FeedForward-Norm"
+    compare("BERT-base", build_bert, at, [ids, tf.zeros_like(ids)])
     images = tf.constant(np.random.default_rng(0).random((4, 96, 96, 3)), tf.float32)
     compare("ResNet50", build_resnet, "conv4_block3_add", images)
 

@@ -11,10 +11,13 @@ part where torch and transformers are installed (make test-peers says which, and
 import contextlib
 import importlib.util
 import json
+import os
 import tempfile
 from pathlib import Path
 
-import tiedbert.bert as bert  # first: it chooses legacy Keras
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # bert4keras takes part
+
+import tiedbert.bert as bert  # isort: skip  It prepares the import of bert4keras.
 
 import numpy as np  # isort: skip
 import tensorflow as tf  # isort: skip

@@ -42,20 +42,30 @@ MODELS = {
 DECODER_TOKENS = np.array([[4, 5, 6, 0, 0], [7, 8, 9, 3, 11]], np.int32)
 
 
-def build(name, folder):
-    """The model of this name with two blocks, dropout, and weights of its own."""
-    from tiedbert.bert import build_bert  # the names alone are there in Keras 3 too
+# Under Keras 3: all but what bert4keras alone has.
+OF_BOTH = [
+    name
+    for name in MODELS
+    if not name.startswith(("gpt", "t5", "mt5"))
+    and name not in ("bert-residual_scores", "bert-segments_in_table")
+]
+DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 
-    options = dict(MODELS[name])
-    kind = name.split("-")[0]
+
+def options_of(name):
+    """The options of a model, and its kind."""
+    options, kind = dict(MODELS[name]), name.split("-")[0]
     if kind == "roberta" and options.get("application") != "unilm":
         options["segment_vocab_size"] = 0  # as it was published
-    config = write_config(
-        folder,
-        num_hidden_layers=2,
-        hidden_dropout_prob=0.1,
-        attention_probs_dropout_prob=0.1,
-    )
+    return options, kind
+
+
+def build(name, folder):
+    """The model of this name with two blocks, dropout, and weights of its own."""
+    from tiedbert.bert import build_bert
+
+    options, kind = options_of(name)
+    config = write_config(folder, num_hidden_layers=2, **DROPOUT)
     return scramble(build_bert(config, model=kind, **options))
 
 

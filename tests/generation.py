@@ -6,22 +6,20 @@ import os
 IS_LEGACY = os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
 NAME = "Keras 2 (tf_keras)" if IS_LEGACY else "Keras 3"
 
-# These modules need bert4keras, and so do these test files.
-LEGACY_MODULES = ("tiedbert.bert",)
+# These test files are about bert4keras, or about what no Keras matters to.
 LEGACY_TEST_FILES = [
-    "test_bert*.py",
+    "test_bert_environment.py",
     "test_packaging.py",
-    "test_pretraining*.py",
-    "test_saved_models*.py",
-    "test_scripts*.py",
 ]
 
 # These files test code without Keras, or code that other tests run under both. Under
 # Keras 2 their tests are slow, except those marked both_kerases.
 ALIKE_TEST_FILES = [
     "test_adversarial_*.py",
-    "test_callbacks.py",
     "test_architecture.py",
+    "test_bert_adversarial.py",
+    "test_bert_settings.py",
+    "test_callbacks.py",
     "test_cli.py",
     "test_command.py",
     "test_comparison.py",
@@ -34,9 +32,12 @@ ALIKE_TEST_FILES = [
     "test_optimization.py",
     "test_plots.py",
     "test_prepare_corpus.py",
+    "test_pretraining.py",
     "test_readme.py",
     "test_robustness.py",
     "test_runs.py",
+    "test_saved_models.py",
+    "test_scripts*.py",
     "test_significance.py",
     "test_surgery_command.py",
     "test_surgery_drawing.py",
@@ -46,12 +47,14 @@ ALIKE_TEST_FILES = [
 ]
 
 
-# The module for the Keras that this process does not run.
-OTHER_GENERATION = "tiedbert._keras._keras3" if IS_LEGACY else "tiedbert._keras._keras2"
+# The modules for the Keras that this process does not run.
+OF_OTHER_GENERATION = (
+    ("tiedbert._keras._keras3", "tiedbert.bert._keras3")
+    if IS_LEGACY
+    else ("tiedbert._keras._keras2", "tiedbert.bert._keras2")
+)
 
 
 def importable(module):
     """Can this process import the tiedbert module of this name?"""
-    if module == OTHER_GENERATION:
-        return False
-    return IS_LEGACY or not module.startswith(LEGACY_MODULES)
+    return not module.startswith(OF_OTHER_GENERATION)

@@ -10,6 +10,7 @@ import warnings
 from pathlib import Path
 
 import pytest
+from generation import IS_LEGACY
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,8 +44,10 @@ def call(script, *given, cwd=None):
 
 
 def start(script, *given, cwd=None):
-    """A process of a script, without any switch of TensorFlow in its environment."""
+    """A process of a script, with no other switch of TensorFlow than that of Keras."""
     environment = {k: v for k, v in os.environ.items() if not k.startswith("TF_")}
+    if IS_LEGACY:  # TensorFlow's own switch is enough
+        environment["TF_USE_LEGACY_KERAS"] = "1"
     return subprocess.Popen(
         [sys.executable, ROOT / "scripts" / f"{script}.py", *map(str, given)],
         stdout=subprocess.PIPE,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from bert_mlm import POSITIONS
-from bert_samples import BATCH, write_config
+from bert_samples import BATCH, names_of, write_config
 from tensorflow import keras
 from variants import slow
 
@@ -69,7 +69,7 @@ def test_the_mask_follows_the_tokens_that_a_masked_language_model_gathers(
     bert = build_bert(write_config(tmp_path))
     model = masked_lm(bert, predictions=2, early_gather=early)
     cut = CutModel(model, at, perturbation_mask=given)
-    inputs = dict(zip(model.input_names, [*BATCH, POSITIONS], strict=True))
+    inputs = dict(zip(names_of(model.inputs), [*BATCH, POSITIONS], strict=True))
     *_, found = cut.run(inputs, cut.front(inputs), None, lambda i, x: cut.behind[i](x))
     assert [mask.numpy().tolist() for mask in found] == expected
 
@@ -78,5 +78,5 @@ def test_the_mask_follows_the_tokens_that_a_masked_language_model_gathers(
 def test_a_pooled_text_is_perturbed_whole(given, tmp_path):
     model = classifier(build_bert(write_config(tmp_path)), 2)
     cut = CutModel(model, "Pooler-Dense", perturbation_mask=given)
-    inputs = dict(zip(model.input_names, BATCH, strict=True))
+    inputs = dict(zip(names_of(model.inputs), BATCH, strict=True))
     assert cut.perturbation_mask(inputs, 0, cut.front(inputs)) == [None]

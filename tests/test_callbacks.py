@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 from tensorflow import keras
 
+from tiedbert import _keras
 from tiedbert.errors import InputError
 from tiedbert.jobs.callbacks import (
     BestEpoch,
@@ -148,6 +149,17 @@ def test_what_is_kept_with_a_state_is_restored_with_it(tmp_path):
         TrainingState(tmp_path, model, model.optimizer, variable=again).restore() == 1
     )
     assert again.numpy().tolist() == [1.0, 2.0]
+
+
+def test_a_state_of_the_other_keras_is_refused(tmp_path, monkeypatch):
+    _, state, _ = resumed(tmp_path)
+    state.on_epoch_end(0)
+    other = 5 - _keras.GENERATION
+    monkeypatch.setattr(_keras, "GENERATION", other)
+    with pytest.raises(
+        InputError, match=f"cannot be resumed under Keras {other}: start"
+    ):
+        resumed(tmp_path)
 
 
 def test_only_the_newest_state_is_kept(tmp_path):

@@ -5,7 +5,7 @@ import importlib
 from pathlib import Path
 
 import pytest
-from generation import IS_LEGACY, LEGACY_MODULES, importable
+from generation import IS_LEGACY, importable
 
 LIBRARY = Path(__file__).parents[1] / "tiedbert"
 
@@ -15,7 +15,7 @@ def modules_with_examples():
         parts = path.relative_to(LIBRARY.parent).with_suffix("").parts
         name = ".".join(parts).removesuffix(".__init__")
         if ">>> " in path.read_text(encoding="utf-8") and importable(name):
-            is_of_keras_2 = not IS_LEGACY or name.startswith(LEGACY_MODULES)
+            is_of_keras_2 = not IS_LEGACY or name.startswith("tiedbert.bert")
             yield pytest.param(name, marks=[] if is_of_keras_2 else pytest.mark.slow)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from generation import IS_LEGACY
-from variants import others_slow, slow
+from variants import others_slow
 
 from tiedbert.errors import InputError
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 NUMBERED = sorted(path.name for path in EXAMPLES.glob("[0-9]*.py"))
 LIGHT = [name for name in NUMBERED if "resnet50" not in name]
-NEEDS_BERT = "8_noise_in_a_padded_bert.py"
+IN_BERT = "8_noise_in_a_padded_bert.py"
 MINILM = "minilm_masked_lm.py"  # tests/peers runs it: its weights are 80 MB
 HUB = "adversarial_keras_hub.py"  # tests/hub runs it: it needs keras-hub
 HELPER = "reviews.py"  # no example
@@ -68,13 +68,11 @@ def test_the_readme_lists_every_example():
 @pytest.mark.parametrize("example", others_slow(LIGHT, NUMBERED))
 def test_example_prints_what_the_readme_says(example, monkeypatch, capsys):
     """In this process: to import TensorFlow takes longer than most of them."""
-    if example == NEEDS_BERT and not IS_LEGACY:
-        pytest.skip("it needs Keras 2")
     monkeypatch.setattr(sys, "argv", [example])
     runpy.run_path(EXAMPLES / example, run_name="__main__")
     printed = capsys.readouterr().out.splitlines()
     assert promised_lines()[example] in printed
-    if example != NEEDS_BERT and not IS_LEGACY:  # that one measures a difference
+    if example != IN_BERT and not IS_LEGACY:  # that one measures a difference
         assert printed == recorded(example)
 
 
@@ -97,9 +95,7 @@ def test_example_runs_as_a_reader_runs_it():
     assert promised_lines()[example] in done.stdout.splitlines()
 
 
-@pytest.mark.both_kerases
 @pytest.mark.slow
-@pytest.mark.legacy_keras
 def test_training_example_on_a_table_of_the_reader(tmp_path):
     table = tmp_path / "table.tsv"
     rows = [f"{'good' if i % 2 else 'bad'}\ttext number {i}" for i in range(100)]
@@ -126,18 +122,7 @@ def test_a_table_that_is_none_is_said_so(text, message, tmp_path, monkeypatch):
         reviews.read(reviews.parser("").parse_args([str(table)]))
 
 
-@pytest.mark.both_kerases
-@pytest.mark.skipif(IS_LEGACY, reason="under Keras 2 it runs")
-@pytest.mark.parametrize("example", [slow(NEEDS_BERT), slow(MINILM), AS_A_READER])
-def test_the_bert_examples_say_which_keras_they_need(example):
-    done = run(EXAMPLES / example)
-    assert done.returncode == 1
-    assert "unset both variables" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
 @pytest.mark.slow
-@pytest.mark.skipif(not IS_LEGACY, reason="it needs Keras 2")
 def test_the_minilm_example_says_how_to_get_its_weights():
     done = run("-c", WITHOUT_WEIGHTS, EXAMPLES / MINILM, "text.txt", "folder")
     assert done.returncode == 2

@@ -12,14 +12,16 @@ from tiedbert._keras.choice import generation
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "tiedbert" / "_keras"
+BERT = ROOT / "tiedbert" / "bert"
+INSIDE = {PACKAGE, BERT / "_keras2", BERT / "_keras3"}
 OUTSIDE = [
     path
     for folder in ("tiedbert", "scripts", "examples", "benchmarks")
     for path in sorted((ROOT / folder).rglob("*.py"))
-    if PACKAGE not in path.parents
+    if INSIDE.isdisjoint(path.parents)
 ]
-# bert4keras runs on Keras 2 alone.
-MAY_ASK = {ROOT / "tiedbert" / "bert" / "environment.py"}
+# The encoders are bert4keras' own or ours.
+MAY_ASK = {BERT / "backend.py"}
 
 # What tells which generation runs. A message may say it: {_keras.VERSION}.
 ASKS = re.compile(
@@ -50,6 +52,16 @@ def test_both_generations_have_the_same_names_and_signatures():
     )
     assert of_keras_2 == of_keras_3
     assert len(of_keras_2[0]) > 30
+
+
+def test_both_kinds_of_encoders_have_the_same_names():
+    names = []
+    for number in (2, 3):
+        text = (BERT / f"_keras{number}" / "__init__.py").read_text(encoding="utf-8")
+        names.append(text.partition("__all__ = ")[2])
+    assert names[0] == names[1] != ""
+    text = (BERT / "backend.py").read_text(encoding="utf-8")
+    assert text.partition("__all__ = ")[2] == names[0]
 
 
 def test_the_generation_is_that_of_the_running_keras():

@@ -51,7 +51,6 @@ def test_the_gallery_has_a_whole_run(example):
 
 
 @pytest.mark.slow
-@pytest.mark.legacy_keras
 @pytest.mark.parametrize("example", SMALL)
 def test_training_example_on_a_little(example, monkeypatch, capsys):
     options, last_line = SMALL[example]

@@ -12,3 +12,8 @@ def others_slow(wanted, cases):
     """All cases, those that are not wanted in every run marked slow."""
     assert all(case in cases for case in wanted), "no such case"
     return [case if case in wanted else slow(case) for case in cases]
+
+
+def legacy(*values):
+    """A case of a kind that bert4keras alone has, in Keras 2."""
+    return pytest.param(*values, marks=pytest.mark.legacy_keras)

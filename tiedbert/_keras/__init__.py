@@ -17,7 +17,7 @@ from tiedbert._keras.graphs import (
 )
 from tiedbert._keras.input_errors import input_errors_unwrapped
 from tiedbert._keras.inputs import dtype_name, input_like, type_spec
-from tiedbert._keras.internals import VERSION, module_in_file
+from tiedbert._keras.internals import GENERATION, VERSION, module_in_file
 from tiedbert._keras.layer_state import copy_flags, own_variables, statistics, sublayers
 from tiedbert._keras.layers import given_output_shape, layers_within, leaves
 from tiedbert._keras.loading import called_by_user, layers_being_loaded
@@ -86,6 +86,7 @@ optimizer_attached = _generation.optimizer_attached
 
 __all__ = [
     "EpochLogs",
+    "GENERATION",
     "VERSION",
     "accumulates",
     "ancestors",

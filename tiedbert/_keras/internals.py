@@ -14,6 +14,7 @@ from tensorflow import keras
 # The name of the package that `tf.keras` is.
 PACKAGE = keras.Model.__module__.partition(".")[0]
 VERSION: str = sys.modules[PACKAGE].__version__
+GENERATION = int(VERSION.partition(".")[0])
 
 _ADVICE = "use a Keras that tiedbert's README lists, or report it"
 

@@ -1,25 +1,22 @@
-"""bert4keras' models on today's TensorFlow, their heads and their files (Keras 2).
+"""BERTs of bert4keras' kinds, their heads and their files.
 
-Import it before TensorFlow, or set ``TF_USE_LEGACY_KERAS=1``: bert4keras needs Keras 2.
-See :mod:`tiedbert.bert.environment`.
+Under Keras 3 the models are of our own layers, under Keras 2
+(``TF_USE_LEGACY_KERAS=1``) of bert4keras'. Functions, names of layers, weights, files
+and numbers are the same.
 """
 
-from tiedbert.bert import environment
-
-environment.prepare()
-
-from tiedbert.bert.checkpoints import (  # noqa: E402
+from tiedbert.bert.checkpoints import (
     load_google_checkpoint,
     save_google_checkpoint,
 )
-from tiedbert.bert.classifier import classifier  # noqa: E402
-from tiedbert.bert.hugging_face import (  # noqa: E402
+from tiedbert.bert.classifier import classifier
+from tiedbert.bert.hugging_face import (
     load_safetensors,
     save_safetensors,
 )
-from tiedbert.bert.masked_lm import masked_lm  # noqa: E402
-from tiedbert.bert.models import build_bert, build_bert_from  # noqa: E402
-from tiedbert.bert.saved_models import (  # noqa: E402
+from tiedbert.bert.masked_lm import masked_lm
+from tiedbert.bert.models import build_bert, build_bert_from
+from tiedbert.bert.saved_models import (
     load_classifier,
     open_pretrained,
 )

@@ -221,7 +221,9 @@ def _load_by_bert4keras(transformer, checkpoint_path):
         raise InputError(
             f"{checkpoint_path}: {reason(error)}; {_names_there(shapes)}"
         ) from None
-    lost = [w.name for w in weights if not np.isfinite(w.numpy()).all()]
+    lost = [
+        getattr(w, "path", w.name) for w in weights if not np.isfinite(w.numpy()).all()
+    ]
     if lost:
         for weight, value in zip(weights, before, strict=True):
             weight.assign(value)

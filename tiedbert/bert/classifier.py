@@ -4,9 +4,8 @@ from numbers import Integral, Real
 
 from tensorflow import keras
 
-from tiedbert.bert.encoders import check_encoder, has_pooler
-from tiedbert.bert.kinds import initializer_of
-from tiedbert.bert.layers import FirstToken
+from tiedbert.bert.encoders import check_encoder, has_pooler, initializer_of
+from tiedbert.bert.first_token import FirstToken
 from tiedbert.errors import InputError
 
 

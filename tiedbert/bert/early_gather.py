@@ -1,9 +1,9 @@
 """The last block of a BERT computed at some positions only."""
 
-from bert4keras.layers import FeedForward, LayerNormalization, MultiHeadAttention
 from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert.bert.backend import FeedForward, LayerNormalization, MultiHeadAttention
 from tiedbert.errors import InputError
 from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.replay import Substitution, replay

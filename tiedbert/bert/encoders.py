@@ -1,7 +1,13 @@
 """Encoders: the models to which a head can be added."""
 
+from typing import Any
+
+from tensorflow import keras
+
 from tiedbert import _keras
+from tiedbert.bert.backend import FeedForward
 from tiedbert.bert.early_gather import last_attention
+from tiedbert.bert.initializers import FreshTruncatedNormal
 from tiedbert.errors import InputError
 from tiedbert.surgery.graph import Graph
 
@@ -49,3 +55,15 @@ def has_pooler(bert) -> bool:
         and len(bert.outputs[0].shape) == 2
         and _keras.maker(bert.outputs[0]).name == _POOLER
     )
+
+
+def feed_forward_of(bert: keras.Model) -> Any:
+    """The feed-forward layer of the last block."""
+    return [layer for layer in bert.layers if isinstance(layer, FeedForward)][-1]
+
+
+def initializer_of(bert: keras.Model) -> keras.initializers.Initializer:
+    """The initializer of the kernels of `bert`, for layers added to it."""
+    initializer = feed_forward_of(bert).kernel_initializer
+    stddev = getattr(initializer, "stddev", None)
+    return initializer if stddev is None else FreshTruncatedNormal(stddev)

@@ -3,10 +3,9 @@
 import json
 import re
 
-from bert4keras.layers import Lambda
 from tensorflow import keras
 
-from tiedbert.bert.layers import FirstToken
+from tiedbert.bert.first_token import FirstToken
 from tiedbert.errors import InputError
 from tiedbert.surgery.graph import Graph
 
@@ -222,7 +221,7 @@ def _classifier(model, layers, encoder) -> str:
     if names == [encoder]:
         return "BertForTokenClassification"
     if names == ["Pooler-Dense", "Pooler", encoder] and isinstance(
-        layers["Pooler"], (FirstToken, Lambda)
+        layers["Pooler"], (FirstToken, keras.layers.Lambda)
     ):
         return "BertForSequenceClassification"
     raise _refuse(

@@ -2,13 +2,11 @@
 
 from typing import Any
 
-from bert4keras.layers import LayerNormalization
 from tensorflow import keras
 
+from tiedbert.bert.backend import ConfiguredNormalization, LayerNormalization
 from tiedbert.bert.early_gather import last_block_at
-from tiedbert.bert.encoders import check_encoder
-from tiedbert.bert.kinds import feed_forward_of, initializer_of
-from tiedbert.bert.layers import ConfiguredNormalization
+from tiedbert.bert.encoders import check_encoder, feed_forward_of, initializer_of
 from tiedbert.errors import InputError
 from tiedbert.layers import EmbeddingDense, GatherPositions, TiedCrossEntropy
 
@@ -81,7 +79,7 @@ def masked_lm(
         (None, None, 30)
         >>> masked_lm(build_bert(path), predictions=5).output_shape
         (None, 5, 30)
-        >>> masked_lm(build_bert(path), with_loss=True).input_names
+        >>> [i.name for i in masked_lm(build_bert(path), with_loss=True).inputs]
         ['Input-Token', 'Input-Segment', 'Masked-Positions', 'Masked-Labels', \
 'Masked-Weights']
     """

@@ -1,15 +1,15 @@
-"""Building bert4keras models from a configuration, whole or from a cut point on."""
+"""Building BERTs from a configuration, whole or from a cut point on."""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
 
-from bert4keras.models import build_transformer_model
 from tensorflow import keras
 
+from tiedbert.bert import backend
 from tiedbert.bert.checkpoints import load_transformer
-from tiedbert.bert.kinds import kind, version_of
+from tiedbert.bert.kinds import checked_kind
 from tiedbert.bert.settings import settings_of
 from tiedbert.errors import InputError, lfs_hint
 from tiedbert.surgery import split
@@ -80,16 +80,10 @@ def build_bert(
     application = _file_or_argument(
         config_path, config, "application", application, "encoder"
     )
-    transformer_class = kind(model)
+    model = checked_kind(model)
     application = _application(application.lower(), model)
     settings = settings_of(model, application, config_path, config, bert4keras_options)
-    transformer = build_transformer_model(
-        model=transformer_class,
-        application=application,
-        return_keras_model=False,
-        **version_of(model),
-        **settings,
-    )
+    transformer = backend.build(model, application, settings)
     if checkpoint_path is not None:
         load_transformer(transformer, checkpoint_path)
     return transformer.model

@@ -8,6 +8,7 @@ model computes is obeyed or refused, and an unknown one gives a warning.
 import difflib
 import warnings
 
+from tiedbert.bert import backend
 from tiedbert.bert.setting_checks import check_sequence_length, values_checked
 from tiedbert.errors import InputError
 
@@ -129,8 +130,12 @@ def settings_of(kind, application, path, config, options) -> dict:
     """
     taken = (_OF_ALL | _OF_KIND.get(kind, _OF_T5)) - _NOT_OF_KIND.get(kind, set())
     demands = _demands(kind, application)
-    _check_options(kind, options, taken | {"model_type", *demands})
+    taken -= backend.LACKED_OPTIONS
+    _check_options(
+        kind, options, taken | backend.LACKED_OPTIONS | {"model_type", *demands}
+    )
     said = _said(path, config, options)
+    _check_lacked(path, said)
     _check_type(kind, path, said)
     for name, allowed in demands.items():
         _check_allowed(kind, path, name, said.get(name), allowed)
@@ -190,6 +195,18 @@ def _check_options(kind, options, known):
             close = difflib.get_close_matches(name, known, 1)
             meant = f": did you mean {close[0]}?" if close else ""
             raise InputError(f"a {kind!r} model has no option {name}{meant}")
+
+
+def _check_lacked(path, said):
+    """InputError for an option of bert4keras that this Keras does not have."""
+    lacked = sorted(
+        n for n in backend.LACKED_OPTIONS if said.get(n) not in (None, False)
+    )
+    if lacked:
+        raise InputError(
+            f"{path}: {', '.join(lacked)}: an option of bert4keras alone, which needs "
+            "Keras 2: start with TF_USE_LEGACY_KERAS=1"
+        )
 
 
 def _of_one_name(where, given) -> dict:

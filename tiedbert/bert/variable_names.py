@@ -2,9 +2,10 @@
 
 import re
 
-from tiedbert.bert.kinds import kind, version_of
+from tiedbert.bert import backend
+from tiedbert.bert.kinds import checked_kind
+from tiedbert.bert.own_weights import own_weights
 from tiedbert.errors import InputError
-from tiedbert.layers import EmbeddingDense
 
 # Google's run_classifier.py stores the last layer under these names.
 CLASSIFIER = {"Classifier": ["output_weights", "output_bias"]}
@@ -15,7 +16,7 @@ _BODY = re.compile(r"Embedding-Token$|(\w+-)?Transformer-")
 
 
 def namesake(model, model_kind, **options):
-    """An unbuilt bert4keras Transformer that has the names for the layers of `model`.
+    """What has the names in checkpoints for the layers of `model`.
 
     Args:
         model: a `keras.Model` whose layers have bert4keras' names.
@@ -24,16 +25,7 @@ def namesake(model, model_kind, **options):
     """
     blocks = [re.search(r"Transformer-(\d+)-", layer.name) for layer in model.layers]
     count = max((int(match[1]) + 1 for match in blocks if match), default=0)
-    sizes = {
-        "vocab_size": 1,
-        "hidden_size": 1,
-        "num_hidden_layers": count,
-        "num_attention_heads": 1,
-        "intermediate_size": 1,
-        "hidden_act": "gelu",
-        "max_position": 1,
-    }
-    return kind(model_kind)(**{**sizes, **version_of(model_kind), **options})
+    return backend.namesake(checked_kind(model_kind), count, **options)
 
 
 def named_weights(transformer, layers) -> list:
@@ -57,15 +49,8 @@ def named_weights(transformer, layers) -> list:
     ]
 
 
-def own_weights(layer) -> list:
-    """The weights to store for a layer: of a tied head the bias, without the table."""
-    if isinstance(layer, EmbeddingDense):
-        return [layer.bias] if layer.use_bias else []
-    return layer.weights
-
-
 def _check_kind(transformer, named, layers):
-    kind_name = type(transformer).__name__
+    kind_name = transformer.title
     if not any(name in layers for name in named):
         raise InputError(
             f"a checkpoint of {kind_name} has names for {', '.join(named)}; the model "

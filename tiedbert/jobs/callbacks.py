@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow import keras
 
+from tiedbert import _keras
 from tiedbert.errors import InputError, reason
 from tiedbert.jobs.runs import append_metrics
 
@@ -109,9 +110,15 @@ class TrainingState(keras.callbacks.Callback):
             model.trainable_variables
         )  # else its variables are restored at its first step
         self._epoch = tf.Variable(0, dtype=tf.int64)
+        # TensorFlow restores what it finds by name: half of a state of the other Keras.
+        self._keras = tf.Variable(_keras.GENERATION)
         self._manager = tf.train.CheckpointManager(
             tf.train.Checkpoint(
-                model=model, optimizer=optimizer, epoch=self._epoch, **extra
+                model=model,
+                optimizer=optimizer,
+                epoch=self._epoch,
+                keras=self._keras,
+                **extra,
             ),
             str(Path(folder) / "checkpoints"),
             max_to_keep=1,
@@ -126,6 +133,13 @@ class TrainingState(keras.callbacks.Callback):
             raise InputError(
                 f"{self._manager.directory} cannot be read: {reason(error)}"
             ) from None
+        written = int(self._keras.numpy())
+        if written != _keras.GENERATION:
+            raise InputError(
+                f"{self._manager.directory}: the run was begun under Keras {written} "
+                f"and cannot be resumed under Keras {_keras.GENERATION}: start with "
+                f"TF_USE_LEGACY_KERAS={int(written == 2)}"
+            )
         return int(self._epoch.numpy())
 
     def on_epoch_end(self, epoch: int, logs: Logs | None = None) -> None:

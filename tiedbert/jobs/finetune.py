@@ -266,6 +266,7 @@ def fit(
         validation_data=validation,
         initial_epoch=args.epochs if best.done else done,
         epochs=args.epochs,
+        shuffle=False,  # the dataset does
         callbacks=[StepTime(), MetricsLog(folder), best, state],
         verbose=VERBOSITY,
     )

@@ -172,6 +172,7 @@ def train(
         initial_epoch=done,
         epochs=math.ceil(args.steps / epoch_steps),
         steps_per_epoch=epoch_steps,
+        shuffle=False,  # the dataset does
         callbacks=[StopAfter(args.steps), MetricsLog(folder), state],
         verbose=VERBOSITY,
     )

@@ -72,9 +72,12 @@ def held_out_batches(
     Returns:
         A finite dataset of the same inputs.
     """
-    batches = _part(corpus_dir, held_out, validation=True).batch(batch_size)
+    sequences = _part(corpus_dir, held_out, validation=True)
+    # A filtered dataset does not know its size, and Keras 3 warns where it ends.
+    size = min(held_out, read_manifest(corpus_dir)["sequences"])
+    sequences = sequences.apply(tf.data.experimental.assert_cardinality(size))
     mask = _masker(corpus_dir, tokenizer, rate, seed=-1)
-    return _masked(batches.enumerate(), mask)
+    return _masked(sequences.batch(batch_size).enumerate(), mask)
 
 
 def predictions_per_text(corpus_dir: str | os.PathLike, rate: float = 0.15) -> int:

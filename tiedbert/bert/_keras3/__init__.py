@@ -1,0 +1,30 @@
+"""Encoders of bert4keras' kinds, of our own layers, in Keras 3."""
+
+from tiedbert.bert._keras3.attention import MultiHeadAttention
+from tiedbert.bert._keras3.encoder import KINDS
+from tiedbert.bert._keras3.feed_forward import FeedForward
+from tiedbert.bert._keras3.normalization import (
+    ConfiguredNormalization,
+    LayerNormalization,
+)
+from tiedbert.bert._keras3.transformer import build, namesake
+
+# Options of bert4keras that a model of this Keras does not have.
+LACKED_OPTIONS = frozenset(
+    {
+        *("layers", "residual_attention_scores", "attention_caches"),
+        *("additional_input_layers", "layer_norm_cond", "layer_norm_cond_hidden_size"),
+        *("layer_norm_cond_hidden_act", "shared_segment_embeddings"),
+    }
+)
+
+__all__ = [
+    "KINDS",
+    "LACKED_OPTIONS",
+    "ConfiguredNormalization",
+    "FeedForward",
+    "LayerNormalization",
+    "MultiHeadAttention",
+    "build",
+    "namesake",
+]

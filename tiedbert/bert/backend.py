@@ -1,0 +1,32 @@
+"""The one choice between bert4keras, in Keras 2, and our own encoders, in Keras 3.
+
+Both have the same names: the layers that others look for, the kinds, and `build` and
+`namesake`, which give the layers of a model and their names in checkpoints.
+"""
+
+from tiedbert._keras.internals import PACKAGE
+
+if PACKAGE == "tf_keras":
+    from tiedbert.bert import _keras2 as backend
+else:
+    from tiedbert.bert import _keras3 as backend  # type: ignore[no-redef]
+
+ConfiguredNormalization = backend.ConfiguredNormalization
+FeedForward = backend.FeedForward
+KINDS = backend.KINDS
+LACKED_OPTIONS = backend.LACKED_OPTIONS
+LayerNormalization = backend.LayerNormalization
+MultiHeadAttention = backend.MultiHeadAttention
+build = backend.build
+namesake = backend.namesake
+
+__all__ = [
+    "KINDS",
+    "LACKED_OPTIONS",
+    "ConfiguredNormalization",
+    "FeedForward",
+    "LayerNormalization",
+    "MultiHeadAttention",
+    "build",
+    "namesake",
+]

@@ -1,0 +1,123 @@
+"""The names of weights in Google's checkpoints, for the kinds that both Kerases have.
+
+Source: the names are those of google-research/bert, albert and electra, and of the
+checkpoints of NEZHA and RoFormer, which follow BERT; bert4keras 0.11.5 reads them.
+"""
+
+_DENSE = ("kernel", "bias")
+_NORM = ("beta", "gamma")  # bert4keras' order
+
+# Layer -> (path in the checkpoint, its weights).
+_OUTSIDE = {
+    "Embedding-Token": ("bert/embeddings/word_embeddings", ()),
+    "Embedding-Segment": ("bert/embeddings/token_type_embeddings", ()),
+    "Embedding-Position": ("bert/embeddings/position_embeddings", ()),
+    "Embedding-Norm": ("bert/embeddings/LayerNorm", _NORM),
+    "Embedding-Mapping": ("bert/encoder/embedding_hidden_mapping_in", _DENSE),
+    "Pooler-Dense": ("bert/pooler/dense", _DENSE),
+    "MLM-Dense": ("cls/predictions/transform/dense", _DENSE),
+    "MLM-Norm": ("cls/predictions/transform/LayerNorm", _NORM),
+}
+_NSP = ["cls/seq_relationship/output_weights", "cls/seq_relationship/output_bias"]
+_HEAD_BIAS = "cls/predictions/output_bias"
+
+# Part of a block -> paths within the block, of BERT and of ALBERT.
+_BERT_BLOCK = {
+    "MultiHeadSelfAttention": (
+        ("attention/self/query", _DENSE),
+        ("attention/self/key", _DENSE),
+        ("attention/self/value", _DENSE),
+        ("attention/output/dense", _DENSE),
+    ),
+    "MultiHeadSelfAttention-Norm": (("attention/output/LayerNorm", _NORM),),
+    "FeedForward": (("intermediate/dense", _DENSE), ("output/dense", _DENSE)),
+    "FeedForward-Norm": (("output/LayerNorm", _NORM),),
+}
+_ALBERT_BLOCK = {
+    "MultiHeadSelfAttention": (
+        ("attention_1/self/query", _DENSE),
+        ("attention_1/self/key", _DENSE),
+        ("attention_1/self/value", _DENSE),
+        ("attention_1/output/dense", _DENSE),
+    ),
+    "MultiHeadSelfAttention-Norm": (("LayerNorm", _NORM),),
+    "FeedForward": (
+        ("ffn_1/intermediate/dense", _DENSE),
+        ("ffn_1/intermediate/output/dense", _DENSE),
+    ),
+    "FeedForward-Norm": (("LayerNorm_1", _NORM),),
+}
+_ALBERT_PREFIX = "bert/encoder/transformer/group_0/inner_group_0"
+
+
+def google_names(kind: str, blocks: int) -> dict[str, list[str]]:
+    """Layer -> the names of its weights, in the layer's order.
+
+    Args:
+        kind: a kind that both Kerases have.
+        blocks: number of blocks.
+    """
+    names = {layer: _names(path, parts) for layer, (path, parts) in _OUTSIDE.items()}
+    names |= {"NSP-Proba": list(_NSP), "MLM-Bias": [_HEAD_BIAS]}
+    for index in range(blocks):
+        names |= _block_names(kind, index)
+    if kind == "albert":
+        names |= _block(_ALBERT_BLOCK, "Transformer", _ALBERT_PREFIX)
+    if kind == "roformer_v2":
+        names = {layer: _without_biases(found) for layer, found in names.items()}
+    return _of_electra(kind, names) if kind.startswith("electra") else names
+
+
+def _names(path, parts):
+    return [f"{path}/{part}" for part in parts] or [path]
+
+
+def _block_names(kind, index):
+    layer = f"Transformer-{index}"
+    if kind == "albert_unshared":  # all blocks start from the one that is there
+        return _block(_ALBERT_BLOCK, layer, _ALBERT_PREFIX)
+    return _block(_BERT_BLOCK, layer, f"bert/encoder/layer_{index}")
+
+
+def _block(parts, layer, prefix):
+    return {
+        f"{layer}-{part}": [
+            name
+            for path, weights in found
+            for name in _names(f"{prefix}/{path}", weights)
+        ]
+        for part, found in parts.items()
+    }
+
+
+def _without_biases(names):
+    """RoFormer v2 has neither biases nor weights of norms."""
+    return [
+        n for n in names if not any(part in n for part in ("beta", "gamma", "bias"))
+    ]
+
+
+_ELECTRA_HEADS = {
+    "Embedding-Mapping": ("electra/embeddings_project", _DENSE),
+    "Discriminator-Dense": ("discriminator_predictions/dense", _DENSE),
+    "Discriminator-Prediction": ("discriminator_predictions/dense_1", _DENSE),
+    "MLM-Dense": ("generator_predictions/dense", _DENSE),
+    "MLM-Norm": ("generator_predictions/LayerNorm", _NORM),
+}
+
+
+def _of_electra(kind, names):
+    """ELECTRA's names; its generator shares the embeddings with the discriminator."""
+    names = {k: [n.replace("bert/", "electra/") for n in v] for k, v in names.items()}
+    names |= {layer: _names(*found) for layer, found in _ELECTRA_HEADS.items()}
+    names["MLM-Bias"] = ["generator_predictions/output_bias"]
+    if kind == "electra":
+        return names
+    own = "electra/encoder/", "electra/embeddings_project/"
+    return {
+        layer: [
+            n.replace("electra/", "generator/", 1) if n.startswith(own) else n
+            for n in found
+        ]
+        for layer, found in names.items()
+    }
