@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 try:
-    from tiedbert.bert import build_bert  # before TensorFlow: it chooses Keras 2
+    from tiedbert.bert import build_bert
 except ImportError as error:
     sys.exit(str(error))
 

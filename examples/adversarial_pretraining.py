@@ -18,7 +18,7 @@ import reviews
 from tiedbert.command import positive_int, quiet_import, run
 
 try:
-    with quiet_import():  # before TensorFlow: it chooses Keras 2
+    with quiet_import():
         from tiedbert.bert import build_bert, masked_lm
 except ImportError as error:
     sys.exit(str(error))

@@ -19,7 +19,7 @@ from tiedbert.errors import InputError
 
 try:
     with quiet_import():
-        from tiedbert import bert as berts  # before TensorFlow: it chooses Keras 2
+        from tiedbert import bert as berts
 except ImportError as error:
     sys.exit(str(error))
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from tiedbert.command import quiet_import, run
 
 try:
-    with quiet_import():  # before TensorFlow: it chooses Keras 2
+    with quiet_import():
         from tiedbert.bert import build_bert, classifier
 except ImportError as error:
     sys.exit(str(error))
