@@ -350,7 +350,7 @@ CASES = {
 }
 
 
-@pytest.mark.cases(15)
+@pytest.mark.cases(8)
 @pytest.mark.parametrize("name", CASES)
 def test_two_steps_are_those_of_the_paper(name, monkeypatch):
     method, reference, options = CASES[name]

@@ -15,7 +15,7 @@ from tiedbert.bert.own_weights import own_weights
 
 pytestmark = pytest.mark.skipif(IS_LEGACY, reason="there it is bert4keras itself")
 
-BY_DEFAULT = ["bert-mlm-nsp", "albert-unilm", "nezha", "roformer-lm", "roformer_v2-mlm"]
+BY_DEFAULT = ["bert-nsp", "albert-unilm", "nezha", "roformer_v2-mlm"]
 names = pytest.mark.parametrize("name", others_slow(BY_DEFAULT, bert_zoo.OF_BOTH))
 
 

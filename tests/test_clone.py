@@ -1053,6 +1053,7 @@ def test_layers_in_a_named_tuple_are_kept():
     np.testing.assert_array_equal(copy(values), model(values))
 
 
+@pytest.mark.slow
 @needs_keras_3
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 def test_a_layer_quantized_inside_another_is_told():

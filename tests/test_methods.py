@@ -155,7 +155,7 @@ def units(run):
     return [now - then for now, then in zip(after, before, strict=True)]
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(2)
 @pytest.mark.parametrize(
     ("name", "values"),
     [

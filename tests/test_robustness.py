@@ -109,6 +109,7 @@ def test_the_methods_own_epsilon_does_not_count():
     assert results[0] == results[1]
 
 
+@pytest.mark.slow
 def test_only_tokens_that_the_mask_allows_are_attacked():
     model, data = masked_classifier(), token_batches()
     nowhere = curve(

@@ -20,6 +20,7 @@ def test_cuts_of_bert4keras_are_exact(name, tmp_path):
     assert cut_at_all(model, bert_zoo.inputs_of(model), points) == ({}, [])
 
 
+@pytest.mark.slow
 def test_a_cut_of_an_application_is_exact():
     """Inside of a block, so that another tensor crosses beside it."""
     model = application_zoo.build("ResNet50")

@@ -53,6 +53,7 @@ def test_packing_loses_and_changes_nothing(length, shards, tmp_path):
     assert len(rows) == manifest["sequences"]
 
 
+@pytest.mark.slow
 def test_packing_real_reviews(tmp_path, monkeypatch):
     """Real text, and more of it than is tokenized at once."""
     monkeypatch.setattr("tiedbert.text.records._BATCH_CHARACTERS", 100_000)

@@ -154,6 +154,7 @@ def test_what_is_added_to_the_loss_is_not_in_the_perplexity(options):
     assert told["loss"] > mean + 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.both_kerases
 @pytest.mark.parametrize("policy", [slow("mixed_bfloat16"), "mixed_float16"])
 def test_mixed_precision_learns(policy):
