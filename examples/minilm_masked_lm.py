@@ -56,7 +56,7 @@ def main():
     model = berts.masked_lm(bert, early_gather=True, with_loss=True)
     model.compile(adamw(5e-4, options.steps))
     before, *_ = model.evaluate(held_out, verbose=0)
-    model.fit(training, steps_per_epoch=options.steps, verbose=2)
+    model.fit(training, steps_per_epoch=options.steps, shuffle=False, verbose=2)
     after, *_ = model.evaluate(held_out, verbose=0)
     print(f"loss on held-out lines: {before:.2f} before, {after:.2f} after")
 

@@ -11,6 +11,7 @@ if PACKAGE == "tf_keras":
 else:
     from tiedbert.bert import _keras3 as backend  # type: ignore[no-redef]
 
+ACTIVATIONS = backend.ACTIVATIONS
 ConfiguredNormalization = backend.ConfiguredNormalization
 FeedForward = backend.FeedForward
 KINDS = backend.KINDS
@@ -21,6 +22,7 @@ build = backend.build
 namesake = backend.namesake
 
 __all__ = [
+    "ACTIVATIONS",
     "KINDS",
     "LACKED_OPTIONS",
     "ConfiguredNormalization",

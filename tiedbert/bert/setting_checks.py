@@ -4,6 +4,7 @@ import numbers
 
 from tensorflow import keras
 
+from tiedbert.bert import backend
 from tiedbert.bert.hugging_face_config import keras_activation
 from tiedbert.bert.vocabulary_options import check_tokens
 from tiedbert.errors import InputError
@@ -93,6 +94,8 @@ def _activation(path, name, value):
     if isinstance(value, bool) or callable(value):
         return value
     known = keras_activation(value)
+    if isinstance(known, str):
+        known = backend.ACTIVATIONS.get(known, known)
     try:
         keras.activations.get(known)
     except (ValueError, TypeError):

@@ -1,5 +1,6 @@
 """Encoders of bert4keras' kinds, of our own layers, in Keras 3."""
 
+from tiedbert.bert._keras3.activations import ACTIVATIONS
 from tiedbert.bert._keras3.attention import MultiHeadAttention
 from tiedbert.bert._keras3.encoder import KINDS
 from tiedbert.bert._keras3.feed_forward import FeedForward
@@ -19,6 +20,7 @@ LACKED_OPTIONS = frozenset(
 )
 
 __all__ = [
+    "ACTIVATIONS",
     "KINDS",
     "LACKED_OPTIONS",
     "ConfiguredNormalization",

@@ -14,6 +14,13 @@ from tiedbert.bert.own_weights import own_weights
 
 # Google's BERT stores the kernel of this layer transposed.
 _TRANSPOSED = "cls/seq_relationship/output_weights"
+_TITLES = {
+    "roberta": "BERT",
+    "albert_unshared": "ALBERT",
+    "roformer": "RoFormer",
+    "roformer_v2": "RoFormerV2",
+    "electra_generator": "ELECTRA's generator",
+}
 # The settings that matter to checkpoints.
 _OPTIONS = (
     *("keep_tokens", "compound_tokens", "prefix"),
@@ -58,7 +65,7 @@ class Transformer:
     @property
     def title(self) -> str:
         """The kind as its authors write it, for messages."""
-        return self.kind.upper().removeprefix("ROBERTA") or "BERT"
+        return _TITLES.get(self.kind, self.kind.upper())
 
     def prefixed(self, name: str) -> str:
         """The name of a layer."""
