@@ -85,7 +85,6 @@ def one_step(method):
     PASSES.clear()
     training.fit([token_ids, 0 * token_ids], draw.integers(2, size=8), verbose=0)
     changes = zip(model.weights, model.get_weights(), before, strict=True)
-    # The name of a weight in Keras 2 is its path in Keras 3.
     learned = {getattr(w, "path", w.name): now - then for w, now, then in changes}
     counts = [(PASSES[part, "forward"], PASSES[part, "backward"]) for part in INSIDE]
     return counts, learned

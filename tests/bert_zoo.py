@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 from bert_samples import CONFIG, SEGMENTS, TOKENS, scramble, write_config
+from generation import IS_LEGACY
 
 HEADS = {
     "": {},
@@ -49,6 +50,7 @@ OF_BOTH = [
     if not name.startswith(("gpt", "t5", "mt5"))
     and name not in ("bert-residual_scores", "bert-segments_in_table")
 ]
+HERE = list(MODELS) if IS_LEGACY else OF_BOTH
 DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 
 

@@ -1,11 +1,11 @@
-"""A cut is exact at every tensor of every kind of model that bert4keras builds."""
+"""A cut is exact at every tensor of every kind of model of bert4keras."""
 
 import bert_zoo
 import pytest
 from cuts import cut_at_all, cut_in_training, cut_points, name_of
 
-pytestmark = [pytest.mark.legacy_keras, pytest.mark.slow]
-every_model = pytest.mark.parametrize("name", bert_zoo.MODELS)
+pytestmark = pytest.mark.slow
+every_model = pytest.mark.parametrize("name", bert_zoo.HERE)
 
 
 @every_model
