@@ -6,10 +6,16 @@ import pytest
 import tensorflow as tf
 from bert4keras_numbers import checkpoint_of, numbers, outputs_and_gradients
 from bert_mlm import POSITIONS
+from bert_samples import BATCH, scramble, write_config
 from generation import IS_LEGACY
 from variants import others_slow
 
-from tiedbert.bert import load_google_checkpoint, masked_lm, save_google_checkpoint
+from tiedbert.bert import (
+    build_bert,
+    load_google_checkpoint,
+    masked_lm,
+    save_google_checkpoint,
+)
 from tiedbert.bert.google_names import google_names
 from tiedbert.bert.own_weights import own_weights
 
@@ -125,3 +131,14 @@ def test_the_head_at_some_positions_is_bert4keras_own(name, early, theirs, tmp_p
     logits = model([*bert_zoo.inputs_of(encoder), tf.constant(POSITIONS)])
     expected = theirs[name, "outputs", 0][np.arange(2)[:, None], POSITIONS]
     assert_close(tf.nn.softmax(logits).numpy(), expected, 1e-5)
+
+
+def test_a_prefix_is_before_the_name_of_every_layer(tmp_path):
+    """Else a checkpoint would leave out the head."""
+    config = write_config(tmp_path)
+    whole = scramble(build_bert(config, with_mlm=True))
+    save_google_checkpoint(whole, tmp_path / "bert.ckpt")
+    path = tmp_path / "bert.ckpt"
+    model = build_bert(config, path, with_mlm=True, prefix="A-")
+    assert all(layer.name.startswith("A-") for layer in model.layers)
+    np.testing.assert_array_equal(model(BATCH), whole(BATCH))

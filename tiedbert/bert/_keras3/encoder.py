@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from tensorflow import keras
@@ -304,25 +305,24 @@ class Encoder:
 
     def _masked_lm(self, hidden, activation):
         activation = "softmax" if activation is True else activation
-        table = self._table()
         if self.kind.plain:
             if self.embedding_width != self.width:
                 hidden = self._dense(
                     hidden, "Output-Mapping", self.embedding_width, use_bias=False
                 )
             hidden = self._dropped(hidden, "Output-MLM-Dropout")
-            head = EmbeddingDense(table, "linear", use_bias=False, name="Output-MLM")
-            name = "Output-MLM-Activation"
+            name, options = "Output-MLM", {"use_bias": False}
+            last = "Output-MLM-Activation"
         else:
             act = self.settings["hidden_act"]
             hidden = self._dense(
                 hidden, "MLM-Dense", self.embedding_width, activation=act
             )
             hidden = self._normalized(hidden, "MLM-Norm", 1e-12)
-            head = EmbeddingDense(table, "linear", name="MLM-Bias")
-            name = "MLM-Activation"
-        self.layers[head.name] = head
-        return self.apply(layers.Activation, head(hidden), name, activation=activation)
+            name, options, last = "MLM-Bias", {}, "MLM-Activation"
+        head = partial(EmbeddingDense, self._table(), "linear")
+        logits = self.apply(head, hidden, name, **options)
+        return self.apply(layers.Activation, logits, last, activation=activation)
 
     def _table(self):
         return self.layers[(self.settings.get("prefix") or "") + "Embedding-Token"]
