@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
+from tiedbert.bert.google_names import OF_TOKENS, TRANSPOSED
 from tiedbert.bert.new_head import new_head, warn_of_new_head
 from tiedbert.bert.variable_names import CLASSIFIER, named_weights, namesake
 from tiedbert.bert.vocabulary_options import check_tokens
@@ -17,11 +18,11 @@ from tiedbert.errors import InputError, lfs_hint, reason
 from tiedbert.text.files import draft_folder
 
 # Google's BERT stores the kernels of these two layers transposed,
-_TRANSPOSED = {"cls/seq_relationship/output_weights", "output_weights"}
+_TRANSPOSED = {TRANSPOSED, "output_weights"}
 # and T5 this one.
 _TRANSPOSED_T5 = "/relative_attention_bias"
 # Variables with a row for each token.
-_OF_TOKENS = ("word_embeddings", "predictions/output_bias", "shared/embedding")
+_OF_TOKENS = (*OF_TOKENS, "shared/embedding")
 # What TensorFlow adds to the prefix of a checkpoint.
 _SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 

@@ -4,6 +4,11 @@ Source: the names are those of google-research/bert, albert and electra, and of 
 checkpoints of NEZHA and RoFormer, which follow BERT; bert4keras 0.11.5 reads them.
 """
 
+# Stored as Google's BERT multiplies by it, transposed.
+TRANSPOSED = "cls/seq_relationship/output_weights"
+# Variables with a row for each token end so.
+OF_TOKENS = ("word_embeddings", "predictions/output_bias")
+
 _DENSE = ("kernel", "bias")
 _NORM = ("beta", "gamma")  # bert4keras' order
 
@@ -18,7 +23,7 @@ _OUTSIDE = {
     "MLM-Dense": ("cls/predictions/transform/dense", _DENSE),
     "MLM-Norm": ("cls/predictions/transform/LayerNorm", _NORM),
 }
-_NSP = ["cls/seq_relationship/output_weights", "cls/seq_relationship/output_bias"]
+_NSP = [TRANSPOSED, "cls/seq_relationship/output_bias"]
 _HEAD_BIAS = "cls/predictions/output_bias"
 
 # Part of a block -> paths within the block, of BERT and of ALBERT.

@@ -9,11 +9,9 @@ from tensorflow import keras
 
 from tiedbert.bert._keras3.encoder import Encoder
 from tiedbert.bert._keras3.resizing import resized
-from tiedbert.bert.google_names import google_names
+from tiedbert.bert.google_names import OF_TOKENS, TRANSPOSED, google_names
 from tiedbert.bert.own_weights import own_weights
 
-# Google's BERT stores the kernel of this layer transposed.
-_TRANSPOSED = "cls/seq_relationship/output_weights"
 _TITLES = {
     "roberta": "BERT",
     "albert_unshared": "ALBERT",
@@ -26,8 +24,6 @@ _OPTIONS = (
     *("keep_tokens", "compound_tokens", "prefix"),
     *("autoresize_weights", "ignore_invalid_weights"),
 )
-# Variables with a row for each token.
-_OF_TOKENS = ("word_embeddings", "predictions/output_bias")
 
 
 class Transformer:
@@ -78,9 +74,9 @@ class Transformer:
     def load_variable(self, checkpoint: str, name: str) -> np.ndarray:
         """The numbers of one variable as the model has them."""
         value = tf.train.load_variable(checkpoint, name)
-        if name == _TRANSPOSED:
+        if name == TRANSPOSED:
             return value.T
-        return self._of_tokens(value) if name.endswith(_OF_TOKENS) else value
+        return self._of_tokens(value) if name.endswith(OF_TOKENS) else value
 
     def _of_tokens(self, rows):
         """The rows of the tokens that are kept, and the means of those compounded."""
