@@ -116,6 +116,8 @@ def test_a_file_is_not_a_folder_to_write_to(folder):
     folder.write_text("precious")
     with pytest.raises(InputError, match="run is a file: name a folder"):
         open_run("pretrain", options(folder, overwrite=True))
+    with pytest.raises(InputError, match="run is a file: name a folder"):
+        check_run("pretrain", options(folder / "below"))
     assert folder.read_text() == "precious"
 
 

@@ -554,6 +554,16 @@ def test_what_is_no_model_is_told(name, content, message, tmp_path):
     assert re.search(message, refused(path, "--list"))
 
 
+def test_a_file_of_more_json_than_a_model_has_is_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(model_files, "_LARGEST_BYTES", 30)
+    path = tmp_path / "bomb.keras"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("metadata.json", "{}")
+        file.writestr("config.json", " " * 31)
+    message = refused(path, "--list")
+    assert "config.json has 31 bytes, expected at most 30" in message
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -302,6 +302,16 @@ def test_a_corrupt_record_is_a_data_loss(corpus):
         list(corpus_dataset(corpus))
 
 
+def test_longer_records_than_the_manifest_says(corpus):
+    path = corpus / "manifest.json"
+    manifest = json.loads(path.read_text())
+    length = manifest["config"]["sequence_length"]
+    manifest["config"]["sequence_length"] = length - 1
+    path.write_text(json.dumps(manifest))
+    assert f"at most {length - 1} ids" in find_damage(corpus)
+    assert f"found one of {length}; " in find_damage(corpus)
+
+
 def test_a_missing_shard(corpus):
     (corpus / SHARD).unlink()
     with pytest.raises(InputError, match=f"{SHARD}: expected .* found no file"):

@@ -66,8 +66,7 @@ def check_run(
 ) -> None:
     """Raise the errors of :func:`open_run` for these arguments; change nothing."""
     folder = Path(options["output_dir"])
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"--output_dir {folder} is a file: name a folder")
+    _check_writable(folder)
     if not _is_used(folder):
         return
     if options.get("resume"):
@@ -123,6 +122,15 @@ def keep_metrics(folder: str | os.PathLike, lines: int) -> None:
     if path.exists():
         first = path.read_text(encoding="utf-8").splitlines(keepends=True)[:lines]
         write_file(path, "".join(first).encode())
+
+
+def _check_writable(folder):
+    """InputError unless the folder is there, or can be made."""
+    nearest = next(path for path in (folder, *folder.parents) if path.exists())
+    if not nearest.is_dir():
+        raise InputError(f"--output_dir {folder}: {nearest} is a file: name a folder")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise InputError(f"--output_dir {folder}: no permission to write in {nearest}")
 
 
 def _is_used(folder) -> bool:

@@ -11,8 +11,10 @@ from tiedbert.errors import InputError
 from tiedbert.surgery.graph import Graph
 
 
-def describe(tensor: tf.Tensor) -> str:
-    """``"(?, 4) float32"``."""
+def describe(tensor: Any) -> str:
+    """``"(?, 4) float32"``; what is no tensor as Python writes it."""
+    if not _keras.is_symbolic(tensor):
+        return f"{tensor!r:.60}"
     shape = ", ".join("?" if size is None else str(size) for size in tensor.shape)
     return f"({shape}) {_keras.dtype_name(tensor)}"
 
@@ -20,7 +22,8 @@ def describe(tensor: tf.Tensor) -> str:
 def alike(tensor: tf.Tensor, expected: tf.Tensor) -> bool:
     """Whether `tensor` can stand where `expected` is, as far as shapes are known."""
     return (
-        _keras.dtype_name(tensor) == _keras.dtype_name(expected)
+        _keras.is_symbolic(tensor)
+        and _keras.dtype_name(tensor) == _keras.dtype_name(expected)
         and len(tensor.shape) == len(expected.shape)
         and all(
             size is None or wanted is None or size == wanted
@@ -58,20 +61,27 @@ def check_fits(
             f"{describe(expected)}: {_first_line(error)}"
         ) from error
     if len(outputs) != 1 or not alike(outputs[0], expected):
-        raise InputError(
-            f'layer "{layer.name}" gives {", ".join(map(describe, outputs))} where '
-            f'what follows "{maker}" expects {describe(expected)}: shape and dtype '
-            "must stay"
-        )
+        raise other_output(layer, outputs, expected)
+
+
+def other_output(
+    layer: keras.layers.Layer, outputs: Sequence, expected: tf.Tensor
+) -> InputError:
+    """The error for a layer whose outputs cannot stand where `expected` is."""
+    return InputError(
+        f'layer "{layer.name}" gives {", ".join(map(describe, outputs))} where what '
+        f'follows "{_keras.maker(expected).name}" expects {describe(expected)}: shape '
+        "and dtype must stay"
+    )
 
 
 def only_tensor(layer: keras.layers.Layer, outputs: Any) -> tf.Tensor:
     """The tensor that a layer gave; InputError unless it is one."""
     tensors = _keras.flatten(outputs)
-    if len(tensors) != 1:
+    if len(tensors) != 1 or not _keras.is_symbolic(tensors[0]):
         raise InputError(
-            f'layer "{layer.name}" gives {len(tensors)} tensors, '
-            f"{', '.join(map(describe, tensors))}: expected a layer of one output"
+            f'layer "{layer.name}" gives {", ".join(map(describe, tensors)) or None}: '
+            "expected a layer of one output"
         )
     return tensors[0]
 

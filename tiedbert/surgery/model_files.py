@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from tensorflow import keras
 
@@ -18,6 +19,8 @@ from tiedbert.surgery.trust import check_harmless
 
 # Prefix of the folder in which models are written before they get their names.
 _DRAFTS = ".part-"
+# Of the JSON in a file, which real models fill to a hundredth: more would be a bomb.
+_LARGEST_BYTES = 200_000_000
 # Errors of zipfile and json for a file of another kind, cut off or encrypted.
 _DAMAGE = (KeyError, ValueError, EOFError, RuntimeError, zlib.error, zipfile.BadZipFile)
 
@@ -78,9 +81,7 @@ def _read(path: str | Path) -> tuple[dict, dict]:
         raise InputError(f"expected a .keras file, received {str(path)!r}")
     try:
         with zipfile.ZipFile(path) as file:
-            values = [
-                json.loads(file.read(f"{n}.json")) for n in ("metadata", "config")
-            ]
+            values = [_read_json(file, f"{n}.json") for n in ("metadata", "config")]
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except _DAMAGE as error:
@@ -88,6 +89,15 @@ def _read(path: str | Path) -> tuple[dict, dict]:
     if not all(isinstance(value, dict) for value in values):
         raise InputError(f"{path} is not a .keras file: its JSON holds no objects")
     return tuple(values)
+
+
+def _read_json(file: zipfile.ZipFile, name: str) -> Any:
+    size = file.getinfo(name).file_size
+    if size > _LARGEST_BYTES:
+        raise ValueError(
+            f"{name} has {size:,} bytes, expected at most {_LARGEST_BYTES:,}"
+        )
+    return json.loads(file.read(name))
 
 
 def _check_generation(path: str | Path, version: str) -> None:

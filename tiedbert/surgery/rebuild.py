@@ -9,6 +9,7 @@ from tiedbert import _keras
 from tiedbert._identity import IdentityMap, IdentitySet
 from tiedbert.errors import InputError
 from tiedbert.surgery.calls import Call
+from tiedbert.surgery.fitting import alike, free_to_change, other_output
 from tiedbert.surgery.graph import Graph, same_points
 from tiedbert.surgery.masks.order import settled, settled_inside
 from tiedbert.surgery.masks.received import Masks
@@ -95,12 +96,22 @@ def _edited_inside(masks, inside, change) -> dict[Call, keras.Model]:
                 model = _renamed(model, unique(f"{model.name}_edited", names))
             taken.add(call.layer)
             made.append((points, model))
-    return {
+    chosen = {
         call: next(
             model for others, model in models[call.layer] if same_points(points, others)
         )
         for call, points in inside.items()
     }
+    for call, model in chosen.items():
+        _check_outputs(graph, call, model)
+    return chosen
+
+
+def _check_outputs(graph, call, model) -> None:
+    """InputError if what follows a nested model cannot use what it gives now."""
+    for old, new in zip(call.outputs, model.outputs, strict=True):
+        if not free_to_change(graph, old) and not alike(new, old):
+            raise other_output(model, model.outputs, old)
 
 
 def _siblings(graph, changes) -> dict[Call, Callable]:

@@ -145,7 +145,7 @@ def corpus_dataset(
 
 
 def find_damage(corpus_dir: str | os.PathLike) -> str | None:
-    """Read every record of a corpus and check its CRC.
+    """Read every record of a corpus; check its CRC and its number of ids.
 
     Returns:
         None, or a sentence that names the first bad file and record.
@@ -154,23 +154,34 @@ def find_damage(corpus_dir: str | os.PathLike) -> str | None:
         InputError: the manifest itself is missing or malformed.
     """
     folder = Path(corpus_dir)
-    for shard in load_manifest(folder)["shards"]:
+    manifest = load_manifest(folder)
+    length = manifest["config"]["sequence_length"]
+    for shard in manifest["shards"]:
         path = folder / shard["file"]
         if not path.is_file():
             return f"{path} is missing; {REPAIR}"
-        if fault := _shard_fault(str(path), shard["records"]):
+        if fault := _shard_fault(str(path), shard["records"], length):
             return f"{path}: {fault}; {REPAIR}"
     return None
 
 
-def _shard_fault(path, expected):
+def _shard_fault(path, expected, length):
     records = tf.data.TFRecordDataset(path)
     try:
-        found = sum(len(batch) for batch in records.batch(_PARSE_BATCH))
+        shapes = [_ids(batch).shape for batch in records.batch(_PARSE_BATCH)]
     except tf.errors.DataLossError:
         return f"record {_readable(records)} (from 0) of {expected} is corrupt"
+    except tf.errors.InvalidArgumentError:
+        return f"expected records with integers named {_FEATURE}"
+    found = sum(count for count, _ in shapes)
     if found != expected:
         return f"expected {expected} records, found {found}"
+    longest = max((ids for _, ids in shapes), default=0)
+    if longest > length:
+        return (
+            f"expected records of at most {length} ids, the sequence_length of "
+            f"{MANIFEST}, found one of {longest}"
+        )
     return None
 
 
@@ -183,9 +194,14 @@ def _readable(records):
     return count
 
 
-def _parse(records, length):
+def _ids(records):
+    """int64 ``[records, longest]``, padded with 0."""
     feature = tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True)
-    ids = tf.io.parse_example(records, {_FEATURE: feature})[_FEATURE]
+    return tf.io.parse_example(records, {_FEATURE: feature})[_FEATURE]
+
+
+def _parse(records, length):
+    ids = _ids(records)
     padding = length - tf.shape(ids)[1]  # negative if too long: tf.pad refuses it
     ids = tf.pad(tf.cast(ids, tf.int32), [[0, 0], [0, padding]])
     return tf.ensure_shape(ids, [None, length])
