@@ -55,6 +55,10 @@ OF_OTHER_GENERATION = (
 )
 
 
+# What these modules do, Keras 3 alone can.
+OF_KERAS_3 = {"tiedbert.bert.recompute"}
+
+
 def importable(module):
     """Can this process import the tiedbert module of this name?"""
     return not module.startswith(OF_OTHER_GENERATION)

@@ -16,6 +16,7 @@ from tiedbert.bert.hugging_face import (
 )
 from tiedbert.bert.masked_lm import masked_lm
 from tiedbert.bert.models import build_bert, build_bert_from
+from tiedbert.bert.recompute import recompute_activations
 from tiedbert.bert.saved_models import (
     load_classifier,
     open_pretrained,
@@ -30,6 +31,7 @@ __all__ = [
     "load_safetensors",
     "masked_lm",
     "open_pretrained",
+    "recompute_activations",
     "save_google_checkpoint",
     "save_safetensors",
 ]

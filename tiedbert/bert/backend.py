@@ -15,20 +15,26 @@ ACTIVATIONS = backend.ACTIVATIONS
 ConfiguredNormalization = backend.ConfiguredNormalization
 FeedForward = backend.FeedForward
 KINDS = backend.KINDS
+ELSEWHERE = backend.ELSEWHERE
 LACKED_OPTIONS = backend.LACKED_OPTIONS
 LayerNormalization = backend.LayerNormalization
 MultiHeadAttention = backend.MultiHeadAttention
+Recomputed = backend.Recomputed
+attended_by = backend.attended_by
 build = backend.build
 namesake = backend.namesake
 
 __all__ = [
     "ACTIVATIONS",
+    "ELSEWHERE",
     "KINDS",
     "LACKED_OPTIONS",
     "ConfiguredNormalization",
     "FeedForward",
     "LayerNormalization",
     "MultiHeadAttention",
+    "Recomputed",
+    "attended_by",
     "build",
     "namesake",
 ]

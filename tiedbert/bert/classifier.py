@@ -27,8 +27,8 @@ def classifier(bert: keras.Model, num_labels: int, dropout: float = 0.1) -> kera
         ``[batch, num_labels]``.
 
     Raises:
-        InputError: `bert` is no encoder (it has another head), or `num_labels` or
-            `dropout` is out of range.
+        InputError: `bert` is no encoder (it has another head) or was built
+            ``with_pack``, or `num_labels` or `dropout` is out of range.
 
     Example:
         >>> import json, tempfile, os
@@ -43,6 +43,11 @@ def classifier(bert: keras.Model, num_labels: int, dropout: float = 0.1) -> kera
         (None, 3)
     """
     check_encoder(bert, "classifier", pooled=True)
+    if any(tensor.name.endswith("Input-Pack") for tensor in bert.inputs):
+        raise InputError(
+            "classifier expected one text a row, received an encoder that was built "
+            "with_pack: a row of several texts has no first token for each"
+        )
     _check_numbers(num_labels, dropout)
     pooled = bert.output if has_pooler(bert) else _pooled(bert)
     pooled = keras.layers.Dropout(dropout, name="Classifier-Dropout")(pooled)

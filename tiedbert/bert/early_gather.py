@@ -3,7 +3,12 @@
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.bert.backend import FeedForward, LayerNormalization, MultiHeadAttention
+from tiedbert.bert.backend import (
+    FeedForward,
+    LayerNormalization,
+    MultiHeadAttention,
+    attended_by,
+)
 from tiedbert.errors import InputError
 from tiedbert.surgery.graph import Graph
 from tiedbert.surgery.replay import Substitution, replay
@@ -17,10 +22,14 @@ _POSITION_WISE = (
 )
 
 
+def attentions_of(graph):
+    """The calls of self-attention layers in a graph, in their order."""
+    return [c for c in graph.calls if isinstance(c.layer, MultiHeadAttention)]
+
+
 def last_attention(graph):
     """The last call of a self-attention layer in a graph; None if there is none."""
-    calls = [c for c in graph.calls if isinstance(c.layer, MultiHeadAttention)]
-    return calls[-1] if calls else None
+    return next(reversed(attentions_of(graph)), None)
 
 
 def last_block_at(bert, gather):
@@ -46,21 +55,12 @@ def last_block_at(bert, gather):
     behind = graph.downstream([attended])
     _check_position_wise(graph, behind, hidden, attended)
     queries = gather(hidden)
-    substitution = Substitution(
-        [(hidden, queries), (attended, _attended(attention, queries, gather))]
-    )
+    found = attended_by(graph, attention, queries)
+    if found is None:  # relative positions and biases of scores exist for every pair
+        found = gather(attended)
+    substitution = Substitution([(hidden, queries), (attended, found)])
     replay(behind, substitution)
     return substitution.new[bert.output]
-
-
-def _attended(attention, queries, gather):
-    """The output of the attention for `queries`."""
-    _, *keys_and_values = attention.inputs
-    if len(keys_and_values) == 2 and len(attention.outputs) == 1:
-        return attention.layer([queries, *keys_and_values])
-    # Relative and rotary positions and biases of scores exist for every pair of
-    # positions, and bert4keras' layer cannot select some of the queries.
-    return gather(attention.outputs[0])
 
 
 def _check_position_wise(graph, behind, hidden, attended):

@@ -14,6 +14,7 @@ from tensorflow import keras
 
 from tiedbert.bert import hugging_face_config
 from tiedbert.bert.new_head import new_head, warn_of_new_head
+from tiedbert.bert.own_weights import own_weights
 from tiedbert.bert.safetensors_files import FILE, StoredTensors
 from tiedbert.errors import InputError, lfs_hint
 from tiedbert.text.files import draft_folder
@@ -200,7 +201,7 @@ def _own(model) -> list:
     named, unknown = [], []
     for layer in model.layers:
         owner = layer.name == "Embedding-Token"
-        weights = [w for w in layer.weights if owner or w is not table]
+        weights = [w for w in own_weights(layer) if owner or w is not table]
         names = _names(layer.name) if weights else []
         if len(names) == len(weights):
             named += zip(names, weights, strict=True)

@@ -41,6 +41,7 @@ def values_checked(path, said) -> dict:
     _check_number(path, said, "layer_norm_eps", "> 0", lambda x: x > 0)
     _check_number(path, said, "initializer_range", ">= 0", lambda x: x >= 0)
     _check_heads(path, said)
+    _check_pack(path, said)
     said["compound_tokens"] = check_tokens(
         said.get("keep_tokens"),
         said.get("compound_tokens"),
@@ -75,8 +76,21 @@ def _check_heads(path, said):
         )
 
 
+def _check_pack(path, said):
+    """InputError for options that mean one text a row, where there are several."""
+    others = ("with_pool", "with_nsp", "custom_position_ids")
+    found = [name for name in others if said.get(name)]
+    if said.get("with_pack") and found:
+        raise InputError(
+            f"{path}: with_pack and {', '.join(found)}: a row has several texts, whose "
+            "positions begin anew, and no first token of its own: leave one out"
+        )
+
+
 def check_sequence_length(path, said):
     """InputError if a fixed length is larger than the number of positions."""
+    if said.get("with_pack"):
+        return  # of a text: the layer of positions checks it
     length, positions = said.get("sequence_length"), said.get("max_position", 512)
     if said.get("hierarchical_position"):
         positions **= 2

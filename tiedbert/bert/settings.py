@@ -30,7 +30,7 @@ _OF_ALL = {
     *("residual_attention_scores", "ignore_invalid_weights", "autoresize_weights"),
     *("attention_caches", "additional_input_layers", "layer_norm_cond"),
     *("layer_norm_cond_hidden_size", "layer_norm_cond_hidden_act"),
-    *("initializer_range", "layer_norm_eps", "pad_token_id"),
+    *("initializer_range", "layer_norm_eps", "pad_token_id", "with_pack"),
 }
 _OF_BERT = {
     *("max_position", "segment_vocab_size", "shared_segment_embeddings"),
@@ -198,14 +198,13 @@ def _check_options(kind, options, known):
 
 
 def _check_lacked(path, said):
-    """InputError for an option of bert4keras that this Keras does not have."""
+    """InputError for an option that a model of this Keras does not have."""
     lacked = sorted(
         n for n in backend.LACKED_OPTIONS if said.get(n) not in (None, False)
     )
     if lacked:
         raise InputError(
-            f"{path}: {', '.join(lacked)}: an option of bert4keras alone, which needs "
-            "Keras 2: start with TF_USE_LEGACY_KERAS=1"
+            f"{path}: {', '.join(lacked)}: an option of {backend.ELSEWHERE}"
         )
 
 

@@ -62,3 +62,21 @@ class CheckedPositionEmbedding(PositionEmbedding):
 @keras.utils.register_keras_serializable("tiedbert")
 class ConfiguredNormalization(LayerNormalization):
     """A norm with the epsilon of the configuration; a head added later uses it too."""
+
+
+def attended_by(graph: Any, call: Any, queries: Any) -> Any:
+    """What an attention gives for other queries of the same text.
+
+    Args:
+        graph: the `Graph` of the model.
+        call: the call of the attention in it.
+        queries: float ``[batch, n, width]``.
+
+    Returns:
+        float ``[batch, n, out_dim]``, or None for an attention that has more inputs
+        than queries, keys and values, or several outputs.
+    """
+    _, *keys_and_values = call.inputs
+    if len(keys_and_values) != 2 or len(call.outputs) != 1:
+        return None
+    return call.layer([queries, *keys_and_values])

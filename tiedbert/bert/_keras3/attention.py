@@ -5,36 +5,38 @@ from typing import Any
 
 from tensorflow import keras
 
-from tiedbert.bert._keras3.normalization import in_single_precision
-from tiedbert.bert._keras3.rotary import rotated
+from tiedbert import _keras
+from tiedbert.bert._keras3.attention_probabilities import (
+    AttentionProbabilities,
+    by_heads,
+)
 
 ops = keras.ops
-
-# What a layer may be given beside queries, keys and values, in this order.
-_EXTRAS = "bias", "relative", "rotary"
 
 
 @keras.utils.register_keras_serializable("tiedbert")
 class MultiHeadAttention(keras.layers.Layer):
     """Scaled dot-product attention with several heads, as bert4keras has it.
 
-    Its inputs are a list: queries, keys and values, float ``[batch, time, width]``, and
-    what `extras` says. The softmax is computed in float32 where the policy is of half
-    precision. Keys that the mask of the values calls padding get the weight 0.
+    It is the second half: it weighs the values by the probabilities that a layer of its
+    own, :class:`AttentionProbabilities`, has made. Called on what that layer made, it
+    counts its weights as its own, so that they are bert4keras': kernel and bias of
+    queries, keys, values and output. In the rest of a cut between the two, loaded from
+    a file, it has those of values and output alone.
+
+    Its inputs are a list: queries and values, float ``[batch, time, width]``,
+    probabilities, float ``[batch, heads, queries, time]``, and, if `relative`, vectors
+    that are added to the values, float ``[time, time, head_size]`` (NEZHA). Of the
+    queries it reads the mask alone.
 
     Args:
         heads: number of heads.
         head_size: width of the values of a head.
-        out_dim: width of the output; None for ``heads * head_size``.
-        key_size: width of the queries and keys of a head; None for `head_size`.
-        use_bias: whether the four projections have biases.
+        out_dim: width of the output.
+        use_bias: whether the projections have biases.
         attention_dropout: rate of dropout on the probabilities.
-        extras: names of the further inputs, in this order: ``"bias"``, bool
-            ``[batch, time, time]``, False where a query must not see a key;
-            ``"relative"``, float ``[time, time, key_size]``, vectors added to keys and
-            values (NEZHA); ``"rotary"``, float ``[batch, time, key_size]``, sines and
-            cosines that turn queries and keys (RoFormer).
-        kernel_initializer: of the four kernels.
+        relative: whether there is a fourth input.
+        kernel_initializer: of the kernels.
         **kwargs: of `keras.layers.Layer`.
 
     Source: Vaswani et al., "Attention is all you need", 2017; bert4keras 0.11.5.
@@ -44,30 +46,50 @@ class MultiHeadAttention(keras.layers.Layer):
         self,
         heads: int,
         head_size: int,
-        out_dim: int | None = None,
-        key_size: int | None = None,
+        out_dim: int,
         use_bias: bool = True,
         attention_dropout: float = 0.0,
-        extras: Sequence[str] = (),
+        relative: bool = False,
         kernel_initializer: Any = "glorot_uniform",
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.heads, self.head_size = heads, head_size
-        self.out_dim = out_dim or heads * head_size
-        self.key_size = key_size or head_size
+        self.heads, self.head_size, self.out_dim = heads, head_size, out_dim
         self.use_bias = use_bias
-        self.attention_dropout = attention_dropout or 0.0
-        self.extras = [name for name in _EXTRAS if name in extras]
+        self.attention_dropout = attention_dropout
+        self.relative = relative
         self.kernel_initializer = keras.initializers.get(kernel_initializer)
         self.supports_masking = True
-        self.q_dense = self._dense(heads * self.key_size, "query")
-        self.k_dense = self._dense(heads * self.key_size, "key")
-        self.v_dense = self._dense(heads * head_size, "value")
+        self.probabilities: AttentionProbabilities | None = None
+        self.v_dense: Any = None
+        self.o_dense: Any = None
+        self.dropout: Any = None
+
+    def __call__(self, inputs: Sequence[Any], *args: Any, **kwargs: Any) -> Any:
+        """Call the layer; the first one, in a graph, tells who makes probabilities."""
+        if not self.built and _keras.is_symbolic(inputs[2]):
+            maker = _keras.maker(inputs[2])
+            if isinstance(maker, AttentionProbabilities):
+                self.probabilities = maker
+        return super().__call__(inputs, *args, **kwargs)
+
+    def build(self, input_shape: Sequence[tuple]) -> None:
+        """Make the projections of values and output.
+
+        Keras lists weights in the order in which their layers were set: those of
+        queries and keys come first.
+        """
+        self.v_dense = self._dense(self.heads * self.head_size, "value")
         self.o_dense = self._dense(self.out_dim, "output")
         self.dropout = keras.layers.Dropout(
             self.attention_dropout, dtype=self.dtype_policy
         )
+        values = input_shape[1]
+        self.v_dense.build(values)
+        self.o_dense.build((*values[:-1], self.heads * self.head_size))
+
+    def get_build_config(self) -> None:
+        """None: only when it is called it knows who makes the probabilities."""
 
     def _dense(self, units, name):
         return keras.layers.Dense(
@@ -78,75 +100,40 @@ class MultiHeadAttention(keras.layers.Layer):
             name=name,
         )
 
-    def build(self, input_shape: Sequence[tuple]) -> None:
-        """Make the four projections."""
-        queries, keys, values = input_shape[:3]
-        self.q_dense.build(queries)
-        self.k_dense.build(keys)
-        self.v_dense.build(values)
-        self.o_dense.build((*queries[:-1], self.heads * self.head_size))
-
-    def call(
-        self, inputs: Sequence[Any], mask: Any = None, training: bool | None = None
-    ) -> Any:
+    def call(self, inputs: Sequence[Any], training: bool | None = None) -> Any:
         """Attend: float ``[batch, queries, out_dim]``."""
-        extras = dict(zip(self.extras, inputs[3:], strict=True))
-        queries, keys, values = self._projected(*inputs[:3])
-        if "rotary" in extras:
-            queries, keys = (rotated(x, extras["rotary"]) for x in (queries, keys))
-        scores = self._scores(queries, keys, extras.get("relative"))
-        allowed = _allowed(None if mask is None else mask[2], extras.get("bias"))
-        probabilities = self._probabilities(scores, allowed)
+        _, values, probabilities, *relative = inputs
         probabilities = self.dropout(probabilities, training=training)
-        return self._attended(probabilities, values, extras.get("relative"))
-
-    def _projected(self, queries, keys, values):
-        """Queries, keys and values by heads, ``[batch, heads, time, size]``."""
-        if queries is keys is values and not self._has_adapters():
-            made = self._in_one_product(queries)
-        else:
-            made = self.q_dense(queries), self.k_dense(keys), self.v_dense(values)
-        sizes = self.key_size, self.key_size, self.head_size
-        return tuple(
-            self._by_heads(x, size) for x, size in zip(made, sizes, strict=True)
-        )
-
-    def _has_adapters(self):
-        return any(d.lora_enabled for d in (self.q_dense, self.k_dense, self.v_dense))
-
-    def _in_one_product(self, x):
-        """One product with the three kernels side by side: the larger, the faster."""
-        parts = self.q_dense, self.k_dense, self.v_dense
-        made = ops.matmul(x, ops.concatenate([part.kernel for part in parts], -1))
-        if self.use_bias:
-            made = made + ops.concatenate([part.bias for part in parts], -1)
-        width = self.heads * self.key_size
-        return ops.split(made, [width, 2 * width], axis=-1)
-
-    def _by_heads(self, x, size):
-        time = ops.shape(x)[1]
-        return ops.transpose(ops.reshape(x, (-1, time, self.heads, size)), (0, 2, 1, 3))
-
-    def _scores(self, queries, keys, relative):
-        scores = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))
-        if relative is not None:
-            scores = scores + ops.einsum("bhjd,jkd->bhjk", queries, relative)
-        return in_single_precision(scores) / self.key_size**0.5
-
-    def _probabilities(self, scores, allowed):
-        if allowed is not None:
-            # As small as minus infinity beside any score, and a row that may see
-            # nothing is no NaN.
-            scores = ops.where(allowed, scores, -1e30)
-        return ops.cast(ops.softmax(scores), self.compute_dtype)
-
-    def _attended(self, probabilities, values, relative):
+        values = by_heads(self.v_dense(values), self.heads)
         attended = ops.transpose(ops.matmul(probabilities, values), (0, 2, 1, 3))
-        if relative is not None:
-            attended = attended + ops.einsum("bhjk,jkd->bjhd", probabilities, relative)
-        time = ops.shape(attended)[1]
-        width = self.heads * self.head_size
-        return self.o_dense(ops.reshape(attended, (-1, time, width)))
+        if self.relative:
+            pairs = ops.einsum("bhjk,jkd->bjhd", probabilities, *relative)
+            attended = attended + pairs
+        shape = (-1, ops.shape(attended)[1], self.heads * self.head_size)
+        return self.o_dense(ops.reshape(attended, shape))
+
+    @property
+    def key_size(self) -> int | None:
+        """Width of the queries and keys of a head; None where these are not known."""
+        return None if self.probabilities is None else self.probabilities.key_size
+
+    @property
+    def q_dense(self) -> keras.layers.Dense:
+        """The projection of the queries."""
+        return self._of_probabilities("q_dense")
+
+    @property
+    def k_dense(self) -> keras.layers.Dense:
+        """The projection of the keys."""
+        return self._of_probabilities("k_dense")
+
+    def _of_probabilities(self, name):
+        if self.probabilities is None:
+            raise AttributeError(
+                f'"{self.name}" has no {name}: it is called on probabilities that no '
+                f"{AttentionProbabilities.__name__} made"
+            )
+        return getattr(self.probabilities, name)
 
     def compute_output_shape(self, input_shape: Sequence[tuple]) -> tuple:
         """``[batch, queries, out_dim]``."""
@@ -163,18 +150,27 @@ class MultiHeadAttention(keras.layers.Layer):
             "heads": self.heads,
             "head_size": self.head_size,
             "out_dim": self.out_dim,
-            "key_size": self.key_size,
             "use_bias": self.use_bias,
             "attention_dropout": self.attention_dropout,
-            "extras": self.extras,
+            "relative": self.relative,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }
 
 
-def _allowed(mask, bias):
-    """Where a query may see a key, bool ``[batch, 1, queries, keys]``, or None."""
-    allowed = None if mask is None else ops.cast(mask, "bool")[:, None, None, :]
-    if bias is None:
-        return allowed
-    bias = ops.cast(bias, "bool")[:, None]
-    return bias if allowed is None else ops.logical_and(allowed, bias)
+def attended_by(graph: Any, call: Any, queries: Any) -> Any:
+    """What an attention gives for other queries of the same text.
+
+    Args:
+        graph: the `Graph` of the model.
+        call: the call of the attention in it.
+        queries: float ``[batch, n, width]``.
+
+    Returns:
+        float ``[batch, n, out_dim]``, or None for an attention that has more inputs
+        than queries, keys and values.
+    """
+    _, values, probabilities, *_ = call.inputs
+    first = graph.producers.get(probabilities)
+    if first is None or len(first.inputs) != 2:
+        return None
+    return call.layer([queries, values, first.layer([queries, first.inputs[1]])])

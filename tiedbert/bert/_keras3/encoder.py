@@ -8,6 +8,7 @@ from typing import Any
 from tensorflow import keras
 
 from tiedbert.bert._keras3.attention import MultiHeadAttention
+from tiedbert.bert._keras3.attention_probabilities import AttentionProbabilities
 from tiedbert.bert._keras3.biases import CausalBias, PrefixBias
 from tiedbert.bert._keras3.embeddings import (
     AddSegments,
@@ -21,6 +22,7 @@ from tiedbert.bert._keras3.normalization import (
     ConfiguredNormalization,
     LayerNormalization,
 )
+from tiedbert.bert._keras3.packing import PackBias, PackPositions
 from tiedbert.bert.first_token import FirstToken
 from tiedbert.bert.initializers import DeepTruncatedNormal, FreshTruncatedNormal
 from tiedbert.layers import EmbeddingDense
@@ -115,6 +117,8 @@ class Encoder:
             names.append("Input-Segment")
         if self.settings.get("custom_position_ids"):
             names.append("Input-Position")
+        if self.settings.get("with_pack"):
+            names.append("Input-Pack")
         prefix = self.settings.get("prefix") or ""
         return {
             name: keras.Input(shape, dtype="int32", name=prefix + name)
@@ -175,8 +179,15 @@ class Encoder:
         )
         return self.apply(AddSegments, [hidden, segments], "Embedding-Token-Segment")
 
+    def _position_ids(self):
+        """The positions that are given, or restart with each text; None for 0, 1 ..."""
+        if "Input-Pack" in self.inputs:
+            name = "Embedding-Pack-Position"
+            return self.apply(PackPositions, self.inputs["Input-Pack"], name)
+        return self.inputs.get("Input-Position")
+
     def _with_positions(self, hidden):
-        own = self.inputs.get("Input-Position")
+        own = self._position_ids()
         return self.apply(
             PositionEmbedding,
             hidden if own is None else [hidden, own],
@@ -205,18 +216,29 @@ class Encoder:
 
     def _attention(self, hidden, name):
         extras = self._extras(hidden)
+        relative = [tensor for kind, tensor in extras.items() if kind == "relative"]
+        options = {
+            "heads": self.heads,
+            "use_bias": not self.kind.plain,
+            "kernel_initializer": self.initializer,
+        }
+        probabilities = self.apply(
+            AttentionProbabilities,
+            [hidden, hidden, *extras.values()],
+            f"{name}-Probabilities",
+            key_size=self.key_size,
+            extras=list(extras),
+            **options,
+        )
         return self.apply(
             MultiHeadAttention,
-            [hidden, hidden, hidden, *extras.values()],
+            [hidden, hidden, probabilities, *relative],
             name,
-            heads=self.heads,
             head_size=self.head_size,
             out_dim=self.width,
-            key_size=self.key_size,
-            use_bias=not self.kind.plain,
             attention_dropout=self.settings.get("attention_dropout_rate") or 0.0,
-            extras=list(extras),
-            kernel_initializer=self.initializer,
+            relative=bool(relative),
+            **options,
         )
 
     def _extras(self, hidden):
@@ -226,13 +248,21 @@ class Encoder:
         return self.extras
 
     def _bias(self):
+        bias = self._bias_of_application()
+        if "Input-Pack" in self.inputs:
+            pack = self.inputs["Input-Pack"]
+            inputs = pack if bias is None else [pack, bias]
+            bias = self.apply(PackBias, inputs, "Attention-Pack-Mask")
+        return {} if bias is None else {"bias": bias}
+
+    def _bias_of_application(self):
         if self.application == "lm":
             ids = self.inputs["Input-Token"]
-            return {"bias": self.apply(CausalBias, ids, "Attention-LM-Mask")}
+            return self.apply(CausalBias, ids, "Attention-LM-Mask")
         if self.application == "unilm":
             ids = self.inputs["Input-Segment"]
-            return {"bias": self.apply(PrefixBias, ids, "Attention-UniLM-Mask")}
-        return {}
+            return self.apply(PrefixBias, ids, "Attention-UniLM-Mask")
+        return None
 
     def _positions_for(self, hidden):
         if self.kind.positions == "relative":
@@ -240,7 +270,7 @@ class Encoder:
             options = {"output_dim": self.key_size}
             return {"relative": self.apply(RelativePositions, hidden, name, **options)}
         if self.kind.positions == "rotary":
-            own = self.inputs.get("Input-Position")
+            own = self._position_ids()
             made = self.apply(
                 RotaryPositions,
                 hidden if own is None else [hidden, own],
