@@ -23,7 +23,7 @@ CODE = [("README.md", MODEL + MAIN)] + [
     (page, code)
     for page in DOCS
     for code in blocks(page, "python")
-    if ("tiedbert.bert" in code) == IS_LEGACY
+    if not IS_LEGACY or ("tiedbert.bert" in code and page != "docs/bert.md")
 ]
 
 

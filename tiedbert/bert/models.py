@@ -47,8 +47,10 @@ def build_bert(
         **bert4keras_options: settings that replace those of the configuration:
             bert4keras' options, ``initializer_range`` (default 0.02),
             ``layer_norm_eps`` (of every norm; default: that of bert4keras, for BERT the
-            1e-12 of Google and Hugging Face) and ``pad_token_id`` (an id of the whole
-            vocabulary that ``keep_tokens`` has; default 0).
+            1e-12 of Google and Hugging Face), ``pad_token_id`` (an id of the whole
+            vocabulary that ``keep_tokens`` has; default 0) and, under Keras 3,
+            ``with_pack`` (an input ``Input-Pack``, int ``[batch, time]``: which text of
+            its row a token belongs to, 0 for padding; default False).
 
     Returns:
         A functional `keras.Model`; for BERT ``[token_ids, segment_ids]``
