@@ -149,11 +149,11 @@ LOCK = $(UV) pip compile --universal --python-version 3.10 $(UPGRADE) \
 
 # The other environments take their versions from the first.
 lock:
-	$(LOCK) pyproject.toml requirements.in --extra demo --extra test \
-		--output-file requirements.lock
+	$(LOCK) pyproject.toml requirements.in --extra bert4keras --extra demo \
+		--extra test --output-file requirements.lock
 	$(LOCK) pyproject.toml requirements-hub.in --extra test \
 		--constraint requirements.lock --output-file requirements-hub.lock
-	$(LOCK) pyproject.toml requirements-peers.in --extra test \
+	$(LOCK) pyproject.toml requirements-peers.in --extra bert4keras --extra test \
 		--constraint requirements.lock --output-file requirements-peers.lock
 	$(LOCK) requirements-docs.in --output-file requirements-docs.lock
 

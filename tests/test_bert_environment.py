@@ -68,6 +68,14 @@ def test_without_bert4keras_it_gives_the_command_that_installs_it():
     )
 
 
+def test_without_keras_2_it_gives_the_command_that_installs_it():
+    no_keras_2 = "import sys; sys.modules['tf_keras'] = None\n"
+    done = python(no_keras_2 + "import tiedbert.surgery", TF_USE_LEGACY_KERAS="1")
+    error = done.stderr.splitlines()[-1]
+    assert "SetupError: TF_USE_LEGACY_KERAS asks for Keras 2, and tf-keras is" in error
+    assert "pip install 'tf-keras>=2.21,<2.22' and, for BERTs, " + INSTALL in error
+
+
 def test_the_command_installs_the_version_of_the_lock_file():
     lock = (ROOT / "requirements.lock").read_text()
     assert INSTALL.removeprefix("pip install --no-deps ") in re.split(r"\s+", lock)

@@ -3,7 +3,7 @@
 import os
 import re
 
-__all__ = ["InputError", "NewHeadWarning"]
+__all__ = ["InputError", "NewHeadWarning", "SetupError"]
 
 _LFS_POINTER = b"version https://git-lfs"
 
@@ -19,6 +19,10 @@ class InputError(ValueError):
     # Each leaves an error with its mark alone, so that the message stays one line.
     ag_pass_through = True
     _keras_call_info_injected = True
+
+
+class SetupError(InputError, ImportError):
+    """What the environment asks for is not installed; the message says how to."""
 
 
 class NewHeadWarning(UserWarning):

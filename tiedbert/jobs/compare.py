@@ -49,7 +49,6 @@ from tiedbert.jobs.compare_plan import Plan, plan_of
 from tiedbert.jobs.compare_report import write_report
 from tiedbert.jobs.compare_results import result_of
 from tiedbert.jobs.method_options import METHODS
-from tiedbert.jobs.plots import check_matplotlib
 from tiedbert.jobs.runs import check_run, open_run, read_run
 from tiedbert.jobs.training_options import (
     add_data_options,
@@ -194,7 +193,6 @@ def check_data(args: argparse.Namespace) -> list[str]:
 def main(argv: Sequence[str] | None = None) -> None:
     """Check all, then work through seeds and methods."""
     args = options(argv)
-    check_matplotlib()
     inputs = [args.pretrained, args.train, args.validation, args.test]
     # A comparison that is resumed may have more methods and seeds.
     fixed = {k: v for k, v in vars(args).items() if k not in ("methods", "seeds")}

@@ -9,6 +9,7 @@ from tiedbert.jobs.plots import plot_comparison
 from tiedbert.text.files import write_json
 
 LEVEL = 0.05
+_PICTURE = "robustness.png"
 # Method -> result (see :mod:`tiedbert.jobs.compare_results`).
 Results = Mapping[str, Mapping[str, Any]]
 # What `compare` returns.
@@ -39,7 +40,7 @@ def write_report(args: argparse.Namespace, results: Results, planned: int) -> No
         title: list(zip(args.epsilons, r["accuracy"], r["accuracy_sd"], strict=True))
         for title, r in results.items()
     }
-    plot_comparison(curves, args.output_dir / "robustness.png")
+    plot_comparison(curves, args.output_dir / _PICTURE)
     text = report(args, results, differences, planned)
     (args.output_dir / "report.md").write_text(text, encoding="utf-8")
 
@@ -52,6 +53,8 @@ def report(
     bases = dict.fromkeys(row["against"] for row in differences)
     tables = [difference_table(differences, base) for base in bases]
     joined = "".join(f"{table}\n\n" for table in tables)
+    is_drawn = (args.output_dir / _PICTURE).exists()  # not without matplotlib
+    picture = f"![accuracy under attack]({_PICTURE})\n\n" if is_drawn else ""
     return f"""# Methods of adversarial training at equal compute
 
 {done} of {planned} trainings. Accuracy on {args.test.name}, mean and
@@ -61,9 +64,7 @@ projected gradient descent, {args.restarts} times from a random start, on
 
 {accuracy_table(results, args.epsilons)}
 
-![accuracy under attack](robustness.png)
-
-## Differences
+{picture}## Differences
 
 In points of accuracy. p is that of the exact paired permutation test on the answers to
 each text, averaged over the seeds; the {len(differences)} p-values are Holm-adjusted

@@ -26,7 +26,7 @@ from tiedbert.command import (
 )
 from tiedbert.errors import InputError
 from tiedbert.jobs.method_options import method_of
-from tiedbert.jobs.plots import check_matplotlib, plot_curves
+from tiedbert.jobs.plots import plot_curves
 from tiedbert.jobs.runs import check_run, open_run, read_run
 from tiedbert.text import labelled
 from tiedbert.text.documents import ENCODING_ERRORS
@@ -160,7 +160,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = options(argv)
     started = time.perf_counter()
     inputs = [*args.runs, args.data]
-    check_matplotlib()
     check_run("evaluate", vars(args), inputs)
     for run_folder in args.runs:
         read_run(run_folder, "finetune")

@@ -1,11 +1,12 @@
-"""Plots of a run, as PNG: the loss of pretraining, accuracy under attack."""
+"""Plots of a run, as PNG: the loss of pretraining, accuracy under attack.
+
+Without matplotlib a plot is left out, and a line says so.
+"""
 
 import importlib.util
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-from tiedbert.errors import InputError
 
 
 def plot_losses(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLike) -> None:
@@ -15,6 +16,8 @@ def plot_losses(metrics: Sequence[Mapping[str, Any]], path: str | os.PathLike) -
         metrics: dicts with ``step``, ``loss`` and ``val_loss``, as in metrics.jsonl.
         path: PNG file to write.
     """
+    if not _can_draw(path):
+        return
     steps = [line["step"] for line in metrics]
     figure, axes = _axes("optimizer step", "masked LM loss (nats)")
     axes.plot(steps, [line["loss"] for line in metrics], label="training")
@@ -34,6 +37,8 @@ def plot_curves(
         path: PNG file to write.
         norm: the norm of the radius, for the axis.
     """
+    if not _can_draw(path):
+        return
     figure, axes = _axes(f"attack radius epsilon ({norm})", "accuracy")
     for name, points in curves.items():
         epsilons, accuracies = zip(*points, strict=True)
@@ -53,6 +58,8 @@ def plot_comparison(
         path: PNG file to write.
         norm: the norm of the radius, for the axis.
     """
+    if not _can_draw(path):
+        return
     figure, axes = _axes(f"attack radius epsilon ({norm})", "accuracy", (9, 5.5))
     for i, (name, points) in enumerate(curves.items()):
         epsilons, means, spreads = zip(*points, strict=True)
@@ -62,10 +69,12 @@ def plot_comparison(
     _save(figure, axes, path, loc="center left", bbox_to_anchor=(1, 0.5))
 
 
-def check_matplotlib() -> None:
-    """InputError if matplotlib is missing; jobs call it before their work."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise InputError("plots need matplotlib: pip install matplotlib")
+def _can_draw(path) -> bool:
+    """Whether matplotlib is there; a line says which picture is left out."""
+    found = importlib.util.find_spec("matplotlib") is not None
+    if not found:
+        print(f"{path} is not drawn: it needs matplotlib (pip install matplotlib)")
+    return found
 
 
 def _axes(x_label, y_label, size=(6.4, 4)):

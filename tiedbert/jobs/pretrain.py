@@ -25,7 +25,7 @@ from tiedbert.command import (
     seed,
 )
 from tiedbert.errors import InputError
-from tiedbert.jobs.plots import check_matplotlib, plot_losses
+from tiedbert.jobs.plots import plot_losses
 from tiedbert.jobs.runs import check_run, keep_metrics, open_run, read_metrics
 from tiedbert.text.manifest import read_manifest
 from tiedbert.text.tokenizer import Tokenizer
@@ -208,7 +208,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Prepare the run directory, train, save."""
     args = options(argv)
     started = time.perf_counter()
-    check_matplotlib()
     check_run("pretrain", vars(args), [args.corpus])
     with quiet_import():
         import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)

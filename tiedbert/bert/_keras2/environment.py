@@ -9,13 +9,9 @@ import os
 import sys
 import types
 
-from tiedbert.errors import InputError
+from tiedbert.errors import SetupError
 
 INSTALL = "pip install --no-deps bert4keras==0.11.5"
-
-
-class SetupError(InputError, ImportError):
-    """tiedbert.bert cannot be imported; the message says how to mend it."""
 
 
 def prepare() -> None:
