@@ -1,10 +1,15 @@
 """The rate at every part of its way, and which weights decay."""
 
+import contextlib
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from generation import IS_LEGACY
 from tensorflow import keras
 
+from tiedbert import _keras
 from tiedbert.jobs.optimization import adamw
 from tiedbert.layers import EmbeddingDense
 
@@ -72,3 +77,50 @@ def test_a_decay_of_zero_decays_nothing():
 
 def test_gradients_are_clipped_by_their_common_norm():
     assert adamw(1.0, total_steps=10, clip_norm=0.25).global_clipnorm == 0.25
+
+
+@pytest.mark.parametrize("run", ["eager", "graph", "xla", "mirrored"])
+def test_a_step_is_that_of_keras(run, mirrored):
+    """Dense and sparse gradients, clipping and decay, for several steps."""
+    if IS_LEGACY:
+        pytest.skip("there it is Keras' own")
+    draw = np.random.default_rng(0)
+    values = [draw.normal(size=shape).astype("float32") for shape in [(5, 3), (3,)]]
+    rows = [draw.normal(size=(2, 3)).astype("float32") for _ in range(4)]
+    options = {"weight_decay": 0.1, "global_clipnorm": 1.0, "epsilon": 1e-6}
+    found = []
+    for kind in (_keras.AdamW, keras.optimizers.AdamW):
+        with mirrored.scope() if run == "mirrored" else contextlib.nullcontext():
+            variables = [keras.Variable(value) for value in values]
+            optimizer = kind(0.1, **options)
+            optimizer.build(variables)
+
+        step = step_of(optimizer, variables, sparse=run != "xla")
+        if run == "mirrored":
+            step = tf.function(functools.partial(mirrored.run, step))
+        elif run != "eager":
+            step = tf.function(step, jit_compile=run == "xla")
+        for row in rows:
+            step((tf.constant(row),) if run == "mirrored" else tf.constant(row))
+        found.append([v.numpy() for v in [*variables, *optimizer.variables]])
+    for ours, theirs in zip(*found, strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=5e-5, atol=5e-6)
+
+
+def step_of(optimizer, variables, sparse):
+    def step(row):
+        gradient = tf.IndexedSlices(row, tf.constant([1, 4]), tf.constant([5, 3]))
+        gradient = gradient if sparse else tf.convert_to_tensor(gradient)
+        optimizer.apply_gradients(zip([gradient, row[0]], variables, strict=True))
+
+    return step
+
+
+def test_the_optimizer_is_saved_with_its_class():
+    if IS_LEGACY:
+        pytest.skip("there it is Keras' own")
+    config = keras.optimizers.serialize(adamw(0.1, 10))
+    again = keras.optimizers.deserialize(config)
+    assert type(again) is _keras.AdamW
+    assert (again.weight_decay, again.global_clipnorm) == (0.01, 1.0)
+    assert rates(again, [0, 1, 5]) == rates(adamw(0.1, 10), [0, 1, 5])

@@ -81,10 +81,12 @@ result_of_sum = _generation.result_of_sum
 scale_loss = _generation.scale_loss
 apply_gradients = _generation.apply_gradients
 skips_nonfinite_gradients = _generation.skips_nonfinite_gradients
+AdamW = _generation.AdamW
 EpochLogs = _generation.EpochLogs
 optimizer_attached = _generation.optimizer_attached
 
 __all__ = [
+    "AdamW",
     "EpochLogs",
     "GENERATION",
     "VERSION",

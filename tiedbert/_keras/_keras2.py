@@ -354,6 +354,9 @@ def apply_gradients(optimizer: Any, gradients: Sequence, variables: Sequence) ->
     optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
 
+AdamW = keras.optimizers.AdamW
+
+
 def skips_nonfinite_gradients(optimizer: Any) -> bool:
     """Whether `optimizer` takes no step when a gradient is infinite or not a number."""
     return isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)

@@ -9,6 +9,7 @@ from typing import Any
 import tensorflow as tf
 from tensorflow import keras
 
+from tiedbert._keras.fused_adamw import FusedAdamW
 from tiedbert._keras.internals import (
     VERSION,
     base_and_next_number,
@@ -382,6 +383,9 @@ def scale_loss(optimizer: Any, loss: tf.Tensor) -> tf.Tensor:
 def apply_gradients(optimizer: Any, gradients: Sequence, variables: Sequence) -> None:
     """Apply the gradients of a loss that :func:`scale_loss` gave."""
     optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+
+AdamW = FusedAdamW
 
 
 def skips_nonfinite_gradients(optimizer: Any) -> bool:

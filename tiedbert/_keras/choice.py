@@ -6,6 +6,22 @@ with the same signatures. To end the support of Keras 2, delete ``_keras2.py`` a
 import ``_keras3`` here.
 """
 
+import importlib.util
+import os
+
+from tiedbert.errors import SetupError
+
+# TensorFlow's own error does not say which Keras it looked for.
+if (
+    os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
+    and importlib.util.find_spec("tf_keras") is None
+):
+    raise SetupError(
+        "TF_USE_LEGACY_KERAS asks for Keras 2, and tf-keras is not installed: pip "
+        "install 'tf-keras>=2.21,<2.22' and, for BERTs, pip install --no-deps "
+        "bert4keras==0.11.5; or start without TF_USE_LEGACY_KERAS, under Keras 3"
+    )
+
 from tiedbert._keras.internals import PACKAGE
 
 if PACKAGE == "tf_keras":

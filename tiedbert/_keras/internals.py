@@ -4,27 +4,12 @@ Much of `_keras` reads what Keras calls private. Every such read passes through
 :func:`internal`, which turns a moved attribute into one clear line.
 """
 
-import importlib.util
-import os
 import re
 import sys
 from types import FrameType
 from typing import Any
 
 from tensorflow import keras
-
-from tiedbert.errors import SetupError
-
-# TensorFlow's own error does not say which Keras it looked for.
-if (
-    os.environ.get("TF_USE_LEGACY_KERAS") in ("1", "true", "True")
-    and importlib.util.find_spec("tf_keras") is None
-):
-    raise SetupError(
-        "TF_USE_LEGACY_KERAS asks for Keras 2, and tf-keras is not installed: pip "
-        "install 'tf-keras>=2.21,<2.22' and, for BERTs, pip install --no-deps "
-        "bert4keras==0.11.5; or start without TF_USE_LEGACY_KERAS, under Keras 3"
-    )
 
 # The name of the package that `tf.keras` is.
 PACKAGE = keras.Model.__module__.partition(".")[0]

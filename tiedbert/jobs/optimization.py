@@ -2,6 +2,8 @@
 
 from tensorflow import keras
 
+from tiedbert import _keras
+
 
 def adamw(
     learning_rate: float,
@@ -35,7 +37,7 @@ def adamw(
         warmup_target=learning_rate,
         warmup_steps=warmup_steps,
     )
-    optimizer = keras.optimizers.AdamW(
+    optimizer = _keras.AdamW(
         schedule, weight_decay=weight_decay, epsilon=1e-6, global_clipnorm=clip_norm
     )
     # The last part of the name decides: layers have names like "MLM-Bias".
