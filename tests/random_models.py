@@ -17,6 +17,7 @@ from tensorflow import keras
 layers = keras.layers
 
 WIDTH, TIME, WORDS = 4, 5, 9
+OF_TOKENS = "embedding", "bert_tokens", "bert_causal"  # not in nested models
 
 
 @dataclass(frozen=True)
@@ -163,6 +164,11 @@ STEPS = {
     ),
 }
 
+if not IS_LEGACY:
+    import bert_steps  # of our own layers
+
+    STEPS |= bert_steps.of_width(WIDTH, TIME, WORDS)
+
 small = st.integers(0, 3)
 flat = st.builds(Step, st.sampled_from(list(STEPS)), small, small)
 
@@ -236,7 +242,7 @@ class Tensors:
             self._keep(self._call(model, step, call))
 
     def _take_layer(self, step):
-        if step.kind == "embedding" and self.tokens is None:
+        if step.kind in OF_TOKENS and self.tokens is None:
             return
         x, y = self.sequence(step.x), self.sequence(step.y)
         outputs = STEPS[step.kind](self, self.name(step.kind), x, y)
