@@ -19,7 +19,7 @@ from variants import legacy, others_slow
 
 from tiedbert.bert import build_bert, build_bert_from, save_google_checkpoint
 from tiedbert.bert.initializers import FreshTruncatedNormal
-from tiedbert.bert.kinds import KINDS
+from tiedbert.bert.kinds import KINDS, OF_KERAS_3
 from tiedbert.errors import InputError
 
 ATTENTION = "Transformer-0-MultiHeadSelfAttention"
@@ -92,8 +92,12 @@ def token_inputs(model):
     }
 
 
-# The halves of T5 are in the whole.
-WHOLE = [name for name in KINDS if not name.endswith(("_encoder", "_decoder"))]
+# Kinds of bert4keras; the halves of T5 are in the whole.
+WHOLE = [
+    name
+    for name in KINDS
+    if not name.endswith(("_encoder", "_decoder")) and name not in OF_KERAS_3
+]
 
 
 BY_DEFAULT = ["bert", "albert", "nezha", "roformer_v2", "electra"]
@@ -153,6 +157,13 @@ def test_an_unknown_application_is_refused(config):
 def test_an_unknown_kind_is_refused(config):
     with pytest.raises(InputError, match="no model kind 'brt': expected one of albert"):
         build_bert(config, model="brt")
+
+
+def test_a_kind_of_keras_3_is_refused_under_keras_2(config):
+    if not IS_LEGACY:
+        pytest.skip("is about Keras 2")
+    with pytest.raises(InputError, match="'ModernBERT' model .* needs Keras 3: start"):
+        build_bert(config, model="ModernBERT")
 
 
 def test_options_go_over_the_configuration(config):

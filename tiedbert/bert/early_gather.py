@@ -37,7 +37,8 @@ def last_block_at(bert, gather):
 
     The last attention needs all positions as keys and values. Its queries, the
     residual, the feed-forward layer and the norms need only the positions asked for.
-    The layers of `bert` are called again on these.
+    The layers of `bert` are called again on these. The residual is what the attention
+    reads, or what a norm before the attention reads.
 
     Args:
         bert: an encoder of bert4keras' layers.
@@ -53,19 +54,25 @@ def last_block_at(bert, gather):
     attention = last_attention(graph)
     hidden, attended = attention.inputs[0], attention.outputs[0]
     behind = graph.downstream([attended])
-    _check_position_wise(graph, behind, hidden, attended)
+    residual = _residual(graph, behind, hidden, attended)
     queries = gather(hidden)
     found = attended_by(graph, attention, queries)
     if found is None:  # relative positions and biases of scores exist for every pair
         found = gather(attended)
-    substitution = Substitution([(hidden, queries), (attended, found)])
+    kept = queries if residual is hidden else gather(residual)
+    substitution = Substitution([(residual, kept), (attended, found)])
     replay(behind, substitution)
     return substitution.new[bert.output]
 
 
-def _check_position_wise(graph, behind, hidden, attended):
+def _residual(graph, behind, hidden, attended):
+    """What is added to the output of the last attention; InputError for a mixture."""
+    maker = graph.producers.get(hidden)
+    before = maker and isinstance(maker.layer, LayerNormalization) and maker.inputs[0]
+    context = graph.context([attended], behind)
+    residual = before if any(tensor is before for tensor in context) else hidden
     mixing = [c.layer.name for c in behind if not isinstance(c.layer, _POSITION_WISE)]
-    others = [t for t in graph.context([attended], behind) if t is not hidden]
+    others = [tensor for tensor in context if tensor is not residual]
     mixing += [_keras.maker(tensor).name for tensor in others]
     if mixing:
         raise InputError(
@@ -73,3 +80,4 @@ def _check_position_wise(graph, behind, hidden, attended):
             f"model {graph.name!r}, of its output and its input alone; found "
             f"{', '.join(mixing)}"
         )
+    return residual

@@ -4,6 +4,8 @@ Source: the names are those of google-research/bert, albert and electra, and of 
 checkpoints of NEZHA and RoFormer, which follow BERT; bert4keras 0.11.5 reads them.
 """
 
+from tiedbert.errors import InputError
+
 # Stored as Google's BERT multiplies by it, transposed.
 TRANSPOSED = "cls/seq_relationship/output_weights"
 # Variables with a row for each token end so.
@@ -61,7 +63,15 @@ def google_names(kind: str, blocks: int) -> dict[str, list[str]]:
     Args:
         kind: a kind that both Kerases have.
         blocks: number of blocks.
+
+    Raises:
+        InputError: a kind of Keras 3 alone, which Google's format does not have.
     """
+    if kind == "modernbert":
+        raise InputError(
+            "a 'modernbert' model has no checkpoint in Google's format: expected the "
+            "weights as safetensors"
+        )
     names = {layer: _names(path, parts) for layer, (path, parts) in _OUTSIDE.items()}
     names |= {"NSP-Proba": list(_NSP), "MLM-Bias": [_HEAD_BIAS]}
     for index in range(blocks):

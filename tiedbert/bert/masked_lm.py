@@ -30,7 +30,7 @@ def masked_lm(
 
     The head depends on the kind of the encoder: if the table is narrower than the
     hidden states (ALBERT, ELECTRA), the transform projects to its width; RoFormer v2
-    has neither transform nor bias.
+    has neither transform nor bias; the transform of ModernBERT has no biases.
 
     Args:
         bert: an encoder built by :func:`tiedbert.bert.build_bert`, hidden
@@ -122,13 +122,17 @@ def _head(bert, hidden, with_loss, loss_options):
 
 def _transformed(bert, table, hidden):
     """The transform before the head, as wide as the table."""
+    has_biases = bert.get_layer("Embedding-Norm").offset  # ModernBERT has none
     hidden = keras.layers.Dense(
         table.output_dim,
         activation=feed_forward_of(bert).activation[0],
+        use_bias=has_biases,
         kernel_initializer=initializer_of(bert),
         name="MLM-Dense",
     )(hidden)
-    return LayerNormalization(epsilon=_epsilon(bert), name="MLM-Norm")(hidden)
+    return LayerNormalization(
+        epsilon=_epsilon(bert), offset=has_biases, name="MLM-Norm"
+    )(hidden)
 
 
 def _epsilon(bert) -> float:
@@ -156,8 +160,8 @@ def _mapped(bert, table, hidden):
 
 
 def _has_plain_head(bert):
-    """Whether it is a RoFormer v2, whose feed-forward layers have no bias."""
-    return not feed_forward_of(bert).use_bias
+    """Whether it is a RoFormer v2, whose norms only divide."""
+    return not bert.get_layer("Embedding-Norm").scale
 
 
 def _check_options(options, with_loss):

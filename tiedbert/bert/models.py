@@ -10,7 +10,7 @@ from tensorflow import keras
 from tiedbert.bert import backend
 from tiedbert.bert.checkpoints import load_transformer
 from tiedbert.bert.kinds import checked_kind
-from tiedbert.bert.settings import settings_of
+from tiedbert.bert.settings import own_name, settings_of
 from tiedbert.errors import InputError, lfs_hint
 from tiedbert.surgery import split
 
@@ -149,8 +149,8 @@ def read_config(config_path: str | os.PathLike) -> dict[str, Any]:
         raise InputError(
             f"{config_path} is not a JSON file: {error}{lfs_hint(config_path)}"
         ) from None
-    said = config if isinstance(config, dict) else {}
-    missing = {name for name in _REQUIRED if said.get(name) is None}
+    said = config.items() if isinstance(config, dict) else ()
+    missing = _REQUIRED - {own_name(name) for name, value in said if value is not None}
     if missing:
         raise InputError(
             f"{config_path}: expected a BERT configuration, a JSON object; it lacks "
@@ -179,7 +179,7 @@ def _file_or_argument(path, config, name, given, default) -> str:
 def _application(application, model) -> str:
     """`application`; InputError if this kind of model does not have it."""
     has = {"encoder", "lm", "unilm"}
-    if model.startswith(("electra", "gpt", "t5", "mt5")):
+    if model.startswith(("electra", "gpt", "t5", "mt5", "modernbert")):
         # GPT always looks back only; only the first GPT has the segments for unilm.
         has = {"encoder", "unilm"} if model == "gpt" else {"encoder"}
     if application not in has:

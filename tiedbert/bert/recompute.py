@@ -12,7 +12,9 @@ from tiedbert.errors import InputError
 from tiedbert.surgery.cut_nested import cut_at
 from tiedbert.surgery.graph import Graph
 
-_BLOCK_END = re.compile(r"(.*-)?Transformer-(\d+-)?FeedForward-Norm$")
+# The last layer of a block, whose norms come after its parts or before them.
+_POST_NORM = re.compile(r"(.*-)?Transformer-(\d+-)?FeedForward-Norm$")
+_PRE_NORM = re.compile(r"(.*-)?Transformer-(\d+-)?FeedForward-Add$")
 
 
 def recompute_activations(model: keras.Model) -> keras.Model:
@@ -58,11 +60,12 @@ def recompute_activations(model: keras.Model) -> keras.Model:
             "recompute_activations expected a model of build_bert, received model "
             f"{model.name!r} without a Transformer block"
         )
+    ends = _PRE_NORM if _has_norms_before(model) else _POST_NORM
     inputs, _ = _keras.structures(model)
     cut = cut_at(model, attentions[0].inputs[0])
     tensors, rest = cut.front("front")(inputs), cut.rest("rest")
     for number in itertools.count():
-        end = _first_end(rest)
+        end = _first_end(rest, ends)
         if end is None:
             return keras.Model(inputs, rest(tensors), name=model.name)
         cut = cut_at(rest, end)
@@ -70,8 +73,15 @@ def recompute_activations(model: keras.Model) -> keras.Model:
         tensors = backend.Recomputed(block, name=f"block_{number}")(tensors)
 
 
-def _first_end(model):
+def _has_norms_before(model):
+    """Whether the norm of a feed-forward layer makes its input (ModernBERT)."""
+    graph = Graph(model)
+    first = next(c for c in graph.calls if isinstance(c.layer, backend.FeedForward))
+    return graph.producers[first.inputs[0]].layer.name == f"{first.layer.name}-Norm"
+
+
+def _first_end(model, ends):
     """The output of the first block of a model, or None."""
     calls = Graph(model).calls
-    ends = (call for call in calls if _BLOCK_END.fullmatch(call.layer.name))
-    return next((call.outputs[0] for call in ends), None)
+    found = (call for call in calls if ends.fullmatch(call.layer.name))
+    return next((call.outputs[0] for call in found), None)

@@ -15,10 +15,15 @@ _COUNTS = {  # setting -> smallest value
     **dict.fromkeys(("attention_head_size", "attention_key_size"), 1),
     "sequence_length": 1,
     **dict.fromkeys(("num_hidden_layers", "segment_vocab_size", "pad_token_id"), 0),
+    **{"local_attention": 0, "global_attn_every_n_layers": 1},
 }
-_RATES = ("dropout_rate", "attention_dropout_rate")
+_RATES = (
+    *("dropout_rate", "attention_dropout_rate", "embedding_dropout", "mlp_dropout"),
+)
+_POSITIVE = ("layer_norm_eps", "global_rope_theta", "local_rope_theta")
 _ACTIVATIONS = (
     "hidden_act",
+    "classifier_activation",
     "final_activation",
     "with_discriminator",
     "with_pool",
@@ -38,7 +43,8 @@ def values_checked(path, said) -> dict:
         _check_number(path, said, name, f">= {least}", lambda x, y=least: x >= y)
     for name in _RATES:
         _check_number(path, said, name, ">= 0 and < 1", lambda x: 0 <= x < 1)
-    _check_number(path, said, "layer_norm_eps", "> 0", lambda x: x > 0)
+    for name in _POSITIVE:
+        _check_number(path, said, name, "> 0", lambda x: x > 0)
     _check_number(path, said, "initializer_range", ">= 0", lambda x: x >= 0)
     _check_heads(path, said)
     _check_pack(path, said)

@@ -8,7 +8,7 @@ model computes is obeyed or refused, and an unknown one gives a warning.
 import difflib
 import warnings
 
-from tiedbert.bert import backend
+from tiedbert.bert import backend, modern_settings
 from tiedbert.bert.setting_checks import check_sequence_length, values_checked
 from tiedbert.errors import InputError
 
@@ -19,6 +19,9 @@ _SYNONYMS = {
     "attention_probs_dropout_prob": "attention_dropout_rate",
     "type_vocab_size": "segment_vocab_size",
     "layer_norm_epsilon": "layer_norm_eps",
+    "norm_eps": "layer_norm_eps",
+    "hidden_activation": "hidden_act",
+    "attention_dropout": "attention_dropout_rate",
 }
 
 # Options of bert4keras for every kind, and those that tiedbert adds.
@@ -58,9 +61,13 @@ _OF_KIND = {
     "gpt": _OF_GPT,
     "gpt2": _OF_GPT2,
     "gpt2_ml": _OF_GPT2,
+    "modernbert": modern_settings.OPTIONS | {"with_mlm"},
 }
 
-_NOT_OF_KIND = {"roformer_v2": {"initializer_range"}}  # it has its own rule
+_NOT_OF_KIND = {
+    "roformer_v2": {"initializer_range"},  # it has its own rule
+    "modernbert": {"embedding_size", "attention_head_size", "attention_key_size"},
+}
 # Python objects, which no file can hold.
 _OBJECTS = {"layers", "attention_caches", "additional_input_layers", "layer_norm_cond"}
 # Settings that files have even for kinds that do not use them.
@@ -77,6 +84,7 @@ _MODEL_TYPES = {
     "gpt2": ("gpt2", "gpt2_ml"),
     "t5": ("t5", "t5.1.0", "t5.1.1"),
     "mt5": ("mt5.1.1",),
+    "modernbert": ("modernbert",),
 }
 
 # Settings that change no output of a model: notes, ids of special tokens, settings of
@@ -98,6 +106,10 @@ _WITHOUT_EFFECT = {
     ),
     # In files of ALBERT, whose code does not read them.
     *("net_structure_type", "gap_size", "num_memory_blocks", "down_scale_factor"),
+    # Of the heads, the training and the kernels of ModernBERT.
+    *("classifier_pooling", "sparse_prediction", "sparse_pred_ignore_index"),
+    *("initializer_cutoff_factor", "deterministic_flash_attn", "reference_compile"),
+    "repad_logits_with_grad",
     # Of generation, in older files.
     *("max_length", "min_length", "do_sample", "early_stopping", "num_beams"),
     *("num_beam_groups", "diversity_penalty", "temperature", "top_k", "top_p"),
@@ -134,6 +146,9 @@ def settings_of(kind, application, path, config, options) -> dict:
     _check_options(
         kind, options, taken | backend.LACKED_OPTIONS | {"model_type", *demands}
     )
+    if kind == "modernbert":
+        config = modern_settings.flat(path, config)
+        options = modern_settings.flat("the options", options)
     said = _said(path, config, options)
     _check_lacked(path, said)
     _check_type(kind, path, said)
@@ -141,10 +156,19 @@ def settings_of(kind, application, path, config, options) -> dict:
         _check_allowed(kind, path, name, said.get(name), allowed)
     _warn_of_others(kind, path, set(said) - taken - set(demands) - _OF_ANY_FILE)
     obeyed = {name: value for name, value in said.items() if name in taken}
+    if kind == "modernbert":
+        obeyed = {**modern_settings.DEFAULTS, **obeyed}
     checked = values_checked(path, obeyed)
+    if kind == "modernbert":
+        checked = modern_settings.completed(path, checked)
     if "max_position" in taken:
         check_sequence_length(path, checked)
     return checked
+
+
+def own_name(name: str) -> str:
+    """bert4keras' name of a setting."""
+    return _SYNONYMS.get(name, name)
 
 
 def _said(path, config, options) -> dict:
@@ -185,6 +209,7 @@ def _demands(kind, application) -> dict:
         "cross_attention_hidden_size": (),
         "directionality": ("bidi",),
         "use_task_id": (False,),
+        **(modern_settings.DEMANDS if kind == "modernbert" else {}),
     }
 
 
@@ -212,9 +237,9 @@ def _of_one_name(where, given) -> dict:
     """The settings under bert4keras' names; InputError if two names disagree."""
     said = {}
     for name, value in given.items():
-        own = _SYNONYMS.get(name, name)
+        own = own_name(name)
         if said.get(own, value) not in (value, None) and value is not None:
-            names = [n for n in given if _SYNONYMS.get(n, n) == own]
+            names = [n for n in given if own_name(n) == own]
             raise InputError(
                 f"{where}: {' and '.join(names)} are one setting: expected one value, "
                 f"found {said[own]!r} and {value!r}"

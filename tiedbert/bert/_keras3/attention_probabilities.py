@@ -6,12 +6,13 @@ from typing import Any
 from tensorflow import keras
 
 from tiedbert.bert._keras3.normalization import in_single_precision
-from tiedbert.bert._keras3.rotary import rotated
+from tiedbert.bert._keras3.rotary import rotated, rotated_halves
 
 ops = keras.ops
 
 # What the layer may be given beside queries and keys, in this order.
-_EXTRAS = "bias", "relative", "rotary"
+_EXTRAS = "bias", "relative", "rotary", "rotary_halves"
+_TURNS = {"rotary": rotated, "rotary_halves": rotated_halves}
 
 
 @keras.utils.register_keras_serializable("tiedbert")
@@ -31,7 +32,8 @@ class AttentionProbabilities(keras.layers.Layer):
             ``[batch, time, time]``, False where a query must not see a key;
             ``"relative"``, float ``[time, time, key_size]``, vectors added to keys
             (NEZHA); ``"rotary"``, float ``[batch, time, key_size]``, sines and cosines
-            that turn queries and keys (RoFormer).
+            that turn queries and keys (RoFormer); ``"rotary_halves"``, the same for
+            pairs of numbers half a head apart (ModernBERT).
         kernel_initializer: of the two kernels.
         **kwargs: of `keras.layers.Layer`.
 
@@ -76,8 +78,9 @@ class AttentionProbabilities(keras.layers.Layer):
         """float ``[batch, heads, queries, keys]``; a row sums up to 1."""
         extras = dict(zip(self.extras, inputs[2:], strict=True))
         queries, keys = self._projected(*inputs[:2])
-        if "rotary" in extras:
-            queries, keys = (rotated(x, extras["rotary"]) for x in (queries, keys))
+        for name in _TURNS.keys() & extras.keys():
+            turn, positions = _TURNS[name], extras[name]
+            queries, keys = turn(queries, positions), turn(keys, positions)
         scores = ops.matmul(queries, ops.transpose(keys, (0, 1, 3, 2)))
         if "relative" in extras:
             pairs = ops.einsum("bhjd,jkd->bhjk", queries, extras["relative"])

@@ -39,6 +39,46 @@ class PrefixBias(keras.layers.Layer):
         return _square(inputs)
 
 
+@keras.utils.register_keras_serializable("tiedbert")
+class WindowBias(keras.layers.Layer):
+    """A token sees those that are near in its row: bool ``[batch, time, time]``.
+
+    It is called on hidden states, ``[batch, time, width]``, or on a list of them and
+    another such tensor of pairs, which must allow a pair too. The attention still
+    computes the scores of all pairs.
+
+    Args:
+        reach: how many positions a token sees to the left and to the right.
+        **kwargs: of `keras.layers.Layer`.
+
+    Source: Beltagy et al., "Longformer: the long-document transformer", 2020.
+    """
+
+    def __init__(self, reach: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.reach = reach
+        self.supports_masking = True
+
+    def call(self, inputs: Any) -> Any:
+        """The hidden states give the shape."""
+        hidden, *bias = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        order = ops.cumsum(ops.ones_like(hidden[..., 0], "int32"), axis=1)
+        near = ops.abs(order[:, None, :] - order[:, :, None]) <= self.reach
+        return ops.logical_and(near, bias[0]) if bias else near
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """bool ``[batch, time, time]``."""
+        hidden = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
+        return _square(hidden)
+
+    def compute_mask(self, inputs: Any, mask: Any = None) -> None:
+        """Pairs of positions have no padding mask."""
+
+    def get_config(self) -> dict[str, Any]:
+        """All arguments."""
+        return {**super().get_config(), "reach": self.reach}
+
+
 def _square(inputs):
-    batch, time = inputs.shape
+    batch, time = inputs.shape[:2]
     return keras.KerasTensor((batch, time, time), dtype="bool")

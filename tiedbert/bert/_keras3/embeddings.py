@@ -150,14 +150,19 @@ class RotaryPositions(keras.layers.Layer):
     Args:
         output_dim: width of a head's queries and keys, even.
         custom_position_ids: whether positions, ``[batch, time]``, are a second input.
+        base: the ratio of the longest wave length to the shortest.
         **kwargs: of `keras.layers.Layer`.
     """
 
     def __init__(
-        self, output_dim: int, custom_position_ids: bool = False, **kwargs: Any
+        self,
+        output_dim: int,
+        custom_position_ids: bool = False,
+        base: float = 10000.0,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.output_dim = output_dim
+        self.output_dim, self.base = output_dim, base
         self.custom_position_ids = custom_position_ids
         self.supports_masking = True
 
@@ -167,7 +172,8 @@ class RotaryPositions(keras.layers.Layer):
             positions = inputs[1]
         else:
             positions = ops.cumsum(ops.ones_like(inputs[..., 0], "float32"), axis=1) - 1
-        return ops.cast(sinusoidal(positions, self.output_dim), self.compute_dtype)
+        made = sinusoidal(positions, self.output_dim, self.base)
+        return ops.cast(made, self.compute_dtype)
 
     def compute_output_shape(self, input_shape: Any) -> tuple:
         """``[batch, time, output_dim]``."""
@@ -183,6 +189,7 @@ class RotaryPositions(keras.layers.Layer):
             **super().get_config(),
             "output_dim": self.output_dim,
             "custom_position_ids": self.custom_position_ids,
+            "base": self.base,
         }
 
 

@@ -62,6 +62,7 @@ KINDS = {
     ),
     "electra": Kind(),
     "electra_generator": Kind(),
+    "modernbert": Kind("rotary"),  # and what ModernEncoder makes of it
 }
 
 
@@ -89,6 +90,7 @@ class Encoder:
         self.head_size = get("attention_head_size") or self.width // self.heads
         self.key_size = get("attention_key_size") or self.head_size
         self.dropout = get("dropout_rate") or 0.0
+        self.use_bias = not self.kind.plain
         self.initializer = self._initializer()
         self.inputs: dict[str, Any] = {}
         self.extras: dict[str, Any] | None = None  # what every attention is given
@@ -219,7 +221,7 @@ class Encoder:
         relative = [tensor for kind, tensor in extras.items() if kind == "relative"]
         options = {
             "heads": self.heads,
-            "use_bias": not self.kind.plain,
+            "use_bias": self.use_bias,
             "kernel_initializer": self.initializer,
         }
         probabilities = self.apply(
@@ -288,7 +290,7 @@ class Encoder:
             name,
             units=self.settings["intermediate_size"],
             activation=self.settings["hidden_act"],
-            use_bias=not self.kind.plain,
+            use_bias=self.use_bias,
             kernel_initializer=self.initializer,
         )
 
@@ -344,10 +346,9 @@ class Encoder:
             name, options = "Output-MLM", {"use_bias": False}
             last = "Output-MLM-Activation"
         else:
-            act = self.settings["hidden_act"]
-            hidden = self._dense(
-                hidden, "MLM-Dense", self.embedding_width, activation=act
-            )
+            options = {"activation": self.settings["hidden_act"]}
+            options["use_bias"] = self.use_bias
+            hidden = self._dense(hidden, "MLM-Dense", self.embedding_width, **options)
             hidden = self._normalized(hidden, "MLM-Norm", 1e-12)
             name, options, last = "MLM-Bias", {}, "MLM-Activation"
         head = partial(EmbeddingDense, self._table(), "linear")

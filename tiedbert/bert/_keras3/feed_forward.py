@@ -20,6 +20,7 @@ class FeedForward(keras.layers.Layer):
         units: width of the inner layer.
         activation: name or function, or a list of them for a gated layer.
         use_bias: whether all layers have biases.
+        dropout: rate of dropout between the inner layers and the output.
         kernel_initializer: of all kernels.
         **kwargs: of `keras.layers.Layer`.
 
@@ -31,6 +32,7 @@ class FeedForward(keras.layers.Layer):
         units: int,
         activation: Any = "relu",
         use_bias: bool = True,
+        dropout: float = 0.0,
         kernel_initializer: Any = "glorot_uniform",
         **kwargs: Any,
     ) -> None:
@@ -43,6 +45,7 @@ class FeedForward(keras.layers.Layer):
         self.inner = [
             self._dense(units, name=f"inner_{i}") for i in range(len(self.activation))
         ]
+        self.dropout = keras.layers.Dropout(dropout, dtype=self.dtype_policy)
         self.o_dense: Any = None
 
     def _dense(self, units, **options):
@@ -61,7 +64,7 @@ class FeedForward(keras.layers.Layer):
         self.o_dense = self._dense(input_shape[-1], name="output")
         self.o_dense.build((*input_shape[:-1], self.units))
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """float ``[batch, time, width]`` -> the same shape."""
         made = [
             self._activated(function, dense(inputs))
@@ -70,7 +73,7 @@ class FeedForward(keras.layers.Layer):
         hidden = made[0]
         for gate in made[1:]:
             hidden = hidden * gate
-        return self.o_dense(hidden)
+        return self.o_dense(self.dropout(hidden, training=training))
 
     def _activated(self, function, x):
         """In float32: TensorFlow's erf of bfloat16 takes five times as long."""
@@ -87,5 +90,6 @@ class FeedForward(keras.layers.Layer):
             "units": self.units,
             "activation": [keras.activations.serialize(a) for a in self.activation],
             "use_bias": self.use_bias,
+            "dropout": self.dropout.rate,
             "kernel_initializer": keras.initializers.serialize(self.kernel_initializer),
         }

@@ -4,6 +4,8 @@ from typing import Any
 
 from tensorflow import keras
 
+from tiedbert.bert._keras3.normalization import in_single_precision
+
 ops = keras.ops
 
 
@@ -38,3 +40,21 @@ def rotated(x: Any, positions: Any) -> Any:
     sines = ops.repeat(positions[..., ::2], 2, axis=-1)
     turned = ops.stack([-x[..., 1::2], x[..., ::2]], axis=-1)
     return x * cosines + ops.reshape(turned, ops.shape(x)) * sines
+
+
+def rotated_halves(x: Any, positions: Any) -> Any:
+    """As :func:`rotated`, with the pairs in another place: number i and i + size / 2.
+
+    Half precision is computed in float32.
+
+    Args:
+        x: float ``[batch, heads, time, size]``.
+        positions: of :func:`sinusoidal`, float ``[batch, time, size]``.
+
+    Source: GPT-NeoX; ModernBERT, whose weights are for these pairs.
+    """
+    first, second = ops.split(in_single_precision(x), 2, axis=-1)
+    positions = ops.cast(positions, first.dtype)[:, None]
+    sines, cosines = positions[..., ::2], positions[..., 1::2]
+    turned = [first * cosines - second * sines, second * cosines + first * sines]
+    return ops.cast(ops.concatenate(turned, axis=-1), x.dtype)

@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert.bert._keras3.encoder import Encoder
+from tiedbert.bert._keras3.modern_encoder import ModernEncoder
 from tiedbert.bert._keras3.resizing import resized
 from tiedbert.bert.google_names import OF_TOKENS, TRANSPOSED, google_names
 from tiedbert.bert.own_weights import own_weights
@@ -18,7 +19,9 @@ _TITLES = {
     "roformer": "RoFormer",
     "roformer_v2": "RoFormerV2",
     "electra_generator": "ELECTRA's generator",
+    "modernbert": "ModernBERT",
 }
+_ENCODERS = {"modernbert": ModernEncoder}  # of other kinds: Encoder
 # The settings that matter to checkpoints.
 _OPTIONS = (
     *("keep_tokens", "compound_tokens", "prefix"),
@@ -121,7 +124,7 @@ def build(kind: str, application: str, settings: Mapping[str, Any]) -> Transform
     """
     given = {name: settings[name] for name in _OPTIONS if name in settings}
     transformer = Transformer(kind, settings["num_hidden_layers"], **given)
-    encoder = Encoder(kind, application, settings)
+    encoder = _ENCODERS.get(kind, Encoder)(kind, application, settings)
     transformer.model, transformer.layers = encoder.model(), encoder.layers
     return transformer
 
