@@ -51,6 +51,11 @@ def keras_activation(name):
     return theirs.get(_SYNONYMS.get(name, name), name)
 
 
+def their_activation(function):
+    """Hugging Face's name for an activation of Keras; None if it has none."""
+    return _ACTIVATIONS.get(_name_of(function))
+
+
 def describe(model) -> dict:
     """The settings of a BERT made of bert4keras' layers, under Hugging Face's names.
 
