@@ -38,7 +38,7 @@ from tiedbert.surgery import split
 pytestmark = pytest.mark.skipif(IS_LEGACY, reason="bert4keras has no ModernBERT")
 
 if not IS_LEGACY:
-    from tiedbert.bert.modern_config import describe
+    from tiedbert.bert.modern_config import check, describe
     from tiedbert.bert.modern_tensors import read_values, stored_tensors
     from tiedbert.bert.safetensors_files import StoredTensors
 
@@ -383,6 +383,30 @@ def test_the_configuration_is_read_from_the_model(tmp_path):
     (tmp_path / "again").mkdir()
     again = write_modern(tmp_path / "again", **found, torch_dtype=None)
     assert describe(masked_lm(build_bert(again, model="modernbert"))) == found
+
+
+UNSEEN = {
+    "num_attention_heads": 4,
+    "norm_eps": 1e-6,
+    "pad_token_id": 3,
+    "hidden_activation": "silu",
+    "local_attention": 6,
+    "global_rope_theta": 5.0,
+    "local_rope_theta": 5.0,
+    "global_attn_every_n_layers": 1,
+}
+
+
+@pytest.mark.parametrize("name", others_slow(["local_attention"], UNSEEN))
+def test_the_configuration_of_another_model_is_seen(name, bert, tmp_path):
+    changes = {name: UNSEEN[name], "layer_norm_eps": None}
+    if name == "hidden_activation":
+        changes["classifier_activation"] = UNSEEN[name]
+    own = describe(bert)
+    more = write_modern(tmp_path, num_hidden_layers=5, local_attention=5)
+    check(own, more)  # the same function, for this model
+    with pytest.raises(InputError, match="this file do not fit: .*, as the model has"):
+        check(own, write_modern(tmp_path, **changes))
 
 
 def test_another_model_is_not_described(bert):

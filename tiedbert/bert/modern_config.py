@@ -1,14 +1,17 @@
 """Hugging Face's config.json of a ModernBERT, derived from the model."""
 
+import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from tensorflow import keras
 
 from tiedbert import _keras
 from tiedbert.bert.hugging_face_config import their_activation
+from tiedbert.bert.models import read_config
 from tiedbert.bert.modern_settings import DEFAULTS, DEMANDS, regular_types
+from tiedbert.bert.settings import settings_of
 from tiedbert.errors import InputError
 from tiedbert.surgery.graph import Graph
 
@@ -45,6 +48,39 @@ def describe(model: keras.Model) -> dict[str, Any]:
         "tie_word_embeddings": True,
         "dtype": "float32",
     }
+
+
+def check(own: Mapping[str, Any], path: str | os.PathLike) -> None:
+    """Compare the result of :func:`describe` with a config.json.
+
+    Only settings that no shape of a weight shows are compared. The file may have more
+    layers than the model.
+
+    Raises:
+        InputError: not such a file, or another setting than the model's.
+    """
+    expected = _unseen(path, own, own["num_hidden_layers"])
+    found = _unseen(path, read_config(path), own["num_hidden_layers"])
+    for name, value in expected.items():
+        if found[name] != value:
+            raise InputError(
+                f"{path}: the model and this file do not fit: {name}: expected "
+                f"{value!r}, as the model has it, found {found[name]!r}"
+            )
+
+
+def _unseen(path, config, blocks) -> dict[str, Any]:
+    """What a configuration says of that many layers, and no shape of a weight shows."""
+    said = settings_of("modernbert", "encoder", path, config, {})
+    types = said["layer_types"][:blocks]
+    activation = their_activation(keras.activations.get(said["hidden_act"]))
+    names = ["num_attention_heads", "layer_norm_eps", "pad_token_id"]
+    names += ["global_rope_theta"] if "full_attention" in types else []
+    unseen = {"layer_types": types, "hidden_activation": activation}
+    if "sliding_attention" in types:
+        names += ["local_rope_theta"]
+        unseen["local_attention // 2"] = said["local_attention"] // 2
+    return {**unseen, **{name: said[name] for name in names}}
 
 
 def _blocks(layers) -> list[str]:
