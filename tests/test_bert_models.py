@@ -162,7 +162,9 @@ def test_an_unknown_kind_is_refused(config):
 def test_a_kind_of_keras_3_is_refused_under_keras_2(config):
     if not IS_LEGACY:
         pytest.skip("is about Keras 2")
-    with pytest.raises(InputError, match="'ModernBERT' model .* needs Keras 3: start"):
+    with pytest.raises(
+        InputError, match="'modernbert' model is .* needs Keras 3: start"
+    ):
         build_bert(config, model="ModernBERT")
 
 

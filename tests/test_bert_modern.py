@@ -79,8 +79,10 @@ SIZES = {
 
 @pytest.mark.parametrize("name", others_slow(["published", "odd window"], SIZES))
 def test_hidden_states_are_those_of_the_formulas(name, tmp_path):
-    bert = build(tmp_path, **SIZES[name])
-    config = describe(bert)
+    bert, config = build(tmp_path, **SIZES[name]), {**PUBLISHED, **SIZES[name]}
+    every = config["global_attn_every_n_layers"]
+    types = [TYPES[i % every > 0] for i in range(config["num_hidden_layers"])]
+    config["layer_types"] = types
     expected = numpy_modernbert.encode(stored_tensors(bert), TOKENS, config, IS_REAL)
     assert_near(bert(tokens()).numpy()[IS_REAL], expected[IS_REAL])
 
@@ -450,10 +452,10 @@ def test_the_types_of_layers_are_obeyed_one_by_one(tmp_path):
     types = ["sliding_attention", *TYPES]
     said = {"global_attn_every_n_layers": None, "layer_types": types}
     bert = build(tmp_path, num_hidden_layers=3, **said)
-    found = describe(bert)
+    found, config = describe(bert), {**PUBLISHED, "layer_types": types}
     assert found["layer_types"] == types
     assert "global_attn_every_n_layers" not in found
-    expected = numpy_modernbert.encode(stored_tensors(bert), TOKENS, found, IS_REAL)
+    expected = numpy_modernbert.encode(stored_tensors(bert), TOKENS, config, IS_REAL)
     assert_near(bert(tokens()).numpy()[IS_REAL], expected[IS_REAL])
 
 

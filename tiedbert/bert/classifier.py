@@ -14,7 +14,8 @@ def classifier(bert: keras.Model, num_labels: int, dropout: float = 0.1) -> kera
 
     It adds a pooler, as wide as the hidden states, and the layer of the logits, under
     the names that file formats know. An encoder that was built ``with_pool`` keeps its
-    own pooler.
+    own pooler. The pooler of a ``"modernbert"`` is that of BERT, with tanh: Hugging
+    Face's classifier of that kind has another head. This one is not written as such.
 
     Args:
         bert: an encoder built by :func:`tiedbert.bert.build_bert`.

@@ -50,11 +50,18 @@ def build_bert(
             1e-12 of Google and Hugging Face), ``pad_token_id`` (an id of the whole
             vocabulary that ``keep_tokens`` has; default 0) and, under Keras 3,
             ``with_pack`` (an input ``Input-Pack``, int ``[batch, time]``: which text of
-            its row a token belongs to, 0 for padding; default False).
+            its row a token belongs to, 0 for padding; default False). A
+            ``"modernbert"``, of Keras 3, has ``embedding_dropout`` and ``mlp_dropout``
+            (default 0; ``dropout_rate`` sets both), ``local_attention`` (default 128; a
+            token of a local layer sees half as many on each side), ``layer_types`` or
+            ``global_attn_every_n_layers`` (default 3), ``global_rope_theta`` (160,000)
+            and ``local_rope_theta`` (10,000); its padding is 50283 by default, its
+            epsilon 1e-5.
 
     Returns:
         A functional `keras.Model`; for BERT ``[token_ids, segment_ids]``
-        ``[batch, time]`` -> hidden ``[batch, time, width]``.
+        ``[batch, time]`` -> hidden ``[batch, time, width]``. A ``"modernbert"`` has
+        token ids alone, in a list of one.
 
     Raises:
         InputError: a file that is missing or not JSON, an unknown kind or option, a

@@ -98,7 +98,7 @@ class ModernEncoder(Encoder):
         )
 
     def _normalized(self, hidden, name, epsilon=None):
-        epsilon = self.settings["layer_norm_eps"]
+        epsilon = self.settings["layer_norm_eps"]  # it always has one
         make = ConfiguredNormalization
         return self.apply(make, hidden, name, epsilon=epsilon, offset=False)
 
