@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from bert_mlm import POSITIONS
-from bert_samples import BATCH, names_of, write_config
+from bert_samples import BATCH, names_of, scramble, write_config
+from generation import IS_LEGACY
 from tensorflow import keras
 from variants import slow
 
@@ -12,6 +13,7 @@ from tiedbert.adversarial import FGM, AdversarialTraining, except_tokens
 from tiedbert.adversarial.cut_model import CutModel
 from tiedbert.adversarial.seeded_function import SeededFunction
 from tiedbert.bert import build_bert, classifier, masked_lm
+from tiedbert.surgery import features, inject
 
 
 @pytest.fixture
@@ -80,3 +82,45 @@ def test_a_pooled_text_is_perturbed_whole(given, tmp_path):
     cut = CutModel(model, "Pooler-Dense", perturbation_mask=given)
     inputs = dict(zip(names_of(model.inputs), BATCH, strict=True))
     assert cut.perturbation_mask(inputs, 0, cut.front(inputs)) == [None]
+
+
+OWN = ["bert", "albert", "nezha", "roformer_v2", "electra"]
+
+
+@pytest.mark.skipif(IS_LEGACY, reason="about our own layers; bert4keras' are in others")
+@pytest.mark.parametrize(
+    ("kind", "at"),
+    [
+        ("bert", "Embedding-Norm"),
+        slow("bert", BLOCK),
+        *[slow(kind, "Embedding-Norm") for kind in OWN[1:]],
+    ],
+)
+def test_a_step_of_fgm_is_that_of_the_formula(kind, at, tmp_path):
+    """Epsilon times the gradient over its norm, by a delta that is an input."""
+    config = write_config(tmp_path, num_hidden_layers=2)
+    model = classifier(scramble(build_bert(config, model=kind)), 2, dropout=0)
+    injected, labels = inject(model, at), tf.constant([0, 1])
+    inputs = [tf.constant(x) for x in BATCH]
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    delta = tf.Variable(tf.zeros_like(features(model, at)(inputs)))
+    with tf.GradientTape() as tape:
+        clean = loss(labels, injected([*inputs, delta]))
+    gradient = tape.gradient(clean, delta).numpy() * np.array(ORDINARY)[:, :, None]
+    norms = np.sqrt(np.sum(gradient**2, axis=(1, 2), keepdims=True))  # of a text
+    delta.assign(0.3 * gradient / norms)
+    with tf.GradientTape() as tape:
+        adversarial = loss(labels, injected([*inputs, delta]))
+        both = (adversarial + loss(labels, model(inputs))) / 2
+    weights = [w.value for w in model.trainable_weights]
+    gradients = [tf.convert_to_tensor(g) for g in tape.gradient(both, weights)]
+    expected = [w - 0.1 * g for w, g in zip(weights, gradients, strict=True)]
+
+    training = AdversarialTraining(model, FGM(0.3), at)
+    training.compile(keras.optimizers.SGD(0.1), loss)
+    logs = training.fit(BATCH, labels, verbose=0).history
+    assert logs["clean_loss"][0] == pytest.approx(float(clean), rel=1e-5)
+    assert logs["adversarial_loss"][0] == pytest.approx(float(adversarial), rel=1e-5)
+    assert float(adversarial) > float(clean)
+    for weight, value in zip(model.trainable_weights, expected, strict=True):
+        np.testing.assert_allclose(weight, value, rtol=0, atol=1e-5)

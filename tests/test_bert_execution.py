@@ -17,7 +17,7 @@ pytestmark = pytest.mark.skipif(IS_LEGACY, reason="there it is bert4keras itself
 
 KINDS = ["bert", "albert", "nezha", "roformer", "roformer_v2", "electra"]
 TEXT = np.array([[2, 7, 8, 9, 3]], np.int32)
-kinds = pytest.mark.parametrize("kind", others_slow(["bert", "roformer_v2"], KINDS))
+kinds = pytest.mark.parametrize("kind", others_slow(["bert"], KINDS))
 
 
 def encoder(folder, kind, **options):
@@ -113,7 +113,8 @@ def test_a_seed_gives_the_same_weights_and_dropout(kind, tmp_path):
     np.testing.assert_array_equal(outputs, others)
 
 
-@pytest.mark.parametrize("kind", others_slow(["bert"], KINDS))
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
 def test_two_replicas_train_as_one(kind, mirrored, tmp_path):
     draw = np.random.default_rng(0)
     ids = draw.integers(1, CONFIG["vocab_size"], [8, 6]).astype("int32")
