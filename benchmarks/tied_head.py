@@ -8,18 +8,17 @@ Vocabulary 30,522. Values and gradients are compared in the same run; peak memor
 that of a process of its own. About two minutes on two CPU cores.
 """
 
-import ctypes
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
 import tensorflow as tf
 from _interleaved import measure, print_table
+from _memory import give_back, status
 
 from tiedbert.losses import tied_cross_entropy
 
@@ -83,15 +82,10 @@ def show_peak(name):
     run = MANY[name]()
     # What the program itself needs the first time is there before, and nothing else.
     step(plain if name == "all logits at once" else tied_cross_entropy, 600, 2)()
-    ctypes.CDLL(None).malloc_trim(0)
-    before = _status("VmRSS")
+    give_back()
+    before = status("VmRSS")
     run()
-    print((_status("VmHWM") - before) / 1024)
-
-
-def _status(field):
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field))
+    print((status("VmHWM") - before) / 1024)
 
 
 def compare(steps):

@@ -54,7 +54,7 @@ _ALBERT_BLOCK = {
     ),
     "FeedForward-Norm": (("LayerNorm_1", _NORM),),
 }
-_ALBERT_PREFIX = "bert/encoder/transformer/group_0/inner_group_0"
+_ALBERT_GROUP = "bert/encoder/transformer/group_{}/inner_group_0"
 
 
 def google_names(kind: str, blocks: int) -> dict[str, list[str]]:
@@ -77,7 +77,7 @@ def google_names(kind: str, blocks: int) -> dict[str, list[str]]:
     for index in range(blocks):
         names |= _block_names(kind, index)
     if kind == "albert":
-        names |= _block(_ALBERT_BLOCK, "Transformer", _ALBERT_PREFIX)
+        names |= _block(_ALBERT_BLOCK, "Transformer", _ALBERT_GROUP.format(0))
     if kind == "roformer_v2":
         names = {layer: _without_biases(found) for layer, found in names.items()}
     return _of_electra(kind, names) if kind.startswith("electra") else names
@@ -89,8 +89,10 @@ def _names(path, parts):
 
 def _block_names(kind, index):
     layer = f"Transformer-{index}"
-    if kind == "albert_unshared":  # all blocks start from the one that is there
-        return _block(_ALBERT_BLOCK, layer, _ALBERT_PREFIX)
+    if kind.startswith("albert"):
+        # Unshared blocks all start from the one that is there.
+        group = 0 if kind == "albert_unshared" else index
+        return _block(_ALBERT_BLOCK, layer, _ALBERT_GROUP.format(group))
     return _block(_BERT_BLOCK, layer, f"bert/encoder/layer_{index}")
 
 

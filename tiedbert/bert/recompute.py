@@ -22,7 +22,7 @@ def recompute_activations(model: keras.Model) -> keras.Model:
 
     Between the forward and the backward pass it holds the output of each Transformer
     block alone; the backward pass computes a block again, with the same dropout. A step
-    takes about a third longer, and gradients are those of `model`. Outside of training
+    takes about a fifth longer, and gradients are those of `model`. Outside of training
     nothing is different.
 
     Compile and fit the new model, and save the old one: they share all weights, and the

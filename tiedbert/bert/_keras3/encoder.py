@@ -85,6 +85,7 @@ class Encoder:
         get = self.settings.get
         self.kind = KINDS[self.name]
         self.width = self.settings["hidden_size"]
+        self.blocks = self.settings["num_hidden_layers"]
         self.embedding_width = get("embedding_size") or self.width
         self.heads = self.settings["num_attention_heads"]
         self.head_size = get("attention_head_size") or self.width // self.heads
@@ -104,7 +105,7 @@ class Encoder:
         """The functional model."""
         self.inputs = self._inputs()
         hidden = self._embeddings()
-        for index in range(self.settings["num_hidden_layers"]):
+        for index in range(self.blocks):
             hidden = self._block(hidden, index)
         outputs = self._heads_on(hidden)
         outputs = outputs if len(outputs) > 1 else outputs[0]
@@ -204,11 +205,20 @@ class Encoder:
     # Blocks
 
     def _block(self, hidden, index):
-        block = "Transformer" if self.kind.shared else f"Transformer-{index}"
+        block = self._block_name(index)
         hidden = self._residual(
             hidden, self._attention, f"{block}-MultiHeadSelfAttention"
         )
         return self._residual(hidden, self._feed_forward, f"{block}-FeedForward")
+
+    def _block_name(self, index):
+        """Blocks of one name share their weights; ALBERT may have several such."""
+        if not self.kind.shared:
+            return f"Transformer-{index}"
+        groups, blocks = self.settings.get("num_hidden_groups", 1), self.blocks
+        return (
+            "Transformer" if groups == 1 else f"Transformer-{index * groups // blocks}"
+        )
 
     def _residual(self, hidden, part, name):
         """A part of a block, added to its input, and normalized."""
