@@ -197,8 +197,16 @@ def test_a_table_of_another_padding_is_tied_to_its_head(tmp_path):
 
 
 REFUSED = [
-    ({"model_type": "roberta"}, "model_type is 'roberta', .* tiedbert lacks it"),
-    ({"model_type": "albert"}, "model_type is 'albert', .* model='albert'"),
+    ({"model_type": "deberta"}, "model_type: expected one of bert, .*'deberta'"),
+    ({"model_type": 3}, "model_type: expected one of bert, .* found 3"),
+    (
+        {"model_type": "albert", "model": "bert"},
+        "model_type is 'albert', .* model='albert'",
+    ),
+    (
+        {"model_type": "roberta", "model": "roberta"},
+        "model_type is 'roberta', .* model='hf_roberta'",
+    ),
     (
         {"num_hidden_groups": 1},
         "num_hidden_groups is 1: a 'bert' model of tiedbert has none",

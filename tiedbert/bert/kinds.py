@@ -12,6 +12,7 @@ _OF_KERAS_2 = {
         for part in ("", "_encoder", "_decoder")
     ),
 }
+_OF_KERAS_3 = {"hf_roberta", "distilbert"}
 
 KINDS = tuple(sorted(backend.KINDS))
 
@@ -25,5 +26,10 @@ def checked_kind(name: str) -> str:
         raise InputError(
             f"a {name!r} model is bert4keras' own and needs Keras 2: start with "
             "TF_USE_LEGACY_KERAS=1"
+        )
+    if kind in _OF_KERAS_3:
+        raise InputError(
+            f"a {name!r} model is our own and needs Keras 3: start without "
+            "TF_USE_LEGACY_KERAS"
         )
     raise InputError(f"no model kind {name!r}: expected one of {', '.join(KINDS)}")

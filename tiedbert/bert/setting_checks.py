@@ -5,7 +5,7 @@ import numbers
 from tensorflow import keras
 
 from tiedbert.bert import backend
-from tiedbert.bert.hugging_face_config import keras_activation
+from tiedbert.bert.activation_names import keras_activation
 from tiedbert.bert.vocabulary_options import check_tokens
 from tiedbert.errors import InputError
 
@@ -87,11 +87,24 @@ def _check_pack(path, said):
         )
 
 
-def check_sequence_length(path, said):
-    """InputError if a fixed length is larger than the number of positions."""
+def check_sequence_length(path, said, counts=False):
+    """InputError if a fixed length is larger than the number of positions.
+
+    Args:
+        path: where the settings come from, for messages.
+        said: the settings, checked.
+        counts: whether positions begin behind that of padding, as RoBERTa's do.
+    """
+    length, positions = said.get("sequence_length"), said.get("max_position", 512)
+    if counts:
+        positions -= said["padding_position"] + 1
+        if positions < 1:
+            raise InputError(
+                f"{path}: max_position_embeddings: expected more than pad_token_id + "
+                f"1, as positions begin there, found {said['max_position']}"
+            )
     if said.get("with_pack"):
         return  # of a text: the layer of positions checks it
-    length, positions = said.get("sequence_length"), said.get("max_position", 512)
     if said.get("hierarchical_position"):
         positions **= 2
     if length and length > positions and not said.get("custom_position_ids"):

@@ -18,6 +18,8 @@ _TITLES = {
     "roformer": "RoFormer",
     "roformer_v2": "RoFormerV2",
     "electra_generator": "ELECTRA's generator",
+    "hf_roberta": "RoBERTa",
+    "distilbert": "DistilBERT",
 }
 # The settings that matter to checkpoints.
 _OPTIONS = (
