@@ -50,16 +50,23 @@ OF_BOTH = [
     if not name.startswith(("gpt", "t5", "mt5"))
     and name not in ("bert-residual_scores", "bert-segments_in_table")
 ]
-# Of Keras 3 alone; the second block is local.
+# Of Keras 3 alone; the second block of a ModernBERT is local.
 _MODERN = {"pad_token_id": 0, "local_attention": 4}
-OURS = {"modernbert": _MODERN, "modernbert-mlm": {**_MODERN, "with_mlm": True}}
-HERE = list(MODELS) if IS_LEGACY else [*OF_BOTH, *OURS]
+OF_KERAS_3 = {
+    "hf_roberta": {"pad_token_id": 0},
+    "hf_roberta-mlm": {"pad_token_id": 0, "with_mlm": True, "segment_vocab_size": 1},
+    "distilbert": {},
+    "modernbert": _MODERN,
+    "modernbert-mlm": {**_MODERN, "with_mlm": True},
+}
+HERE = list(MODELS) if IS_LEGACY else [*OF_BOTH, *OF_KERAS_3]
 DROPOUT = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
 
 
 def options_of(name):
     """The options of a model, and its kind."""
-    options, kind = dict({**MODELS, **OURS}[name]), name.split("-")[0]
+    options, kind = {**MODELS, **OF_KERAS_3}[name], name.split("-")[0]
+    options = dict(options)
     if kind == "roberta" and options.get("application") != "unilm":
         options["segment_vocab_size"] = 0  # as it was published
     return options, kind

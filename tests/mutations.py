@@ -108,8 +108,8 @@ MUTATIONS = [
     Mutation(
         "special tokens at the end are perturbed",
         "adversarial/perturbation_mask.py",
-        "(token_ids != token_ids[:, :1]) & (token_ids != final)",
-        "(token_ids != token_ids[:, :1])",
+        "(token_ids != begin) & (token_ids != final)",
+        "(token_ids != begin)",
         ("test_adversarial.py::test_special_tokens_are_not_perturbed",),
     ),
     Mutation(
@@ -198,6 +198,40 @@ MUTATIONS = [
         "(bias|beta|gamma)",
         "(bias|beta)",
         ("test_optimization.py::test_matrices_decay_and_nothing_else",),
+    ),
+    Mutation(
+        "the positions of RoBERTa count padding",
+        "bert/_keras3/embeddings.py",
+        "return order * present + self.padding_position",
+        "return order + self.padding_position",
+        ("test_bert_kinds.py::test_the_positions_of_roberta_are_those_of_fairseq",),
+    ),
+    Mutation(
+        "the first token of a text is never padding",
+        "bert/_keras3/encoder.py",
+        "masks_first=self.kind.masks_first",
+        "masks_first=False",
+        ("test_bert_kinds.py::test_padding_changes_no_token",),
+    ),
+    Mutation(
+        "a tensor of a file is left unread",
+        "bert/hugging_face_tensors.py",
+        "if name.startswith(form.bodies) or self._is_in_head(name, read):",
+        "if False:",
+        (
+            "test_bert_hugging_face_kinds.py"
+            "::test_a_tensor_that_would_be_left_unread_is_refused",
+        ),
+    ),
+    Mutation(
+        "an adapter is not written",
+        "bert/own_weights.py",
+        "return numbers + found[id(weight)] if id(weight) in found else numbers",
+        "return numbers",
+        (
+            "test_bert_hugging_face_kinds.py"
+            "::test_an_adapter_is_written_into_its_weights",
+        ),
     ),
 ]
 

@@ -15,18 +15,20 @@ def masked_lm_logits(tensors, token_ids, segment_ids, heads):
     return hidden @ table.T + tensors["cls.predictions.bias"]
 
 
-def encode(tensors, token_ids, segment_ids, heads):
+def encode(tensors, token_ids, segment_ids, heads, position_ids=None, pad=0):
     """float ``[batch, time, width]``."""
     tables = "bert.embeddings.{}_embeddings.weight"
+    if position_ids is None:
+        position_ids = np.arange(token_ids.shape[1])
     hidden = (
         tensors[tables.format("word")][token_ids]
         + tensors[tables.format("token_type")][segment_ids]
-        + tensors[tables.format("position")][: token_ids.shape[1]]
+        + tensors[tables.format("position")][position_ids]
     )
     hidden = normalize(tensors, "bert.embeddings.LayerNorm", hidden)
     block = "bert.encoder.layer.0"
     while f"{block}.output.dense.weight" in tensors:
-        hidden = run_block(tensors, block, hidden, token_ids != 0, heads)
+        hidden = run_block(tensors, block, hidden, token_ids != pad, heads)
         block = f"bert.encoder.layer.{int(block.rsplit('.')[-1]) + 1}"
     return hidden
 

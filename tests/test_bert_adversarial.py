@@ -51,6 +51,17 @@ ORDINARY = [
     [False, True, True, True, False, False, False],
     [False, True, False, True, True, True, False],
 ]
+
+
+def test_padding_of_another_id_is_told_from_the_end_of_a_text(tmp_path):
+    bert = build_bert(write_config(tmp_path, pad_token_id=4))
+    tokens, segments = BATCH
+    inputs = [np.where(tokens == 0, 4, tokens), segments]
+    cut = CutModel(bert, "Embedding-Norm")
+    (mask,) = cut.perturbation_mask(inputs, 0, cut.front(inputs))
+    assert mask.numpy().tolist() == ORDINARY
+
+
 OF_THE_MASKED = [[True, True], [True, False]]
 
 

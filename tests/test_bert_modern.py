@@ -18,7 +18,7 @@ from modern_samples import (
     TYPES,
     write_modern,
 )
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tensorflow import keras
 from variants import others_slow, slow
 
@@ -27,11 +27,13 @@ from tiedbert.bert import (
     build_bert_from,
     classifier,
     load_google_checkpoint,
+    load_safetensors,
     masked_lm,
     recompute_activations,
     save_google_checkpoint,
     save_safetensors,
 )
+from tiedbert.bert.kind_of import kind_of
 from tiedbert.errors import InputError
 from tiedbert.surgery import split
 
@@ -39,7 +41,11 @@ pytestmark = pytest.mark.skipif(IS_LEGACY, reason="bert4keras has no ModernBERT"
 
 if not IS_LEGACY:
     from tiedbert.bert.modern_config import check, describe
-    from tiedbert.bert.modern_tensors import read_values, stored_tensors
+    from tiedbert.bert.modern_tensors import (
+        read_values,
+        stored_tensors,
+        stored_weights,
+    )
     from tiedbert.bert.safetensors_files import StoredTensors
 
 DROPOUT = {"embedding_dropout": 0.1, "mlp_dropout": 0.2, "attention_dropout": 0.1}
@@ -314,10 +320,29 @@ def test_google_has_no_file_of_it(bert, tmp_path):
             use()
 
 
-def test_it_is_never_written_as_a_bert(bert, tmp_path):
-    for model in (bert, masked_lm(bert), classifier(bert, 2)):
-        with pytest.raises(InputError, match="Hugging Face's BERT has layers"):
-            save_safetensors(model, tmp_path / "bert")
+def test_a_pooler_of_another_function_is_not_written(bert, tmp_path):
+    with pytest.raises(InputError, match="no place for the weights of Pooler-Dense"):
+        save_safetensors(classifier(bert, 2), tmp_path / "bert")
+
+
+@pytest.mark.parametrize("head", [lambda bert: bert, masked_lm])
+def test_files_of_either_form_are_written_and_read(head, bert, tmp_path):
+    model = head(bert)
+    save_safetensors(model, tmp_path / "files")
+    again = head(build_bert(tmp_path / "files" / "config.json"))
+    load_safetensors(again, tmp_path / "files")
+    for name, weights in stored_weights(model).items():
+        for a, b in zip(weights, stored_weights(again)[name], strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_tensor_that_would_be_left_unread_is_refused(bert, tmp_path):
+    save_safetensors(bert, tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = {**load_file(path), "layers.0.attn.Wqkv.bias": np.zeros(3, np.float32)}
+    save_file(tensors, path)
+    with pytest.raises(InputError, match="Wqkv.bias would be left unread"):
+        load_safetensors(bert, tmp_path)
 
 
 # Tensors of Hugging Face.
@@ -528,9 +553,8 @@ def test_options_that_it_does_not_have_are_refused(options, message, tmp_path):
         build(tmp_path, options)
 
 
-def test_its_file_asks_for_its_kind(tmp_path):
-    with pytest.raises(InputError, match="build it with model='modernbert'"):
-        build_bert(write_modern(tmp_path))
+def test_its_file_tells_its_kind(tmp_path):
+    assert kind_of(build_bert(write_modern(tmp_path))) == "modernbert"
 
 
 def test_a_part_of_the_vocabulary(tmp_path):

@@ -197,8 +197,16 @@ def test_a_table_of_another_padding_is_tied_to_its_head(tmp_path):
 
 
 REFUSED = [
-    ({"model_type": "roberta"}, "model_type is 'roberta', .* tiedbert lacks it"),
-    ({"model_type": "albert"}, "model_type is 'albert', .* model='albert'"),
+    ({"model_type": "deberta"}, "model_type: expected one of bert, .*'deberta'"),
+    ({"model_type": 3}, "model_type: expected one of bert, .* found 3"),
+    (
+        {"model_type": "albert", "model": "bert"},
+        "model_type is 'albert', .* model='albert'",
+    ),
+    (
+        {"model_type": "roberta", "model": "roberta"},
+        "model_type is 'roberta', .* model='hf_roberta'",
+    ),
     (
         {"num_hidden_groups": 1},
         "num_hidden_groups is 1: a 'bert' model of tiedbert has none",
@@ -247,7 +255,7 @@ def test_another_model_is_refused(tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
     [
-        ("albert", {"num_hidden_groups": 2}, "'albert' model of tiedbert has 1"),
+        legacy("albert", {"num_hidden_groups": 2}, "'albert' model of tiedbert has 1"),
         ("albert", {"inner_group_num": 2}, "'albert' model of tiedbert has 1"),
         ("albert_unshared", {"num_hidden_groups": 2}, "model of tiedbert has 1"),
         ("albert", {"model_type": "bert"}, "model_type is 'bert', .* model='bert'"),

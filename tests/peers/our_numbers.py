@@ -98,7 +98,7 @@ def assert_gradients_agree(found, expected):
     largest = max(float(np.abs(value).max()) for value in expected.values())
     worst = 0.0
     for name, value in expected.items():
-        is_key_bias = "key" in name and name.endswith("bias")
+        is_key_bias = name.endswith(("key.bias", "key/bias", "k_lin.bias"))
         scale = largest if is_key_bias else float(np.abs(value).max())
         assert scale > 0, name
         difference = float(np.abs(found[name] - value).max()) / scale

@@ -117,15 +117,18 @@ def test_we_read_their_half_precision(tmp_path, dtype):
 def test_an_untied_head_of_theirs_is_refused(tmp_path):
     theirs = random_theirs("BertForMaskedLM", tie_word_embeddings=False)
     theirs.save_pretrained(tmp_path)
-    model = our_numbers.build(tmp_path / "config.json")
+    config = tmp_path / "config.json"
+    with pytest.raises(InputError, match="tie_word_embeddings is False"):
+        build_bert(config)
+    model = masked_lm(build_bert(config, tie_word_embeddings=True))
     with pytest.raises(InputError, match="the head is not tied"):
         load_safetensors(model, tmp_path)
 
 
-def test_their_roberta_is_refused(tmp_path):
+def test_their_roberta_is_no_bert(ours, tmp_path):
     config = transformers.RobertaConfig(**our_numbers.CONFIG)
     transformers.RobertaForMaskedLM(config).save_pretrained(tmp_path)
-    model = our_numbers.build(tmp_path / "config.json")
+    model = our_numbers.build(ours[0] / "bert_config.json")
     with pytest.raises(InputError, match="model_type: expected 'bert'.*'roberta'"):
         load_safetensors(model, tmp_path)
 

@@ -22,10 +22,9 @@ def ordinary_tokens(
 ) -> tf.Tensor:
     """True at tokens of the text, False at padding and at ``[CLS]`` and ``[SEP]``.
 
-    The first token of a row is taken for ``[CLS]`` and the last before the padding (id
-    0) for ``[SEP]``, as in the input of BERT; all tokens with their ids are special. So
-    no vocabulary is needed. For other rows use a function of your own, e.g.
-    :func:`except_tokens`.
+    The first token of a text is taken for ``[CLS]`` and the last for ``[SEP]``, as in
+    the input of BERT; all tokens with their ids are special. So no vocabulary is
+    needed. For other rows use a function of your own, e.g. :func:`except_tokens`.
 
     Args:
         token_ids: ``[batch, time]``, any numeric dtype.
@@ -42,10 +41,13 @@ def ordinary_tokens(
     """
     token_ids = tf.cast(token_ids, tf.int32)
     present = token_ids != 0 if present is None else tf.cast(present, tf.bool)
-    index = tf.range(tf.shape(token_ids)[1])[None, :]
+    length = tf.shape(token_ids)[1]
+    index = tf.range(length)[None, :]
+    first = tf.reduce_min(tf.where(present, index, length - 1), axis=1, keepdims=True)
     last = tf.reduce_max(tf.where(present, index, 0), axis=1, keepdims=True)
+    begin = tf.gather(token_ids, first, batch_dims=1)
     final = tf.gather(token_ids, last, batch_dims=1)
-    return present & (token_ids != token_ids[:, :1]) & (token_ids != final)
+    return present & (token_ids != begin) & (token_ids != final)
 
 
 def except_tokens(special_ids: Sequence[int]) -> Callable[[Any], tf.Tensor]:
@@ -89,14 +91,18 @@ def token_ids_of(model: keras.Model, inputs: Any) -> tuple | None:
     """The token ids among the inputs given to a BERT, or None.
 
     Returns:
-        ``(token_ids,)`` for a model of bert4keras, ``(token_ids, padding_mask)`` for
-        one of keras-hub, None for others.
+        ``(token_ids, present)``, the second False at padding, for models of bert4keras
+        and keras-hub; None for others.
     """
     names = [_keras.maker(tensor).name for tensor in model.inputs]
     wanted = next((known for known in _TOKENS if set(known) <= set(names)), None)
     if wanted is None:
         return None
-    return tuple(input_named(name, model, inputs) for name in wanted)
+    found = tuple(input_named(name, model, inputs) for name in wanted)
+    if len(found) == 2:
+        return found
+    pad_ids = (layer.pad_id for layer in model.layers if hasattr(layer, "pad_id"))
+    return *found, tf.cast(found[0], tf.int32) != next(pad_ids, 0)
 
 
 def input_named(name: str, model: keras.Model, inputs: Any) -> Any:

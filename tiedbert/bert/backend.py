@@ -19,6 +19,7 @@ ELSEWHERE = backend.ELSEWHERE
 LACKED_OPTIONS = backend.LACKED_OPTIONS
 LayerNormalization = backend.LayerNormalization
 MultiHeadAttention = backend.MultiHeadAttention
+SEVERAL_GROUPS = backend.SEVERAL_GROUPS
 Recomputed = backend.Recomputed
 attended_by = backend.attended_by
 build = backend.build
@@ -34,6 +35,7 @@ __all__ = [
     "LayerNormalization",
     "MultiHeadAttention",
     "Recomputed",
+    "SEVERAL_GROUPS",
     "attended_by",
     "build",
     "namesake",

@@ -12,6 +12,7 @@ from tensorflow import keras
 
 from tiedbert.bert.google_names import OF_TOKENS, TRANSPOSED
 from tiedbert.bert.new_head import new_head, warn_of_new_head
+from tiedbert.bert.own_weights import check_no_adapters, merged_values
 from tiedbert.bert.variable_names import CLASSIFIER, named_weights, namesake
 from tiedbert.bert.vocabulary_options import check_tokens
 from tiedbert.errors import InputError, lfs_hint, reason
@@ -30,7 +31,7 @@ _SUFFIX = re.compile(r"\.(index|meta|data-\d{5}-of-\d{5})$")
 def load_google_checkpoint(
     model: keras.Model,
     checkpoint_path: str | os.PathLike,
-    model_kind: str = "bert",
+    model_kind: str | None = None,
     *,
     keep_tokens: Sequence[int] | None = None,
     compound_tokens: Sequence[Any] | None = None,
@@ -52,7 +53,9 @@ def load_google_checkpoint(
             masked language model, a classifier on top of one).
         checkpoint_path: prefix of the checkpoint.
         model_kind: the kind whose names the checkpoint has, a key of
-            :data:`tiedbert.bert.kinds.KINDS`.
+            :data:`tiedbert.bert.kinds.KINDS`; None (the default) for that of the model.
+            Under Keras 2 a model that was loaded from a file or copied counts as a
+            ``"bert"``.
         keep_tokens: the rows of the checkpoint's vocabulary that the model was built
             with (bert4keras' option of this name); None for all.
         compound_tokens: bert4keras' option, as `keep_tokens`: for each further token
@@ -61,7 +64,8 @@ def load_google_checkpoint(
 
     Raises:
         InputError: no such checkpoint, a variable missing in it or of another shape,
-            a token beyond its vocabulary, or a model of another kind.
+            a token beyond its vocabulary, or a model of another kind or with adapters
+            (load the weights first, then `enable_lora`).
 
     Warns:
         NewHeadWarning: the checkpoint has an encoder alone (of `UserWarning`).
@@ -86,6 +90,7 @@ def load_google_checkpoint(
         >>> model.output_shape
         (None, None, 5)
     """
+    check_no_adapters(model)
     layers = {layer.name: layer for layer in model.layers}
     compound_tokens = check_tokens(keep_tokens, compound_tokens)
     transformer = namesake(
@@ -95,8 +100,12 @@ def load_google_checkpoint(
 
 
 def stores_pooler(checkpoint_path: str | os.PathLike) -> bool:
-    """Whether a checkpoint has BERT's pooler; InputError if there is no checkpoint."""
-    return "bert/pooler/dense/kernel" in _stored_shapes(checkpoint_path)
+    """Whether a checkpoint has the pooler of an encoder, BERT's or RoBERTa's.
+
+    InputError if there is no checkpoint.
+    """
+    poolers = {"bert/pooler/dense/kernel", "roberta/pooler/dense/kernel"}
+    return not poolers.isdisjoint(_stored_shapes(checkpoint_path))
 
 
 def load_transformer(transformer, checkpoint_path):
@@ -114,18 +123,22 @@ def load_transformer(transformer, checkpoint_path):
 
 
 def save_google_checkpoint(
-    model: keras.Model, checkpoint_path: str | os.PathLike, model_kind: str = "bert"
+    model: keras.Model,
+    checkpoint_path: str | os.PathLike,
+    model_kind: str | None = None,
 ) -> None:
     """Write the weights of the layers that Google's format names, in that format.
 
-    Other layers are left out. The files appear under their names only when they are
+    Other layers are left out. Adapters (`enable_lora` of Keras) are added to the
+    weights. The files appear under their names only when they are
     complete.
 
     Args:
         model: a `keras.Model` whose layers have bert4keras' names.
         checkpoint_path: prefix to write to; its folder is made if missing.
         model_kind: the kind whose names to use, a key of
-            :data:`tiedbert.bert.kinds.KINDS`.
+            :data:`tiedbert.bert.kinds.KINDS`; None (the default) for that of the model,
+            as in :func:`load_google_checkpoint`.
 
     Raises:
         InputError: a model of another kind; the blocks of an ``albert_unshared``,
@@ -154,10 +167,10 @@ def save_google_checkpoint(
             f"{str(checkpoint_path)!r}"
         )
     layers = {layer.name: layer for layer in model.layers}
-    values = {}
+    values, values_of = {}, merged_values(model)
     for layer, named in named_weights(namesake(model, model_kind), layers):
         for name, weight in named:
-            value = _as_stored(name, weight.numpy())
+            value = _as_stored(name, values_of(weight))
             _check_one_value(layer, name, values.setdefault(name, value), value)
     _write(values, Path(checkpoint_path))
 

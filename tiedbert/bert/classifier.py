@@ -4,8 +4,15 @@ from numbers import Integral, Real
 
 from tensorflow import keras
 
-from tiedbert.bert.encoders import check_encoder, has_pooler, initializer_of
+from tiedbert.bert.encoders import (
+    check_encoder,
+    feed_forward_of,
+    has_pooler,
+    initializer_of,
+)
 from tiedbert.bert.first_token import FirstToken
+from tiedbert.bert.head_activations import pooling_activation
+from tiedbert.bert.kind_of import kind_of
 from tiedbert.errors import InputError
 
 
@@ -14,8 +21,11 @@ def classifier(bert: keras.Model, num_labels: int, dropout: float = 0.1) -> kera
 
     It adds a pooler, as wide as the hidden states, and the layer of the logits, under
     the names that file formats know. An encoder that was built ``with_pool`` keeps its
-    own pooler. The pooler of a ``"modernbert"`` is that of BERT, with tanh: Hugging
-    Face's classifier of that kind has another head. This one is not written as such.
+    own pooler. The activation of a new pooler is that of Hugging Face's classifiers:
+    tanh of BERT, RoBERTa and most kinds, gelu of ELECTRA, relu of DistilBERT,
+    ``hidden_act`` of RoFormer. The pooler of a ``"modernbert"`` is that of BERT, with
+    tanh: Hugging Face's classifier of that kind has another head, and this one is not
+    written as such.
 
     Args:
         bert: an encoder built by :func:`tiedbert.bert.build_bert`.
@@ -69,7 +79,9 @@ def _check_numbers(num_labels, dropout):
 def _pooled(bert):
     return keras.layers.Dense(
         bert.output_shape[-1],
-        activation="tanh",
+        activation=pooling_activation(
+            kind_of(bert), feed_forward_of(bert).activation[0]
+        ),
         kernel_initializer=initializer_of(bert),
         name="Pooler-Dense",
     )(FirstToken(name="Pooler")(bert.output))

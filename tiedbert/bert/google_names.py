@@ -1,7 +1,9 @@
-"""The names of weights in Google's checkpoints, for the kinds that both Kerases have.
+"""The names of weights in Google's checkpoints, for all kinds but bert4keras' alone.
 
 Source: the names are those of google-research/bert, albert and electra, and of the
 checkpoints of NEZHA and RoFormer, which follow BERT; bert4keras 0.11.5 reads them.
+RoBERTa and DistilBERT were never published so: their names are ours, BERT's with
+another beginning, so that no BERT reads them.
 """
 
 from tiedbert.errors import InputError
@@ -61,7 +63,7 @@ def google_names(kind: str, blocks: int) -> dict[str, list[str]]:
     """Layer -> the names of its weights, in the layer's order.
 
     Args:
-        kind: a kind that both Kerases have.
+        kind: a kind of Keras 3.
         blocks: number of blocks.
 
     Raises:
@@ -80,6 +82,8 @@ def google_names(kind: str, blocks: int) -> dict[str, list[str]]:
         names |= _block(_ALBERT_BLOCK, "Transformer", _ALBERT_GROUP.format(0))
     if kind == "roformer_v2":
         names = {layer: _without_biases(found) for layer, found in names.items()}
+    if kind in _BEGINNINGS:
+        return _beginning(names, _BEGINNINGS[kind])
     return _of_electra(kind, names) if kind.startswith("electra") else names
 
 
@@ -123,9 +127,17 @@ _ELECTRA_HEADS = {
 }
 
 
+_BEGINNINGS = {"hf_roberta": "roberta/", "distilbert": "distilbert/"}
+
+
+def _beginning(names, other):
+    """The names with another beginning than BERT's."""
+    return {k: [n.replace("bert/", other, 1) for n in v] for k, v in names.items()}
+
+
 def _of_electra(kind, names):
     """ELECTRA's names; its generator shares the embeddings with the discriminator."""
-    names = {k: [n.replace("bert/", "electra/") for n in v] for k, v in names.items()}
+    names = _beginning(names, "electra/")
     names |= {layer: _names(*found) for layer, found in _ELECTRA_HEADS.items()}
     names["MLM-Bias"] = ["generator_predictions/output_bias"]
     if kind == "electra":

@@ -1,29 +1,34 @@
-"""BERTs in Hugging Face's format: config.json, model.safetensors, vocab.txt."""
+"""Models in Hugging Face's format: config.json, model.safetensors, vocab.txt."""
 
-import codecs
 import json
 import os
-import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 from tensorflow import keras
 
-from tiedbert.bert import hugging_face_config
+from tiedbert.bert import hugging_face_config, modern_config, modern_tensors
+from tiedbert.bert.early_gather import attentions_of
+from tiedbert.bert.hugging_face_names import format_of
+from tiedbert.bert.hugging_face_tensors import (
+    ROTARY,
+    FoundTensors,
+    is_transposed,
+    named_weights,
+    rotary_positions,
+)
+from tiedbert.bert.hugging_face_vocabulary import check_old_vocabulary, vocabulary
+from tiedbert.bert.kind_of import kind_of
 from tiedbert.bert.new_head import new_head, warn_of_new_head
-from tiedbert.bert.own_weights import own_weights
+from tiedbert.bert.own_weights import check_no_adapters, merged_values
 from tiedbert.bert.safetensors_files import FILE, StoredTensors
-from tiedbert.errors import InputError, lfs_hint
+from tiedbert.errors import InputError
+from tiedbert.surgery.graph import Graph
 from tiedbert.text.files import draft_folder
-
-_TABLE = "bert.embeddings.word_embeddings.weight"
-_HEAD_BIAS = "cls.predictions.bias"
-# PyTorch stores both under these names too.
-_DECODER = "cls.predictions.decoder"
-_BYTE_ORDER_MARK = "\ufeff"
 
 
 def save_safetensors(
@@ -32,21 +37,26 @@ def save_safetensors(
     vocab: Sequence[str] | str | os.PathLike | None = None,
     lowercase: bool = True,
 ) -> None:
-    """Write a BERT so that Hugging Face's transformers loads it.
+    """Write a model so that Hugging Face's transformers loads it.
 
-    The configuration is derived from the model. The folder gets ``model.safetensors``,
+    The configuration is derived from the model: its class is the one of the library
+    that computes the same. Adapters (`enable_lora` of Keras) are added to the weights.
+    The folder gets ``model.safetensors``,
     ``config.json`` and, with a vocabulary, ``vocab.txt`` and ``tokenizer_config.json``;
     each file appears under its name only when it is complete, the weights last. The
     table of a tied head is stored once.
 
     Args:
-        model: a `keras.Model` of bert4keras' layers for BERT: an encoder, with
-            pooler or next-sentence head (``BertModel``,
-            ``BertForNextSentencePrediction``),
-            a :func:`tiedbert.bert.masked_lm` (``BertForMaskedLM``), both heads
-            (``BertForPreTraining``), a :func:`tiedbert.bert.classifier`
+        model: a `keras.Model` of :func:`tiedbert.bert.build_bert`, of a kind that the
+            library has (BERT, ALBERT, ELECTRA, RoBERTa, DistilBERT, RoFormer,
+            ModernBERT): an encoder (``BertModel``), with a head of `build_bert`
+            (``BertForNextSentencePrediction``, ``BertForPreTraining``,
+            ``ElectraForPreTraining``), a :func:`tiedbert.bert.masked_lm`
+            (``BertForMaskedLM``), a :func:`tiedbert.bert.classifier`
             (``BertForSequenceClassification``). Of an AdversarialTraining save the
-            model that it trains.
+            model that it trains. XLM-RoBERTa and CamemBERT are written as RoBERTa, and
+            ERNIE as BERT. Under Keras 2 a model that was loaded from a file or copied
+            counts as a BERT.
         folder: where to write; made if missing.
         vocab: the WordPiece tokens in the order of their ids, as a list of `str` or as
             the path of a ``vocab.txt`` in UTF-8 (a byte-order mark is not written);
@@ -54,12 +64,12 @@ def save_safetensors(
         lowercase: whether that vocabulary is for lower-cased text without accents.
 
     Raises:
-        InputError: Hugging Face's BERT has no such layer, attention mask, activation,
+        InputError: the library has no such kind, layer, attention mask, activation,
             positions or head; or the number of tokens in `vocab`, or in an old
             ``vocab.txt`` in the folder, is not the number of rows of the table.
         OSError: the files cannot be written.
 
-    Source: the names are those of transformers' ``models/bert/modeling_bert.py``.
+    Source: the names are those of transformers' ``models/*/modeling_*.py``.
 
     Example:
         >>> import json, tempfile, os
@@ -75,45 +85,39 @@ def save_safetensors(
         >>> sorted(os.listdir(folder))
         ['config.json', 'model.safetensors']
     """
-    config = hugging_face_config.describe(model)
-    texts = {"config.json": _json(config)}
+    is_modern = kind_of(model) == "modernbert"
+    config, tensors = (_modern_contents if is_modern else _contents)(model)
+    texts = {"config.json": _json(hugging_face_config.file_settings(config))}
     if vocab is not None:
-        texts["vocab.txt"] = _vocabulary(vocab, config["vocab_size"])
-        texts["tokenizer_config.json"] = _json(
-            {
-                "tokenizer_class": "BertTokenizer",
-                "do_lower_case": lowercase,
-                "model_max_length": config["max_position_embeddings"],
-            }
-        )
+        texts["vocab.txt"] = vocabulary(vocab, config["vocab_size"])
+        texts["tokenizer_config.json"] = _json(_tokenizer(config, lowercase))
     else:
-        _check_old_vocabulary(Path(folder), config["vocab_size"])
-    tensors = {name: _as_stored(name, weight) for name, weight in _own(model)}
-    if config["architectures"] == ["BertModel"]:  # its own names have no prefix
-        tensors = {name.removeprefix("bert."): v for name, v in tensors.items()}
+        check_old_vocabulary(Path(folder), config["vocab_size"])
     _write(Path(folder), texts, tensors)
 
 
 def load_safetensors(model: keras.Model, path: str | os.PathLike) -> None:
-    """Load the weights of all layers of a BERT from Hugging Face's format.
+    """Load the weights of all layers of a model from Hugging Face's format.
 
     Build the model first; :func:`tiedbert.bert.build_bert` takes Hugging Face's
     ``config.json``. The file may have more than the model, such as a head or further
     blocks, but not less: to add a new head to a pretrained encoder, load the encoder
-    first. Half-precision numbers become float32. If any check fails, no weight has
-    changed.
+    first. A tensor of the encoder that the model would not read is refused. Of an ERNIE
+    with task types the first one is added to the segments. Half-precision numbers
+    become float32. If any check fails, no weight has changed.
 
     Args:
         model: a model as :func:`save_safetensors` takes it.
         path: a folder with ``model.safetensors`` or the index of several files, or
             one ``.safetensors`` file. A ``config.json`` in the folder must agree with
-            the model in what shapes do not show: heads, activation, epsilon.
+            the model in what shapes do not show: kind, heads, activation, epsilon.
 
     Raises:
         InputError: no such file or a damaged one, a tensor missing, of another shape
             (the size of the vocabulary is named as such) or not of floating-point
-            numbers, a head that is not tied to the table, or a ``config.json`` of
-            another model.
+            numbers, a tensor that would be left unread, a head that is not tied to the
+            table, a ``config.json`` of another model, or a model with adapters (load
+            the weights first, then `enable_lora`).
 
     Warns:
         NewHeadWarning: the file has an encoder alone (of `UserWarning`).
@@ -134,213 +138,97 @@ def load_safetensors(model: keras.Model, path: str | os.PathLike) -> None:
         >>> bool((again.get_weights()[0] == bert.get_weights()[0]).all())
         True
     """
-    own_config = hugging_face_config.describe(model)  # raises if it is no BERT
+    check_no_adapters(model)
+    is_modern = kind_of(model) == "modernbert"
     stored = StoredTensors(path)
-    config = stored.path.with_name("config.json")
-    if config.exists():
-        hugging_face_config.check(own_config, config)
-    found = _canonical(stored)
-    own = dict(_own(model))
-    new = new_head([(layer.name, _names(layer.name)) for layer in model.layers], found)
-    left = {name for layer in new for name in _names(layer)}
-    values = {n: _value(stored, found, n, own[n]) for n in own if n not in left}
-    if _HEAD_BIAS in own:
-        _check_tie(stored, found, values)
-    for name, value in values.items():
-        own[name].assign(value)
+    values, new = (_modern_values if is_modern else _values)(model, stored)
+    for weight, value in values:
+        weight.assign(value)
     warn_of_new_head(stored.path, new)
 
 
-# Names.
+def _contents(model) -> tuple[dict, dict]:
+    """The settings of a model, under BERT's names, and its tensors."""
+    config = hugging_face_config.describe(model)
+    form = format_of(kind_of(model))
+    _check_shared(model)
+    tensors = _tensors(model, form, config["architectures"][0])
+    if config["architectures"] == [f"{form.title}Model"]:
+        # Its own names have no prefix.
+        tensors = {name.removeprefix(form.prefix): v for name, v in tensors.items()}
+    return config, tensors
 
 
-def _dense(name):
-    return [f"{name}.weight", f"{name}.bias"]
+def _modern_contents(model) -> tuple[dict, dict]:
+    """As `_contents`: ModernBERT stacks weights in one tensor."""
+    return modern_config.describe(model), modern_tensors.stored_tensors(model)
 
 
-def _norm(name):
-    return [f"{name}.bias", f"{name}.weight"]  # bert4keras' order: beta, gamma
+def _values(model, stored) -> tuple[list, list]:
+    """(weight, its value) for all that is in a file, and the layers of a new head."""
+    own_config = hugging_face_config.describe(model)  # raises if it has none
+    kind = kind_of(model)
+    form = format_of(kind)
+    config: dict[str, Any] = {}
+    if (beside := stored.path.with_name("config.json")).exists():
+        config = hugging_face_config.check(own_config, kind, beside)
+    found = FoundTensors(stored, form, bool(config.get("use_task_id")))
+    named = named_weights(model, form, own_config["architectures"][0])
+    names = [(layer.name, [name for name, _ in pairs]) for layer, pairs in named]
+    new = new_head(names, found.names)
+    own = [pair for layer, pairs in named if layer.name not in new for pair in pairs]
+    values = found.values(dict(own))
+    if "MLM-Bias" in {layer.name for layer, _ in named}:
+        found.check_tie(values)
+    found.check_all_read(set(values), own_config["num_hidden_layers"])
+    return [(weight, values[name]) for name, weight in own], new
 
 
-# The weights of a layer, in its own order.
-_NAMES = {
-    "Embedding-Token": [_TABLE],
-    "Embedding-Segment": ["bert.embeddings.token_type_embeddings.weight"],
-    "Embedding-Position": ["bert.embeddings.position_embeddings.weight"],
-    "Embedding-Norm": _norm("bert.embeddings.LayerNorm"),
-    "Pooler-Dense": _dense("bert.pooler.dense"),
-    "NSP-Proba": _dense("cls.seq_relationship"),
-    "MLM-Dense": _dense("cls.predictions.transform.dense"),
-    "MLM-Norm": _norm("cls.predictions.transform.LayerNorm"),
-    "MLM-Bias": [_HEAD_BIAS],
-    "Classifier": _dense("classifier"),
-}
-_NAMES_IN_BLOCK = {
-    "MultiHeadSelfAttention": [
-        *_dense("attention.self.query"),
-        *_dense("attention.self.key"),
-        *_dense("attention.self.value"),
-        *_dense("attention.output.dense"),
-    ],
-    "MultiHeadSelfAttention-Norm": _norm("attention.output.LayerNorm"),
-    "FeedForward": [*_dense("intermediate.dense"), *_dense("output.dense")],
-    "FeedForward-Norm": _norm("output.LayerNorm"),
-}
+def _modern_values(model, stored) -> tuple[list, list]:
+    """As `_values`; ModernBERT has no head that could be new."""
+    own_config = modern_config.describe(model)
+    if (beside := stored.path.with_name("config.json")).exists():
+        modern_config.check(own_config, beside)
+    return modern_tensors.read_values(model, stored), []
 
 
-def _names(layer_name) -> list:
-    if match := re.fullmatch(r"Transformer-(\d+)-(.+)", layer_name):
-        names = _NAMES_IN_BLOCK.get(match[2], [])
-        return [f"bert.encoder.layer.{match[1]}.{name}" for name in names]
-    return _NAMES.get(layer_name, [])
+def _tensors(model, form, architecture) -> dict:
+    """Name -> numbers in the layout of PyTorch."""
+    values = merged_values(model)
+    tensors = {}
+    for _, pairs in named_weights(model, form, architecture):
+        for name, weight in pairs:
+            value = values(weight)
+            value = value.T if is_transposed(name, weight) else value
+            tensors[name] = np.ascontiguousarray(value, np.float32)
+    if form.model_type == "roformer":
+        length = hugging_face_config.ROFORMER_POSITIONS
+        size = attentions_of(Graph(model))[0].layer.head_size
+        tensors[ROTARY] = rotary_positions(length, size)
+    return tensors
 
 
-def _own(model) -> list:
-    """(name, weight) for every weight of a model; a tied table comes once."""
-    table = model.get_layer("Embedding-Token").embeddings
-    named, unknown = [], []
-    for layer in model.layers:
-        owner = layer.name == "Embedding-Token"
-        weights = [w for w in own_weights(layer) if owner or w is not table]
-        names = _names(layer.name) if weights else []
-        if len(names) == len(weights):
-            named += zip(names, weights, strict=True)
-        else:
-            unknown.append(layer.name)
-    if unknown:
+def _check_shared(model):
+    if kind_of(model) == "albert_unshared":
         raise InputError(
-            "Hugging Face's BERT has no place for the weights of "
-            f"{', '.join(unknown)}: expected layers of bert4keras' BERT alone"
+            "Hugging Face's Albert has one block, this albert_unshared has one for "
+            'each layer: write a Google checkpoint (model_kind="bert" names them all)'
         )
-    return named
 
 
-def _canonical(stored) -> dict:
-    """Name in this module -> name in the file."""
-    found = {}
-    for name in stored.names:
-        today = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
-        today = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", today)
-        if re.match(r"(embeddings|encoder|pooler)\.", today):
-            today = f"bert.{today}"
-        if today in found:
-            raise InputError(
-                f"{stored.path}: expected one tensor for {today}, found "
-                f"{found[today]} and {name}"
-            )
-        found[today] = name
-    found.setdefault(_HEAD_BIAS, found.get(f"{_DECODER}.bias"))
-    return {today: name for today, name in found.items() if name is not None}
-
-
-# Values.
-
-
-def _is_transposed(name, weight) -> bool:
-    """Whether PyTorch stores this weight transposed: kernels, ``[out, in]``."""
-    return len(weight.shape) == 2 and "embeddings" not in name
-
-
-def _as_stored(name, weight):
-    value = weight.numpy().T if _is_transposed(name, weight) else weight.numpy()
-    return np.ascontiguousarray(value, np.float32)
-
-
-def _value(stored, found, name, weight):
-    """The value of a weight in a file, its shape checked."""
-    if name not in found:
-        tops = sorted({name.split(".")[0] for name in stored.names})
-        raise InputError(
-            f"{stored.path}: expected a tensor {name}, found none; the names there "
-            f"begin with {', '.join(tops)}"
-        )
-    transposed, shape = _is_transposed(name, weight), tuple(weight.shape)
-    expected = shape[::-1] if transposed else shape
-    if stored.shape(found[name]) != expected:
-        raise InputError(
-            _wrong_shape(stored.path, name, expected, stored.shape(found[name]))
-        )
-    value = stored.read(found[name])
-    return value.T if transposed else value
-
-
-def _wrong_shape(path, name, expected, found) -> str:
-    if name == _TABLE and found[1:] == expected[1:]:
-        return (
-            f"{path}: the vocabulary does not belong to this model: expected "
-            f"{expected[0]} tokens, found {found[0]} in {name}"
-        )
-    return f"{path}: {name}: expected shape {expected}, found {found}"
-
-
-def _check_tie(stored, found, values):
-    """InputError if the file has a head of its own, which would be lost."""
-    for part, name in (("weight", _TABLE), ("bias", _HEAD_BIAS)):
-        copy = found.get(f"{_DECODER}.{part}")
-        if copy is not None and not np.array_equal(stored.read(copy), values[name]):
-            raise InputError(
-                f"{stored.path}: the head is not tied: expected {copy} to equal "
-                f"{name}, found other numbers"
-            )
-
-
-# Writing.
+def _tokenizer(config, lowercase) -> dict:
+    length = config.get("max_position_embeddings")
+    if length is not None and config["model_type"] == "roberta":
+        length -= config["pad_token_id"] + 1  # positions begin there
+    return {
+        "tokenizer_class": "BertTokenizer",
+        "do_lower_case": lowercase,
+        **({} if length is None else {"model_max_length": length}),
+    }
 
 
 def _json(content) -> str:
     return json.dumps(content, indent=2) + "\n"
-
-
-def _vocabulary(vocab, vocab_size) -> str:
-    if isinstance(vocab, (str, os.PathLike)):
-        where, hint = f"{vocab}", lfs_hint(vocab)
-        # Only line feeds end a token: other line separators can be tokens.
-        tokens = _read_vocabulary(vocab).removesuffix("\n").split("\n")
-    else:
-        where, hint = "vocab", ""
-        is_list = hasattr(vocab, "__iter__") and not isinstance(vocab, dict)
-        tokens = list(vocab) if is_list else []
-        if not tokens or not all(isinstance(token, str) for token in tokens):
-            raise InputError(
-                "vocab: expected a list of str in the order of their ids, received "
-                f"{type(vocab).__name__} {vocab!r:.60}"
-            )
-    if len(tokens) != vocab_size:
-        raise InputError(
-            f"{where}: expected {vocab_size} tokens, found {len(tokens)}{hint}"
-        )
-    if tokens[0].startswith(_BYTE_ORDER_MARK):
-        raise InputError(
-            f"{where}: the first token begins with a byte-order mark: read the file "
-            'with encoding="utf-8-sig"'
-        )
-    if len(set(tokens)) < len(tokens) or any("\n" in token for token in tokens):
-        raise InputError(f"{where}: expected each token once, and on one line")
-    return "".join(f"{token}\n" for token in tokens)
-
-
-def _read_vocabulary(path) -> str:
-    try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"no vocabulary at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: expected a vocabulary in UTF-8, a token a line: {error}"
-        ) from None
-
-
-def _check_old_vocabulary(folder, vocab_size):
-    """InputError if the folder has a vocab.txt that does not fit the new weights."""
-    path = folder / "vocab.txt"
-    if not path.is_file():
-        return
-    _vocabulary(path, vocab_size)
-    if path.read_bytes().startswith(codecs.BOM_UTF8):
-        raise InputError(
-            f"{path} begins with a byte-order mark, which transformers takes for a "
-            "part of the first token: give it as `vocab`, and it is written without"
-        )
 
 
 def _write(folder, texts, tensors):

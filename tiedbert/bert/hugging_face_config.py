@@ -1,106 +1,119 @@
-"""Hugging Face's config.json of a BERT, derived from the model."""
+"""Hugging Face's config.json of a model, derived from the model."""
 
 import json
-import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from tensorflow import keras
 
-from tiedbert.bert.first_token import FirstToken
+from tiedbert.bert.activation_names import OURS, name_of, their_activation, usual_name
+from tiedbert.bert.early_gather import attentions_of
+from tiedbert.bert.hugging_face_classes import architecture_of, refusal
+from tiedbert.bert.hugging_face_names import format_of
+from tiedbert.bert.kind_of import kind_of
+from tiedbert.bert.model_types import MODEL_TYPES, completed
 from tiedbert.errors import InputError
 from tiedbert.surgery.graph import Graph
 
-_EMBEDDINGS = ("Token", "Segment", "Position", "Norm")
-# Hugging Face's names for activations, by the names of Keras' functions.
-_ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_erf": "gelu",
-    "gelu_tanh": "gelu_new",
-    "relu": "relu",
-    "silu": "silu",
-    "swish": "silu",
-}
-# Settings that no shape of a weight shows, with Hugging Face's defaults.
-_UNSEEN = {
-    "model_type": "bert",
-    "num_attention_heads": 12,
-    "hidden_act": "gelu",
-    "layer_norm_eps": 1e-12,
+# Settings that no shape of a weight shows.
+_UNSEEN = ("num_attention_heads", "hidden_act", "layer_norm_eps", "pad_token_id")
+# Of them, those that a model here has in one way only.
+_FIXED = {
     "position_embedding_type": "absolute",
     "is_decoder": False,
     "add_cross_attention": False,
-    "pad_token_id": 0,
+    "rotary_value": False,
 }
 # Their last layer has the same name in a file.
-_CLASSIFIERS = {
-    "BertForSequenceClassification",
-    "BertForTokenClassification",
-    "BertForMultipleChoice",
-}
-_SYNONYMS = {
-    "gelu_python": "gelu",
-    **dict.fromkeys(("gelu_pytorch_tanh", "gelu_python_tanh", "gelu_fast"), "gelu_new"),
-    "swish": "silu",
-}
+_CLASSIFIERS = (
+    "ForSequenceClassification",
+    "ForTokenClassification",
+    "ForMultipleChoice",
+)
+_EPSILON_OF_DISTILBERT = 1e-12
+ROFORMER_POSITIONS = 1536  # theirs; ours have no limit
 
 
-def keras_activation(name):
-    """Keras' name for an activation of a config.json; other values are unchanged."""
-    if not isinstance(name, str):
-        return name  # bert4keras takes a list of two for a gated layer
-    theirs = {their: ours for ours, their in reversed(_ACTIVATIONS.items())}
-    return theirs.get(_SYNONYMS.get(name, name), name)
-
-
-def their_activation(function):
-    """Hugging Face's name for an activation of Keras; None if it has none."""
-    return _ACTIVATIONS.get(_name_of(function))
-
-
-def describe(model) -> dict:
-    """The settings of a BERT made of bert4keras' layers, under Hugging Face's names.
+def describe(model: keras.Model) -> dict[str, Any]:
+    """The settings of a model of bert4keras' layers, under BERT's names.
 
     Raises:
-        InputError: the model is not a BERT as Hugging Face has it.
+        InputError: the model is none as Hugging Face has it.
     """
+    kind = kind_of(model)
+    form = format_of(kind)
     layers = {layer.name: layer for layer in model.layers}
-    blocks = _count_blocks(layers)
-    _check_parts(layers, blocks)
-    return {
-        "architectures": [_architecture(model, layers, blocks)],
-        "model_type": "bert",
-        "num_hidden_layers": blocks,
-        **_embedding_settings(layers),
-        **_block_settings(layers),
-        "layer_norm_eps": _epsilon(layers),
+    attentions = attentions_of(Graph(model))
+    _check_parts(form, layers, attentions)
+    config = {
+        "architectures": [architecture_of(model, kind, form, layers)],
+        "model_type": form.model_type,
+        "num_hidden_layers": len(attentions),
+        **_groups(form, attentions),
+        **_embedding_settings(form, layers),
+        **_block_settings(form, layers, attentions[0].layer),
+        "layer_norm_eps": _epsilon(form, layers),
         "position_embedding_type": "absolute",
         "tie_word_embeddings": True,
         "dtype": "float32",
         **_classifier_settings(layers),
     }
+    _check_distilbert(form, config)
+    return config
 
 
-def _embedding_settings(layers) -> dict:
+def _groups(form, attentions) -> dict:
+    """ALBERT has fewer attentions than calls of them."""
+    if form.model_type != "albert":
+        return {}
+    return {"num_hidden_groups": len({call.layer.name for call in attentions})}
+
+
+def file_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The result of :func:`describe` under the names of its ``model_type``."""
+    model_type = config["model_type"]
+    theirs = {ours: name for name, ours in MODEL_TYPES[model_type].names.items()}
+    without = {
+        "distilbert": ("layer_norm_eps", "position_embedding_type"),
+        "roformer": ("position_embedding_type", "classifier_dropout"),
+    }.get(model_type, ())
+    return {theirs.get(k, k): v for k, v in config.items() if k not in without}
+
+
+def _embedding_settings(form, layers) -> dict:
     table, dropout = layers["Embedding-Token"], layers.get("Embedding-Dropout")
-    return {
+    config = {
         "vocab_size": table.input_dim,
-        "hidden_size": table.output_dim,
         "hidden_dropout_prob": float(dropout.rate) if dropout else 0.0,
-        "max_position_embeddings": layers["Embedding-Position"].input_dim,
-        "type_vocab_size": layers["Embedding-Segment"].input_dim,
         "initializer_range": getattr(table.embeddings_initializer, "stddev", 0.02),
         "pad_token_id": getattr(table, "pad_id", 0),  # the encoder masks it by itself
     }
+    for name, layer in (
+        ("max_position_embeddings", "Embedding-Position"),
+        ("type_vocab_size", "Embedding-Segment"),
+    ):
+        if layer in form.embeddings:
+            config[name] = layers[layer].input_dim
+    if form.model_type == "roformer":
+        config["max_position_embeddings"] = ROFORMER_POSITIONS
+    if "Embedding-Mapping" in form.embeddings:
+        config["embedding_size"] = table.output_dim
+    return config
 
 
-def _block_settings(layers) -> dict:
-    attention = layers["Transformer-0-MultiHeadSelfAttention"]
-    feed_forward = layers["Transformer-0-FeedForward"]
+def _block_settings(form, layers, attention) -> dict:
+    feed_forward = layers[attention.name.replace("MultiHeadSelfAttention", _FORWARD)]
     return {
+        "hidden_size": attention.out_dim,
         "num_attention_heads": attention.heads,
         "intermediate_size": feed_forward.units,
-        "hidden_act": _activation(feed_forward),
+        "hidden_act": _activation(form, feed_forward),
         "attention_probs_dropout_prob": float(attention.attention_dropout or 0),
     }
+
+
+_FORWARD = "FeedForward"
 
 
 def _classifier_settings(layers) -> dict:
@@ -114,147 +127,157 @@ def _classifier_settings(layers) -> dict:
     return config
 
 
-def check(own, path):
+def _activation(form, feed_forward) -> str:
+    found = [their_activation(function) for function in feed_forward.activation]
+    if len(found) == 1 and found[0] is not None:
+        return found[0]
+    raise refusal(
+        form,
+        f"one activation of {', '.join(sorted(OURS))}; this one has "
+        f"{', '.join(map(name_of, feed_forward.activation))}",
+    )
+
+
+def _epsilon(form, layers) -> float:
+    found = {layer.epsilon for name, layer in layers.items() if name.endswith("-Norm")}
+    if len(found) != 1:
+        raise refusal(
+            form,
+            f"one layer_norm_eps; this one has {sorted(found)}: build it with the "
+            "option layer_norm_eps",
+        )
+    return found.pop()
+
+
+# Models with weights of a kind that compute something else.
+
+
+def _check_parts(form, layers, attentions):
+    missing = [name for name in _expected(form, attentions) if name not in layers]
+    if missing:
+        raise refusal(
+            form, f"layers with bert4keras' names; it lacks {', '.join(missing)}"
+        )
+    if {"Attention-LM-Mask", "Attention-UniLM-Mask"} & set(layers):
+        raise refusal(
+            form, "attention in both directions, an encoder; this one looks back"
+        )
+    if getattr(layers.get("Embedding-Position"), "hierarchical", None):
+        raise refusal(
+            form, "one embedding a position; this one has hierarchical positions"
+        )
+    _check_padding(form, layers)
+    _check_heads(form, attentions[0].layer)
+
+
+def _expected(form, attentions) -> list[str]:
+    """The layers that a model must have."""
+    always = [n for n in form.embeddings if n != "Embedding-Mapping"]
+    if form.model_type == "albert":  # it maps a table of the full width too
+        always.append("Embedding-Mapping")
+    blocks = [call.layer.name for call in attentions] or [
+        "Transformer-0-MultiHeadSelfAttention"
+    ]
+    forward = [name.replace("MultiHeadSelfAttention", _FORWARD) for name in blocks]
+    return [*always, *blocks, *forward]
+
+
+def _check_padding(form, layers):
+    """InputError if positions begin elsewhere than behind the id of padding."""
+    counted, table = layers.get("Embedding-Counted-Position"), layers["Embedding-Token"]
+    if counted is not None and counted.padding_position != table.pad_id:
+        raise refusal(
+            form,
+            "positions that begin behind the id of padding; with keep_tokens this one "
+            f"has padding {table.pad_id}, and position {counted.padding_position} for "
+            "it",
+        )
+
+
+def _check_heads(form, attention):
+    for size in (attention.key_size, attention.head_size):
+        if size * attention.heads != attention.out_dim:
+            raise refusal(
+                form,
+                f"heads that share the width, {attention.out_dim}; this one has "
+                f"{attention.heads} heads of {size}",
+            )
+
+
+def _check_distilbert(form, config):
+    epsilon = config["layer_norm_eps"]
+    if form.model_type == "distilbert" and epsilon != _EPSILON_OF_DISTILBERT:
+        raise refusal(
+            form, f"layer_norm_eps {_EPSILON_OF_DISTILBERT}; this one has {epsilon}"
+        )
+
+
+# A config.json beside the weights that are loaded.
+
+
+def check(own: Mapping[str, Any], kind: str, path: Path) -> dict[str, Any]:
     """Compare the result of :func:`describe` with a config.json.
 
     Only settings that no shape of a weight shows are compared.
 
+    Args:
+        own: the result for the model.
+        kind: that of the model.
+        path: the config.json.
+
+    Returns:
+        The settings in the file, under BERT's names.
+
     Raises:
         InputError: not a JSON object, or another setting than the model's.
     """
+    stored = _stored(path)
+    model_type = stored.get("model_type") or own["model_type"]
+    is_known = isinstance(model_type, str) and model_type in MODEL_TYPES
+    if not is_known or kind not in MODEL_TYPES[model_type].kinds:
+        raise _misfit(path, "model_type", own["model_type"], model_type)
+    stored = completed({**stored, "model_type": model_type}, path)
+    _check_classifiers(own, path, stored.get("architectures"))
+    expected = {**_FIXED, **{name: own[name] for name in _UNSEEN}}
+    if kind == "albert":  # its blocks share their weights
+        for name in ("num_hidden_layers", "num_hidden_groups"):
+            expected[name] = own[name]
+    for key, value in expected.items():
+        found = stored.get(key, value if key in _FIXED else None)
+        found = usual_name(found) if isinstance(found, str) else found
+        if found != value:
+            raise _misfit(path, key, value, found)
+    return stored
+
+
+def _stored(path):
     try:
         stored = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise InputError(f"{path} is not a JSON file: {error}") from None
     if not isinstance(stored, dict):
         raise InputError(f"{path}: expected a JSON object, found {stored!r:.40}")
-    expected = {"is_decoder": False, "add_cross_attention": False, **own}
-    _check_classifiers(own, path, stored.get("architectures"))
-    for key, default in _UNSEEN.items():
-        found = stored.get(key)
-        found = default if found is None else found
-        if isinstance(found, str):
-            found = _SYNONYMS.get(found, found)
-        if found != expected[key]:
-            raise InputError(
-                f"{path}: the model and this file do not fit: {key}: expected "
-                f"{expected[key]!r}, as the model has it, found {found!r}"
-            )
+    return stored
+
+
+def _misfit(path, key, expected, found):
+    return InputError(
+        f"{path}: the model and this file do not fit: {key}: expected {expected!r}, as "
+        f"the model has it, found {found!r}"
+    )
 
 
 def _check_classifiers(own, path, stored):
     """Tell classifiers of texts from those of tokens: their layers have one name."""
-    found = _CLASSIFIERS & set(map(str, stored if isinstance(stored, list) else ()))
     (expected,) = own["architectures"]
-    if found and expected in _CLASSIFIERS - found:
+    found = [
+        name
+        for name in map(str, stored if isinstance(stored, list) else ())
+        if name.endswith(_CLASSIFIERS)
+    ]
+    endings = [ending for ending in _CLASSIFIERS if expected.endswith(ending)]
+    if found and endings and not any(name.endswith(endings[0]) for name in found):
         raise InputError(
             f"{path}: the model and this file do not fit: architectures: expected "
             f"{expected}, as the model is, found {', '.join(sorted(found))}"
         )
-
-
-def _count_blocks(layers) -> int:
-    found = [re.match(r"Transformer-(\d+)-", name) for name in layers]
-    return max((int(match[1]) + 1 for match in found if match), default=0)
-
-
-def _check_parts(layers, blocks):
-    """InputError for models with BERT's weights that compute something else."""
-    expected = [f"Embedding-{part}" for part in _EMBEDDINGS]
-    for i in range(max(blocks, 1)):
-        expected += [f"Transformer-{i}-MultiHeadSelfAttention"]
-        expected += [f"Transformer-{i}-FeedForward"]
-    missing = [name for name in expected if name not in layers]
-    if missing:
-        raise _refuse(f"layers with bert4keras' names; it lacks {', '.join(missing)}")
-    if {"Attention-LM-Mask", "Attention-UniLM-Mask"} & set(layers):
-        raise _refuse("attention in both directions, an encoder; this one looks back")
-    if layers["Embedding-Position"].hierarchical:
-        raise _refuse("one embedding a position; this one has hierarchical positions")
-    attention = layers["Transformer-0-MultiHeadSelfAttention"]
-    for size in (attention.key_size, attention.head_size):
-        if size * attention.heads != attention.out_dim:
-            raise _refuse(
-                f"heads that share the width, {attention.out_dim}; this one has "
-                f"{attention.heads} heads of {size}"
-            )
-
-
-def _refuse(message):
-    return InputError(f"Hugging Face's BERT has {message}")
-
-
-def _architecture(model, layers, blocks) -> str:
-    masked, next_sentence = "MLM-Bias" in layers, "NSP-Proba" in layers
-    _check_activations(layers, blocks)
-    if "Classifier" in layers:
-        return _classifier(model, layers, f"Transformer-{blocks - 1}-FeedForward-Norm")
-    if masked:
-        return "BertForPreTraining" if next_sentence else "BertForMaskedLM"
-    return "BertForNextSentencePrediction" if next_sentence else "BertModel"
-
-
-def _check_activations(layers, blocks):
-    """InputError if pooler or transform have another activation than Hugging Face's."""
-    blocks_own = layers[f"Transformer-{blocks - 1}-FeedForward"].activation[0]
-    for name, expected in (
-        ("Pooler-Dense", keras.activations.tanh),
-        ("MLM-Dense", blocks_own),
-    ):
-        if name in layers and _name_of(layers[name].activation) != _name_of(expected):
-            raise _refuse(
-                f'{_name_of(expected)} in "{name}"; this one has '
-                f"{_name_of(layers[name].activation)}"
-            )
-
-
-def _classifier(model, layers, encoder) -> str:
-    """The class in Hugging Face of an encoder with a layer "Classifier"."""
-    makers = Graph(model).producers
-    last = makers.get(model.outputs[0])
-    if last is None or len(model.outputs) > 1 or last.layer is not layers["Classifier"]:
-        raise _refuse('one output, the logits of "Classifier"; this one has others')
-    if _name_of(layers["Classifier"].activation) != "linear":
-        raise _refuse('logits, a "Classifier" without an activation')
-    source = makers.get(last.inputs[0])
-    while source and isinstance(source.layer, keras.layers.Dropout):
-        source = makers.get(source.inputs[0])
-    names = [_name_of_maker(source)]
-    while names[-1] in ("Pooler-Dense", "Pooler"):
-        source = makers.get(source.inputs[0])
-        names.append(_name_of_maker(source))
-    if names == [encoder]:
-        return "BertForTokenClassification"
-    if names == ["Pooler-Dense", "Pooler", encoder] and isinstance(
-        layers["Pooler"], (FirstToken, keras.layers.Lambda)
-    ):
-        return "BertForSequenceClassification"
-    raise _refuse(
-        'a "Classifier" of the hidden states, or of a pooler of the first token; this '
-        f"one reads {' of '.join(names)}"
-    )
-
-
-def _name_of_maker(call) -> str:
-    return call.layer.name if call else "an input"
-
-
-def _activation(feed_forward) -> str:
-    names = [_name_of(function) for function in feed_forward.activation]
-    if len(names) != 1 or names[0] not in _ACTIVATIONS:
-        raise _refuse(
-            f"one activation of {', '.join(sorted(set(_ACTIVATIONS)))}; this one has "
-            f"{', '.join(names)}"
-        )
-    return _ACTIVATIONS[names[0]]
-
-
-def _name_of(activation) -> str:
-    return getattr(activation, "__name__", str(activation))
-
-
-def _epsilon(layers) -> float:
-    found = {layer.epsilon for name, layer in layers.items() if name.endswith("-Norm")}
-    if len(found) != 1:
-        raise _refuse(f"one layer_norm_eps; this one has {sorted(found)}")
-    return found.pop()

@@ -12,8 +12,7 @@ _OF_KERAS_2 = {
         for part in ("", "_encoder", "_decoder")
     ),
 }
-
-OF_KERAS_3 = {"modernbert"}
+OF_KERAS_3 = {"hf_roberta", "distilbert", "modernbert"}
 
 KINDS = tuple(sorted(backend.KINDS))
 

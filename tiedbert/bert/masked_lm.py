@@ -7,6 +7,8 @@ from tensorflow import keras
 from tiedbert.bert.backend import ConfiguredNormalization, LayerNormalization
 from tiedbert.bert.early_gather import last_block_at
 from tiedbert.bert.encoders import check_encoder, feed_forward_of, initializer_of
+from tiedbert.bert.head_activations import transform_activation
+from tiedbert.bert.kind_of import kind_of
 from tiedbert.errors import InputError
 from tiedbert.layers import EmbeddingDense, GatherPositions, TiedCrossEntropy
 
@@ -30,7 +32,8 @@ def masked_lm(
 
     The head depends on the kind of the encoder: if the table is narrower than the
     hidden states (ALBERT, ELECTRA), the transform projects to its width; RoFormer v2
-    has neither transform nor bias; the transform of ModernBERT has no biases.
+    has neither transform nor bias; the activation of RoBERTa's transform is gelu; the
+    transform of ModernBERT has no biases.
 
     Args:
         bert: an encoder built by :func:`tiedbert.bert.build_bert`, hidden
@@ -125,7 +128,9 @@ def _transformed(bert, table, hidden):
     has_biases = bert.get_layer("Embedding-Norm").offset  # ModernBERT has none
     hidden = keras.layers.Dense(
         table.output_dim,
-        activation=feed_forward_of(bert).activation[0],
+        activation=transform_activation(
+            kind_of(bert), feed_forward_of(bert).activation[0]
+        ),
         use_bias=has_biases,
         kernel_initializer=initializer_of(bert),
         name="MLM-Dense",

@@ -10,7 +10,8 @@ from tensorflow import keras
 from tiedbert.bert import backend
 from tiedbert.bert.checkpoints import load_transformer
 from tiedbert.bert.kinds import checked_kind
-from tiedbert.bert.settings import own_name, settings_of
+from tiedbert.bert.model_types import SYNONYMS, completed, kind_of_type
+from tiedbert.bert.settings import settings_of
 from tiedbert.errors import InputError, lfs_hint
 from tiedbert.surgery import split
 
@@ -41,7 +42,9 @@ def build_bert(
             every name and shape is checked, unless bert4keras' ``autoresize_weights``
             or ``ignore_invalid_weights`` is among the options.
         model: the kind, a key of :data:`tiedbert.bert.kinds.KINDS`; None for the
-            ``model`` of the configuration, or ``"bert"`` if it has none.
+            ``model`` of the configuration, else the kind of its ``model_type``
+            (Hugging Face's ``"roberta"`` is ``"hf_roberta"``), or ``"bert"`` if it has
+            neither.
         application: ``"encoder"``, ``"lm"`` or ``"unilm"``; None for the
             ``application`` of the configuration, or ``"encoder"`` if it has none.
         **bert4keras_options: settings that replace those of the configuration:
@@ -60,8 +63,9 @@ def build_bert(
 
     Returns:
         A functional `keras.Model`; for BERT ``[token_ids, segment_ids]``
-        ``[batch, time]`` -> hidden ``[batch, time, width]``. A ``"modernbert"`` has
-        token ids alone, in a list of one.
+        ``[batch, time]`` -> hidden ``[batch, time, width]``. A ``distilbert``, a
+        ``modernbert``, and a ``hf_roberta`` of one segment type, have token ids alone,
+        in a list of one.
 
     Raises:
         InputError: a file that is missing or not JSON, an unknown kind or option, a
@@ -84,8 +88,12 @@ def build_bert(
         >>> build_bert(path).output_shape
         (None, None, 8)
     """
-    config = read_config(config_path)
-    model = _file_or_argument(config_path, config, "model", model, "bert").lower()
+    model_type = bert4keras_options.get("model_type")
+    config = read_config(config_path, model_type)
+    usual = "bert"
+    if model is None and config.get("model") is None and "model_type" in config:
+        usual = kind_of_type(config_path, config["model_type"])
+    model = _file_or_argument(config_path, config, "model", model, usual).lower()
     application = _file_or_argument(
         config_path, config, "application", application, "encoder"
     )
@@ -141,8 +149,22 @@ def build_bert_from(
     return split(whole, start)[1]
 
 
-def read_config(config_path: str | os.PathLike) -> dict[str, Any]:
-    """The settings in a ``bert_config.json``; InputError if it is not one."""
+def read_config(
+    config_path: str | os.PathLike, model_type: str | None = None
+) -> dict[str, Any]:
+    """The settings in a ``bert_config.json`` or Hugging Face's ``config.json``.
+
+    Settings of Hugging Face have BERT's names, and those that are absent the values
+    that its library gives them.
+
+    Args:
+        config_path: the file.
+        model_type: what counts in place of the ``model_type`` in the file; None for
+            that of the file.
+
+    Raises:
+        InputError: it is no such file.
+    """
     try:
         config = json.loads(Path(config_path).read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
@@ -156,14 +178,17 @@ def read_config(config_path: str | os.PathLike) -> dict[str, Any]:
         raise InputError(
             f"{config_path} is not a JSON file: {error}{lfs_hint(config_path)}"
         ) from None
-    said = config.items() if isinstance(config, dict) else ()
-    missing = _REQUIRED - {own_name(name) for name, value in said if value is not None}
+    said = config if isinstance(config, dict) else {}
+    if model_type is not None:
+        said = {**said, "model_type": model_type}
+    said = completed(said, config_path)
+    missing = _REQUIRED - {SYNONYMS.get(k, k) for k, v in said.items() if v is not None}
     if missing:
         raise InputError(
             f"{config_path}: expected a BERT configuration, a JSON object; it lacks "
             f"{', '.join(sorted(missing))}"
         )
-    return config
+    return said
 
 
 def _file_or_argument(path, config, name, given, default) -> str:
@@ -189,6 +214,8 @@ def _application(application, model) -> str:
     if model.startswith(("electra", "gpt", "t5", "mt5", "modernbert")):
         # GPT always looks back only; only the first GPT has the segments for unilm.
         has = {"encoder", "unilm"} if model == "gpt" else {"encoder"}
+    elif model in ("hf_roberta", "distilbert"):
+        has = {"encoder", "lm"}  # unilm needs segments
     if application not in has:
         raise InputError(
             f"a {model!r} model has no application {application!r}: expected "

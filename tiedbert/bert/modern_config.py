@@ -8,7 +8,7 @@ from typing import Any
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.bert.hugging_face_config import their_activation
+from tiedbert.bert.activation_names import their_activation
 from tiedbert.bert.models import read_config
 from tiedbert.bert.modern_settings import DEFAULTS, DEMANDS, regular_types
 from tiedbert.bert.settings import settings_of

@@ -56,8 +56,6 @@ def flat(where: Any, given: Mapping[str, Any]) -> dict[str, Any]:
         InputError: two of them disagree, or positions that are not built.
     """
     made = dict(given)
-    if made.get("local_rope_theta", 0) is None:  # versions differ in what it means
-        raise InputError(f"{where}: local_rope_theta: expected a number, found null")
     for name in ("dropout_rate", "hidden_dropout_prob"):
         rate = made.pop(name, None)
         for part in ("embedding_dropout", "mlp_dropout"):

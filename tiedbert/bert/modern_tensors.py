@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 from tensorflow import keras
 
-from tiedbert.bert.own_weights import own_weights
+from tiedbert.bert.own_weights import merged_values, own_weights
 from tiedbert.bert.safetensors_files import StoredTensors
 from tiedbert.errors import InputError
 
 _TABLE = "model.embeddings.tok_embeddings.weight"
+_BLOCK = re.compile(r"model\.layers\.(\d+)\.")
 _DECODER = "decoder.weight"  # PyTorch has the tied table under this name too
 # Layer -> its tensors, each with the number of weights that are stacked in it.
 _TENSORS = {
@@ -80,6 +81,7 @@ def stored_tensors(model: keras.Model) -> dict[str, np.ndarray]:
     """Name -> float32 tensor, as transformers writes them.
 
     The names of an encoder without a head, ``ModernBertModel``, have no prefix.
+    Adapters (`enable_lora` of Keras) are added to the weights.
 
     Args:
         model: as for :func:`stored_weights`.
@@ -87,7 +89,11 @@ def stored_tensors(model: keras.Model) -> dict[str, np.ndarray]:
     Raises:
         InputError: as there.
     """
-    made = {name: _stacked(name, x) for name, x in stored_weights(model).items()}
+    values = merged_values(model)
+    made = {
+        name: _stacked(name, weights, values)
+        for name, weights in stored_weights(model).items()
+    }
     if "decoder.bias" in made:
         return made
     return {name.removeprefix("model."): tensor for name, tensor in made.items()}
@@ -97,9 +103,9 @@ def _is_kernel(name, weight) -> bool:
     return name != _TABLE and len(weight.shape) == 2
 
 
-def _stacked(name, weights):
-    values = [w.numpy().T if _is_kernel(name, w) else w.numpy() for w in weights]
-    return np.ascontiguousarray(np.concatenate(values), np.float32)
+def _stacked(name, weights, values):
+    parts = [values(w).T if _is_kernel(name, w) else values(w) for w in weights]
+    return np.ascontiguousarray(np.concatenate(parts), np.float32)
 
 
 def read_values(model: keras.Model, stored: StoredTensors) -> list[tuple[Any, Any]]:
@@ -111,12 +117,13 @@ def read_values(model: keras.Model, stored: StoredTensors) -> list[tuple[Any, An
             than the model.
 
     Raises:
-        InputError: as there; a tensor is missing or has another shape; or the head is
-            not tied to the table.
+        InputError: as there; a tensor is missing, has another shape or would be left
+            unread; or the head is not tied to the table.
     """
-    found = _canonical(stored)
+    found, named = _canonical(stored), stored_weights(model)
+    _check_all_read(stored, found, named)
     values = []
-    for name, weights in stored_weights(model).items():
+    for name, weights in named.items():
         tensor = _read(stored, found, name, weights)
         if name == _TABLE and _DECODER in found:
             _check_tie(stored, tensor)
@@ -137,6 +144,19 @@ def _canonical(stored) -> dict[str, str]:
             )
         found[today] = name
     return found
+
+
+def _check_all_read(stored, found, named):
+    """InputError for a tensor of the encoder, or of its blocks, that is unknown."""
+    blocks = {match[1] for name in named if (match := _BLOCK.match(name))}
+    for name in found:
+        match = _BLOCK.match(name)
+        is_beyond = match is not None and match[1] not in blocks
+        if name.startswith("model.") and name not in named and not is_beyond:
+            raise InputError(
+                f"{stored.path}: {found[name]} would be left unread: the model has no "
+                "such weight, and would compute something else"
+            )
 
 
 def _read(stored, found, name, weights):

@@ -19,11 +19,7 @@ def checked_length(hidden: tf.Tensor, positions: int, name: str) -> tf.Tensor:
         InputError: the length is known, and too large. A length that only the running
             graph knows is checked by an assertion in it.
     """
-    length = hidden.shape[1]
-    too_many = (
-        f"tokens, but {name!r} has {positions} positions: cut the texts, or build the "
-        "model with more (max_position)"
-    )
+    length, too_many = hidden.shape[1], _too_many(name, positions)
     if length is None:
         length = tf.shape(hidden)[1]
         fits = length <= positions
@@ -31,6 +27,27 @@ def checked_length(hidden: tf.Tensor, positions: int, name: str) -> tf.Tensor:
     if length > positions:
         raise InputError(f"texts of {length} {too_many}")
     return hidden
+
+
+def checked_count(order: tf.Tensor, positions: int, name: str) -> tf.Tensor:
+    """The order of tokens in their texts, if a table has enough positions for them.
+
+    Args:
+        order: int32 ``[batch, time]``, from 1 on, without a step at padding.
+        positions: the number of positions.
+        name: of the layer, for the message.
+
+    Raises:
+        InputError: a text is too long, and the call is eager. Otherwise an assertion
+            in the graph checks it.
+    """
+    time = order.shape[1]
+    if time is not None and time <= positions:
+        return order
+    longest, too_many = tf.reduce_max(order), _too_many(name, positions)
+    if tf.executing_eagerly() and longest > positions:
+        raise InputError(f"texts of {int(longest)} {too_many}")
+    return _asserted(order, longest <= positions, ["texts of", longest, too_many])
 
 
 def checked_ids(ids: tf.Tensor, positions: int) -> tf.Tensor:
@@ -42,6 +59,13 @@ def checked_ids(ids: tf.Tensor, positions: int) -> tf.Tensor:
         (first >= 0) & (last < positions),
         [f"position ids from 0 to {positions - 1} expected, found", first]
         + ["to", last],
+    )
+
+
+def _too_many(name, positions):
+    return (
+        f"tokens, but {name!r} has {positions} positions: cut the texts, or build the "
+        "model with more (max_position)"
     )
 
 

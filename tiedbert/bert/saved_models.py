@@ -50,8 +50,9 @@ class SavedModel:
             **options: of :func:`tiedbert.bert.build_bert`.
         """
         checkpoint = None if random_init else self.checkpoint
-        with_pool = checkpoint is not None and stores_pooler(checkpoint)
-        return build_bert(self.config, checkpoint, with_pool=with_pool, **options)
+        if checkpoint is not None and stores_pooler(checkpoint):
+            options = {"with_pool": True, **options}
+        return build_bert(self.config, checkpoint, **options)
 
 
 def open_pretrained(folder: str | os.PathLike) -> SavedModel:

@@ -5,7 +5,7 @@ import numbers
 from tensorflow import keras
 
 from tiedbert.bert import backend
-from tiedbert.bert.hugging_face_config import keras_activation
+from tiedbert.bert.activation_names import keras_activation
 from tiedbert.bert.vocabulary_options import check_tokens
 from tiedbert.errors import InputError
 
@@ -13,7 +13,7 @@ _COUNTS = {  # setting -> smallest value
     **dict.fromkeys(("vocab_size", "hidden_size", "num_attention_heads"), 1),
     **dict.fromkeys(("intermediate_size", "embedding_size", "max_position"), 1),
     **dict.fromkeys(("attention_head_size", "attention_key_size"), 1),
-    "sequence_length": 1,
+    **dict.fromkeys(("sequence_length", "num_hidden_groups"), 1),
     **dict.fromkeys(("num_hidden_layers", "segment_vocab_size", "pad_token_id"), 0),
     **{"local_attention": 0, "global_attn_every_n_layers": 1},
 }
@@ -48,6 +48,7 @@ def values_checked(path, said) -> dict:
     _check_number(path, said, "initializer_range", ">= 0", lambda x: x >= 0)
     _check_heads(path, said)
     _check_pack(path, said)
+    _check_groups(path, said)
     said["compound_tokens"] = check_tokens(
         said.get("keep_tokens"),
         said.get("compound_tokens"),
@@ -82,6 +83,15 @@ def _check_heads(path, said):
         )
 
 
+def _check_groups(path, said):
+    groups, blocks = said.get("num_hidden_groups", 1), said["num_hidden_layers"]
+    if groups > max(blocks, 1):
+        raise InputError(
+            f"{path}: num_hidden_groups: expected at most one a layer, "
+            f"{blocks}, found {groups}"
+        )
+
+
 def _check_pack(path, said):
     """InputError for options that mean one text a row, where there are several."""
     others = ("with_pool", "with_nsp", "custom_position_ids")
@@ -93,11 +103,24 @@ def _check_pack(path, said):
         )
 
 
-def check_sequence_length(path, said):
-    """InputError if a fixed length is larger than the number of positions."""
+def check_sequence_length(path, said, counts=False):
+    """InputError if a fixed length is larger than the number of positions.
+
+    Args:
+        path: where the settings come from, for messages.
+        said: the settings, checked.
+        counts: whether positions begin behind that of padding, as RoBERTa's do.
+    """
+    length, positions = said.get("sequence_length"), said.get("max_position", 512)
+    if counts:
+        positions -= said["padding_position"] + 1
+        if positions < 1:
+            raise InputError(
+                f"{path}: max_position_embeddings: expected more than pad_token_id + "
+                f"1, as positions begin there, found {said['max_position']}"
+            )
     if said.get("with_pack"):
         return  # of a text: the layer of positions checks it
-    length, positions = said.get("sequence_length"), said.get("max_position", 512)
     if said.get("hierarchical_position"):
         positions **= 2
     if length and length > positions and not said.get("custom_position_ids"):

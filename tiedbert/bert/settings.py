@@ -9,20 +9,9 @@ import difflib
 import warnings
 
 from tiedbert.bert import backend, modern_settings
+from tiedbert.bert.model_types import MODEL_TYPES, SYNONYMS, completed
 from tiedbert.bert.setting_checks import check_sequence_length, values_checked
 from tiedbert.errors import InputError
-
-# Other name of a setting -> bert4keras' name.
-_SYNONYMS = {
-    "max_position_embeddings": "max_position",
-    "hidden_dropout_prob": "dropout_rate",
-    "attention_probs_dropout_prob": "attention_dropout_rate",
-    "type_vocab_size": "segment_vocab_size",
-    "layer_norm_epsilon": "layer_norm_eps",
-    "norm_eps": "layer_norm_eps",
-    "hidden_activation": "hidden_act",
-    "attention_dropout": "attention_dropout_rate",
-}
 
 # Options of bert4keras for every kind, and those that tiedbert adds.
 _OF_ALL = {
@@ -47,17 +36,20 @@ _OF_GPT2 = _OF_GPT - {
     *("segment_vocab_size", "shared_segment_embeddings", "custom_position_ids")
 }
 _OF_ROFORMER = _OF_BERT - {"max_position", "hierarchical_position"}
+_OF_HF_ROBERTA = _OF_BERT - {"hierarchical_position", "with_nsp"}
 _OF_T5 = {"with_lm", "cross_position_bias"}
 _OF_KIND = {
     "bert": _OF_BERT,
     "roberta": _OF_BERT,
-    "albert": _OF_BERT,
+    "albert": _OF_BERT | {"num_hidden_groups"},
     "albert_unshared": _OF_BERT,
     "nezha": _OF_ROFORMER - {"custom_position_ids"},
     "roformer": _OF_ROFORMER,
     "roformer_v2": _OF_ROFORMER - {"with_pool", "with_nsp"},
     "electra": _OF_ELECTRA,
     "electra_generator": _OF_ELECTRA,
+    "hf_roberta": _OF_HF_ROBERTA,
+    "distilbert": _OF_HF_ROBERTA - {"segment_vocab_size", "with_pool"},
     "gpt": _OF_GPT,
     "gpt2": _OF_GPT2,
     "gpt2_ml": _OF_GPT2,
@@ -72,20 +64,6 @@ _NOT_OF_KIND = {
 _OBJECTS = {"layers", "attention_caches", "additional_input_layers", "layer_norm_cond"}
 # Settings that files have even for kinds that do not use them.
 _OF_ANY_FILE = {"max_position", "segment_vocab_size", "initializer_range"}
-
-# model_type of Hugging Face -> kinds; encoder and decoder of T5 have that of T5.
-_MODEL_TYPES = {
-    "bert": ("bert", "roberta"),  # bert4keras' roberta is a BERT
-    "albert": ("albert", "albert_unshared"),
-    "nezha": ("nezha",),
-    "roformer": ("roformer", "roformer_v2"),
-    "electra": ("electra", "electra_generator"),
-    "openai-gpt": ("gpt",),
-    "gpt2": ("gpt2", "gpt2_ml"),
-    "t5": ("t5", "t5.1.0", "t5.1.1"),
-    "mt5": ("mt5.1.1",),
-    "modernbert": ("modernbert",),
-}
 
 # Settings that change no output of a model: notes, ids of special tokens, settings of
 # a head, of generation, of memory.
@@ -104,6 +82,10 @@ _WITHOUT_EFFECT = {
         "attn_implementation",
         "initializer_factor",
     ),
+    # The first row of ERNIE's task types is added to the segments of a file.
+    "task_type_vocab_size",
+    # DistilBERT's positions are read from the file, however they began.
+    *("sinusoidal_pos_embds", "qa_dropout", "tie_weights_"),
     # In files of ALBERT, whose code does not read them.
     *("net_structure_type", "gap_size", "num_memory_blocks", "down_scale_factor"),
     # Of the heads, the training and the kernels of ModernBERT.
@@ -141,34 +123,33 @@ def settings_of(kind, application, path, config, options) -> dict:
             another model.
     """
     taken = (_OF_ALL | _OF_KIND.get(kind, _OF_T5)) - _NOT_OF_KIND.get(kind, set())
-    demands = _demands(kind, application)
+    model_type = options.get("model_type", config.get("model_type"))
+    demands = _demands(kind, application, model_type)
     taken -= backend.LACKED_OPTIONS
     _check_options(
         kind, options, taken | backend.LACKED_OPTIONS | {"model_type", *demands}
     )
+    _check_type(kind, path, model_type)
     if kind == "modernbert":
         config = modern_settings.flat(path, config)
         options = modern_settings.flat("the options", options)
-    said = _said(path, config, options)
+    said = _said(path, completed(config, path, kind), options)
     _check_lacked(path, said)
-    _check_type(kind, path, said)
+    _check_leaky(path, said)
     for name, allowed in demands.items():
         _check_allowed(kind, path, name, said.get(name), allowed)
     _warn_of_others(kind, path, set(said) - taken - set(demands) - _OF_ANY_FILE)
     obeyed = {name: value for name, value in said.items() if name in taken}
+    if kind == "hf_roberta":  # also if keep_tokens gives padding another id
+        obeyed["padding_position"] = obeyed["pad_token_id"]
     if kind == "modernbert":
         obeyed = {**modern_settings.DEFAULTS, **obeyed}
     checked = values_checked(path, obeyed)
     if kind == "modernbert":
         checked = modern_settings.completed(path, checked)
     if "max_position" in taken:
-        check_sequence_length(path, checked)
+        check_sequence_length(path, checked, counts=kind == "hf_roberta")
     return checked
-
-
-def own_name(name: str) -> str:
-    """bert4keras' name of a setting."""
-    return _SYNONYMS.get(name, name)
 
 
 def _said(path, config, options) -> dict:
@@ -182,19 +163,20 @@ def _said(path, config, options) -> dict:
     return {name: value for name, value in said.items() if value is not None}
 
 
-def _demands(kind, application) -> dict:
+def _demands(kind, application, model_type) -> dict:
     """Settings that have fixed values in a kind: name -> the values allowed."""
     is_t5, is_v2 = "t5" in kind, kind == "roformer_v2"
     looks_back = is_t5 or kind.startswith("gpt") or application == "lm"
-    groups = (1,) if kind.startswith("albert") else ()
+    one = (1,) if kind.startswith("albert") else ()
+    several = kind == "albert" and backend.SEVERAL_GROUPS
     return {
         "position_embedding_type": ("absolute",),
         "is_decoder": (True, False) if looks_back else (False,),
         "add_cross_attention": (False,),
         "is_encoder_decoder": (True, False) if is_t5 else (False,),
         "tie_word_embeddings": (True, False) if "t5.1.1" in kind else (True,),
-        "num_hidden_groups": groups,
-        "inner_group_num": groups,
+        **({} if several else {"num_hidden_groups": one}),
+        "inner_group_num": one,
         "ln_type": ("postln",),
         "use_relative_position": (kind == "nezha",),
         "max_relative_position": (64,) if kind == "nezha" else (),
@@ -208,13 +190,13 @@ def _demands(kind, application) -> dict:
         "per_layer_config": ({},),
         "cross_attention_hidden_size": (),
         "directionality": ("bidi",),
-        "use_task_id": (False,),
+        "use_task_id": (True, False) if model_type == "ernie" else (False,),
         **(modern_settings.DEMANDS if kind == "modernbert" else {}),
     }
 
 
 def _check_options(kind, options, known):
-    known = known | {old for old, new in _SYNONYMS.items() if new in known}
+    known = known | {old for old, new in SYNONYMS.items() if new in known}
     for name in options:
         if name not in known:
             close = difflib.get_close_matches(name, known, 1)
@@ -237,9 +219,9 @@ def _of_one_name(where, given) -> dict:
     """The settings under bert4keras' names; InputError if two names disagree."""
     said = {}
     for name, value in given.items():
-        own = own_name(name)
+        own = SYNONYMS.get(name, name)
         if said.get(own, value) not in (value, None) and value is not None:
-            names = [n for n in given if own_name(n) == own]
+            names = [n for n in given if SYNONYMS.get(n, n) == own]
             raise InputError(
                 f"{where}: {' and '.join(names)} are one setting: expected one value, "
                 f"found {said[own]!r} and {value!r}"
@@ -249,19 +231,23 @@ def _of_one_name(where, given) -> dict:
     return said
 
 
-def _check_type(kind, path, said):
+def _check_type(kind, path, model_type):
     """InputError if ``model_type`` of Hugging Face is that of another kind."""
-    model_type = said.get("model_type")
     if model_type is None:
         return
-    kinds = _MODEL_TYPES.get(model_type, ()) if isinstance(model_type, str) else ()
+    is_known = isinstance(model_type, str) and model_type in MODEL_TYPES
+    kinds = MODEL_TYPES[model_type].kinds if is_known else ()
     if kind.removesuffix("_encoder").removesuffix("_decoder") not in kinds:
         mend = f"build it with model={kinds[0]!r}" if kinds else "tiedbert lacks it"
         raise InputError(
             f"{path}: model_type is {model_type!r}, the model to build is a {kind!r}: "
             f"{mend} (the option model_type overrules the file)"
         )
-    if said.get("hidden_act") == "leaky_relu":
+
+
+def _check_leaky(path, said):
+    """InputError for an activation that the libraries mean differently."""
+    if said.get("model_type") is not None and said.get("hidden_act") == "leaky_relu":
         raise InputError(
             f"{path}: hidden_act is 'leaky_relu', of another slope in Hugging Face "
             "(0.01) than in bert4keras (0.2): not read from a file that has model_type"

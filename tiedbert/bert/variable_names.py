@@ -3,6 +3,7 @@
 import re
 
 from tiedbert.bert import backend
+from tiedbert.bert.kind_of import kind_of
 from tiedbert.bert.kinds import checked_kind
 from tiedbert.bert.own_weights import own_weights
 from tiedbert.errors import InputError
@@ -20,12 +21,14 @@ def namesake(model, model_kind, **options):
 
     Args:
         model: a `keras.Model` whose layers have bert4keras' names.
-        model_kind: a key of :data:`tiedbert.bert.kinds.KINDS`.
+        model_kind: a key of :data:`tiedbert.bert.kinds.KINDS`; None for the kind that
+            the model was built as.
         **options: of bert4keras, which it applies to the variables that it reads.
     """
     blocks = [re.search(r"Transformer-(\d+)-", layer.name) for layer in model.layers]
     count = max((int(match[1]) + 1 for match in blocks if match), default=0)
-    return backend.namesake(checked_kind(model_kind), count, **options)
+    kind = kind_of(model) if model_kind is None else checked_kind(model_kind)
+    return backend.namesake(kind, count, **options)
 
 
 def named_weights(transformer, layers) -> list:

@@ -23,6 +23,8 @@ ACTIVATIONS: dict[str, Any] = {}
 # Options that a model of this Keras does not have.
 LACKED_OPTIONS = frozenset({"with_pack"})
 Recomputed = None  # Keras 3 alone
+# Whether ALBERT may have several blocks, each of some layers.
+SEVERAL_GROUPS = False
 ELSEWHERE = "our own models, which need Keras 3: start without TF_USE_LEGACY_KERAS"
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "LayerNormalization",
     "MultiHeadAttention",
     "Recomputed",
+    "SEVERAL_GROUPS",
     "attended_by",
     "build",
     "namesake",

@@ -134,13 +134,17 @@ def build(name: str, application: str, settings: dict[str, Any]) -> models.Trans
     Returns:
         bert4keras' description, with the `keras.Model` as its attribute `model`.
     """
-    return models.build_transformer_model(
+    transformer = models.build_transformer_model(
         model=_corrected(KINDS[name]),
         application=application,
         return_keras_model=False,
         **_version_of(name),
         **settings,
     )
+    for layer in transformer.model.layers:
+        if layer.name.endswith("Embedding-Token"):
+            layer.kind = name  # see kind_of
+    return transformer
 
 
 def namesake(name: str, blocks: int, **options: Any) -> models.Transformer:

@@ -19,6 +19,8 @@ LACKED_OPTIONS = frozenset(
         *("layer_norm_cond_hidden_act", "shared_segment_embeddings"),
     }
 )
+# Whether ALBERT may have several blocks, each of some layers.
+SEVERAL_GROUPS = True
 ELSEWHERE = "bert4keras alone, which needs Keras 2: start with TF_USE_LEGACY_KERAS=1"
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "LayerNormalization",
     "MultiHeadAttention",
     "Recomputed",
+    "SEVERAL_GROUPS",
     "attended_by",
     "build",
     "namesake",

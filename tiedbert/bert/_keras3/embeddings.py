@@ -5,7 +5,7 @@ from typing import Any
 from tensorflow import keras
 
 from tiedbert.bert._keras3.rotary import sinusoidal
-from tiedbert.bert.position_checks import checked_ids, checked_length
+from tiedbert.bert.position_checks import checked_count, checked_ids, checked_length
 
 ops = keras.ops
 
@@ -14,30 +14,44 @@ ops = keras.ops
 class TokenEmbedding(keras.layers.Embedding):
     """A table of tokens whose mask says which tokens are padding.
 
-    As in bert4keras, the first position is never masked: no text is empty.
-
     Args:
         input_dim: number of tokens.
         output_dim: width.
         pad_id: the id of padding.
+        kind: that of the encoder, for its heads and files.
+        masks_first: whether the first position is masked like others; by default it
+            never is, as in bert4keras: no text is empty.
         **kwargs: of `keras.layers.Embedding`.
     """
 
     def __init__(
-        self, input_dim: int, output_dim: int, pad_id: int = 0, **kwargs: Any
+        self,
+        input_dim: int,
+        output_dim: int,
+        pad_id: int = 0,
+        kind: str = "bert",
+        masks_first: bool = False,
+        **kwargs: Any,
     ) -> None:
         kwargs["mask_zero"] = True
         super().__init__(input_dim, output_dim, **kwargs)
-        self.pad_id = pad_id
+        self.pad_id, self.kind, self.masks_first = pad_id, kind, masks_first
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
-        """bool ``[batch, time]``, True at tokens and at the first position."""
+        """bool ``[batch, time]``, True at tokens."""
         present = ops.not_equal(inputs, ops.cast(self.pad_id, inputs.dtype))
+        if self.masks_first:
+            return present
         return ops.concatenate([ops.ones_like(present[:, :1]), present[:, 1:]], axis=1)
 
     def get_config(self) -> dict[str, Any]:
-        """The configuration, with `pad_id`."""
-        return {**super().get_config(), "pad_id": self.pad_id}
+        """The configuration, with the arguments that Keras' layer does not have."""
+        return {
+            **super().get_config(),
+            "pad_id": self.pad_id,
+            "kind": self.kind,
+            "masks_first": self.masks_first,
+        }
 
 
 @keras.utils.register_keras_serializable("tiedbert")
@@ -50,6 +64,104 @@ class AddSegments(keras.layers.Add):
     def compute_mask(self, inputs: Any, mask: Any = None) -> Any:
         """The mask of the first input."""
         return None if mask is None else mask[0]
+
+
+@keras.utils.register_keras_serializable("tiedbert")
+class OneSegment(keras.layers.Layer):
+    """Adds the vector of the one segment that all tokens are of.
+
+    Args:
+        output_dim: width.
+        embeddings_initializer: of the table, ``[1, width]``.
+        **kwargs: of `keras.layers.Layer`.
+
+    Source: `RobertaEmbeddings` of transformers, when it is given no segments.
+    """
+
+    input_dim = 1
+
+    def __init__(
+        self, output_dim: int, embeddings_initializer: Any = "zeros", **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.output_dim = output_dim
+        self.embeddings_initializer = keras.initializers.get(embeddings_initializer)
+        self.supports_masking = True
+        self.embeddings: Any = None
+
+    def build(self, input_shape: tuple) -> None:
+        """Make the table."""
+        self.embeddings = self.add_weight(
+            name="embeddings",
+            shape=(self.input_dim, self.output_dim),
+            initializer=self.embeddings_initializer,
+        )
+
+    def call(self, inputs: Any) -> Any:
+        """float ``[batch, time, width]`` -> the same shape."""
+        return inputs + self.embeddings[0]
+
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
+        """That of the input."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """All arguments."""
+        initializer = keras.initializers.serialize(self.embeddings_initializer)
+        return {
+            **super().get_config(),
+            "output_dim": self.output_dim,
+            "embeddings_initializer": initializer,
+        }
+
+
+@keras.utils.register_keras_serializable("tiedbert")
+class CountedPositions(keras.layers.Layer):
+    """Positions counted over the tokens that are no padding (RoBERTa).
+
+    A text has the same positions wherever its padding is. Longer texts are refused: an
+    eager call raises InputError, an assertion in a graph
+    `tf.errors.InvalidArgumentError`.
+
+    Args:
+        pad_id: the id of padding.
+        padding_position: the position of padding; those of tokens are the next ones.
+        positions: the number of positions in the table, those up to that of padding
+            included.
+        **kwargs: of `keras.layers.Layer`.
+
+    Source: `make_positions` of fairseq; `RobertaEmbeddings` of transformers.
+    """
+
+    def __init__(
+        self, pad_id: int, padding_position: int, positions: int, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.pad_id = pad_id
+        self.padding_position, self.positions = padding_position, positions
+
+    def call(self, inputs: Any) -> Any:
+        """int ``[batch, time]`` -> int32, the same shape."""
+        present = ops.cast(
+            ops.not_equal(inputs, ops.cast(self.pad_id, inputs.dtype)), "int32"
+        )
+        order = ops.cumsum(present, axis=1)
+        room = self.positions - self.padding_position - 1
+        order = checked_count(order, room, self.name)
+        return order * present + self.padding_position
+
+    def compute_output_spec(self, inputs: Any) -> Any:
+        """int32, the shape of the input."""
+        return keras.KerasTensor(inputs.shape, dtype="int32")
+
+    def get_config(self) -> dict[str, Any]:
+        """All arguments."""
+        return {
+            **super().get_config(),
+            "pad_id": self.pad_id,
+            "padding_position": self.padding_position,
+            "positions": self.positions,
+        }
 
 
 @keras.utils.register_keras_serializable("tiedbert")

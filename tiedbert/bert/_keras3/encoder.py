@@ -12,6 +12,8 @@ from tiedbert.bert._keras3.attention_probabilities import AttentionProbabilities
 from tiedbert.bert._keras3.biases import CausalBias, PrefixBias
 from tiedbert.bert._keras3.embeddings import (
     AddSegments,
+    CountedPositions,
+    OneSegment,
     PositionEmbedding,
     RelativePositions,
     RotaryPositions,
@@ -24,6 +26,7 @@ from tiedbert.bert._keras3.normalization import (
 )
 from tiedbert.bert._keras3.packing import PackBias, PackPositions
 from tiedbert.bert.first_token import FirstToken
+from tiedbert.bert.head_activations import transform_activation
 from tiedbert.bert.initializers import DeepTruncatedNormal, FreshTruncatedNormal
 from tiedbert.layers import EmbeddingDense
 
@@ -35,11 +38,17 @@ class Kind:
     """What distinguishes a kind of encoder from BERT.
 
     Attributes:
-        positions: ``"learned"``, ``"relative"`` or ``"rotary"``.
+        positions: ``"learned"``, ``"relative"``, ``"rotary"``, or ``"counted"``:
+            learned, and counted over the tokens that are no padding.
         shared: whether all blocks are one block, called again and again.
         plain: whether there are no biases, and norms only divide (RoFormer v2).
         block_epsilon: of the norms where the configuration says none.
         embedding_epsilon: of the norm of the embeddings, likewise.
+        segments: whether tokens have segments.
+        one_segment: whether a single segment needs no input.
+        masks_first: whether the first token may be padding, in texts padded on the
+            left; bert4keras never masks it.
+        attended_dropout: whether the output of the attention has dropout.
     """
 
     positions: str = "learned"
@@ -47,6 +56,10 @@ class Kind:
     plain: bool = False
     block_epsilon: float = 1e-12
     embedding_epsilon: float = 1e-12
+    segments: bool = True
+    one_segment: bool = False
+    masks_first: bool = False
+    attended_dropout: bool = True
 
 
 _LOOSE = 1e-7  # Keras' own epsilon, which bert4keras has in some kinds
@@ -62,7 +75,10 @@ KINDS = {
     ),
     "electra": Kind(),
     "electra_generator": Kind(),
-    "modernbert": Kind("rotary"),  # and what ModernEncoder makes of it
+    "hf_roberta": Kind("counted", one_segment=True, masks_first=True),
+    "distilbert": Kind(segments=False, masks_first=True, attended_dropout=False),
+    # And what ModernEncoder makes of it.
+    "modernbert": Kind("rotary", segments=False, masks_first=True),
 }
 
 
@@ -93,6 +109,7 @@ class Encoder:
         self.dropout = get("dropout_rate") or 0.0
         self.use_bias = not self.kind.plain
         self.initializer = self._initializer()
+        self.segments = self._segments()
         self.inputs: dict[str, Any] = {}
         self.extras: dict[str, Any] | None = None  # what every attention is given
 
@@ -100,6 +117,10 @@ class Encoder:
         if self.kind.plain:
             return DeepTruncatedNormal(self.settings["num_hidden_layers"])
         return FreshTruncatedNormal(self.settings.get("initializer_range", 0.02))
+
+    def _segments(self):
+        """The number of segments."""
+        return self.settings.get("segment_vocab_size", 2) if self.kind.segments else 0
 
     def model(self) -> keras.Model:
         """The functional model."""
@@ -116,7 +137,7 @@ class Encoder:
     def _inputs(self):
         shape = (self.settings.get("sequence_length"),)
         names = ["Input-Token"]
-        if self.settings.get("segment_vocab_size", 2):
+        if self.segments > 1 or (self.segments and not self.kind.one_segment):
             names.append("Input-Segment")
         if self.settings.get("custom_position_ids"):
             names.append("Input-Position")
@@ -152,11 +173,13 @@ class Encoder:
             input_dim=self.vocab_size,
             output_dim=self.embedding_width,
             pad_id=self.settings.get("pad_token_id", 0),
+            kind=self.name,
+            masks_first=self.kind.masks_first,
             embeddings_initializer=self.initializer,
         )
-        if "Input-Segment" in self.inputs:
+        if self.segments:
             hidden = self._with_segments(hidden)
-        if self.kind.positions == "learned":
+        if self.kind.positions in ("learned", "counted"):
             hidden = self._with_positions(hidden)
         epsilon = self.kind.embedding_epsilon
         if self.kind.plain:
@@ -172,22 +195,42 @@ class Encoder:
         )
 
     def _with_segments(self, hidden):
+        options = {
+            "output_dim": self.embedding_width,
+            "embeddings_initializer": self.initializer,
+        }
+        if "Input-Segment" not in self.inputs:
+            return self.apply(OneSegment, hidden, "Embedding-Segment", **options)
         segments = self.apply(
             layers.Embedding,
             self.inputs["Input-Segment"],
             "Embedding-Segment",
-            input_dim=self.settings.get("segment_vocab_size", 2),
-            output_dim=self.embedding_width,
-            embeddings_initializer=self.initializer,
+            input_dim=self.segments,
+            **options,
         )
         return self.apply(AddSegments, [hidden, segments], "Embedding-Token-Segment")
 
     def _position_ids(self):
         """The positions that are given, or restart with each text; None for 0, 1 ..."""
+        counts = self.kind.positions == "counted"
+        padding = self.settings["padding_position"] if counts else -1
         if "Input-Pack" in self.inputs:
-            name = "Embedding-Pack-Position"
-            return self.apply(PackPositions, self.inputs["Input-Pack"], name)
-        return self.inputs.get("Input-Position")
+            name, pack = "Embedding-Pack-Position", self.inputs["Input-Pack"]
+            return self.apply(PackPositions, pack, name, first=padding + 1)
+        if "Input-Position" in self.inputs or not counts:
+            return self.inputs.get("Input-Position")
+        return self.apply(
+            CountedPositions,
+            self.inputs["Input-Token"],
+            "Embedding-Counted-Position",
+            pad_id=self.settings["pad_token_id"],
+            padding_position=padding,
+            positions=self._positions,
+        )
+
+    @property
+    def _positions(self):
+        return self.settings.get("max_position", 512)
 
     def _with_positions(self, hidden):
         own = self._position_ids()
@@ -195,7 +238,7 @@ class Encoder:
             PositionEmbedding,
             hidden if own is None else [hidden, own],
             "Embedding-Position",
-            input_dim=self.settings.get("max_position", 512),
+            input_dim=self._positions,
             output_dim=self.embedding_width,
             hierarchical=self.settings.get("hierarchical_position"),
             custom_position_ids=own is not None,
@@ -222,7 +265,9 @@ class Encoder:
 
     def _residual(self, hidden, part, name):
         """A part of a block, added to its input, and normalized."""
-        made = self._dropped(part(hidden, name), f"{name}-Dropout")
+        made = part(hidden, name)
+        if self.kind.attended_dropout or part != self._attention:
+            made = self._dropped(made, f"{name}-Dropout")
         added = self.apply(layers.Add, [hidden, made], f"{name}-Add")
         return self._normalized(added, f"{name}-Norm", self.kind.block_epsilon)
 
@@ -356,8 +401,8 @@ class Encoder:
             name, options = "Output-MLM", {"use_bias": False}
             last = "Output-MLM-Activation"
         else:
-            options = {"activation": self.settings["hidden_act"]}
-            options["use_bias"] = self.use_bias
+            act = transform_activation(self.name, self.settings["hidden_act"])
+            options = {"activation": act, "use_bias": self.use_bias}
             hidden = self._dense(hidden, "MLM-Dense", self.embedding_width, **options)
             hidden = self._normalized(hidden, "MLM-Norm", 1e-12)
             name, options, last = "MLM-Bias", {}, "MLM-Activation"

@@ -34,17 +34,30 @@ class PackBias(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("tiedbert")
 class PackPositions(keras.layers.Layer):
-    """The positions within each text, from 0 on: int32 ``[batch, time]``."""
+    """The positions within each text: int32 ``[batch, time]``.
+
+    Args:
+        first: that of the first token of a text.
+        **kwargs: of `keras.layers.Layer`.
+    """
+
+    def __init__(self, first: int = 0, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.first = first
 
     def call(self, inputs: Any) -> Any:
         """From the pack ids, ``[batch, time]``: how many of its text come before."""
         order = ops.arange(ops.shape(inputs)[1])
         before = ops.logical_and(same_text(inputs), order[None, :] < order[:, None])
-        return ops.sum(ops.cast(before, "int32"), axis=-1)
+        return ops.sum(ops.cast(before, "int32"), axis=-1) + self.first
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """int32 ``[batch, time]``."""
         return keras.KerasTensor(inputs.shape, dtype="int32")
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration, with `first`."""
+        return {**super().get_config(), "first": self.first}
 
 
 def same_text(ids: Any) -> Any:

@@ -20,6 +20,8 @@ _TITLES = {
     "roformer_v2": "RoFormerV2",
     "electra_generator": "ELECTRA's generator",
     "modernbert": "ModernBERT",
+    "hf_roberta": "RoBERTa",
+    "distilbert": "DistilBERT",
 }
 _ENCODERS = {"modernbert": ModernEncoder}  # of other kinds: Encoder
 # The settings that matter to checkpoints.
