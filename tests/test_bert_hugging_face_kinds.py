@@ -321,6 +321,9 @@ def test_tasks_that_no_configuration_mentions_are_refused(tmp_path):
     assert_refused(model, folder, message)
     with pytest.raises(InputError, match="use_task_id is True"):
         build_bert(write_config(tmp_path, use_task_id=True))
+    config = write_config(tmp_path, use_task_id=True, model_type="ernie")
+    with pytest.raises(InputError, match="no place for the task types of ERNIE"):
+        build_bert(config, tmp_path / "x.ckpt")
 
 
 # What would be lost, or would be another function.

@@ -22,6 +22,7 @@ from tiedbert.bert import (
 )
 from tiedbert.bert.saved_models import SavedModel
 from tiedbert.errors import InputError
+from tiedbert.jobs.max_length import check_max_length
 from tiedbert.surgery import clone, split
 
 needs_keras_3 = pytest.mark.skipif(IS_LEGACY, reason="kinds of Keras 3")
@@ -111,6 +112,15 @@ def test_a_text_that_is_too_long_is_refused(tmp_path):
         build(tmp_path, max_position_embeddings=8, sequence_length=7)
     with pytest.raises(InputError, match="max_position_embeddings: expected more than"):
         build(tmp_path, max_position_embeddings=2)
+
+
+@needs_keras_3
+def test_the_jobs_know_how_long_a_text_may_be(tmp_path):
+    roberta = build(tmp_path, max_position_embeddings=8)
+    check_max_length(roberta, 6)
+    with pytest.raises(InputError, match="--max_length 7: the model has 6 positions"):
+        check_max_length(roberta, 7)
+    check_max_length(build_bert(write_config(tmp_path), model="roformer"), 1000)
 
 
 @needs_keras_3

@@ -99,6 +99,11 @@ def build_bert(
     )
     model = checked_kind(model)
     application = _application(application.lower(), model)
+    if checkpoint_path is not None and config.get("use_task_id"):
+        raise InputError(
+            f"{config_path}: use_task_id is True: a Google checkpoint has no place for "
+            "the task types of ERNIE: use load_safetensors on its Hugging Face folder"
+        )
     settings = settings_of(model, application, config_path, config, bert4keras_options)
     transformer = backend.build(model, application, settings)
     if checkpoint_path is not None:

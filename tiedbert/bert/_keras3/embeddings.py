@@ -146,9 +146,13 @@ class CountedPositions(keras.layers.Layer):
             ops.not_equal(inputs, ops.cast(self.pad_id, inputs.dtype)), "int32"
         )
         order = ops.cumsum(present, axis=1)
-        room = self.positions - self.padding_position - 1
-        order = checked_count(order, room, self.name)
+        order = checked_count(order, self.room, self.name)
         return order * present + self.padding_position
+
+    @property
+    def room(self) -> int:
+        """The number of positions for tokens."""
+        return self.positions - self.padding_position - 1
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """int32, the shape of the input."""
