@@ -13,8 +13,8 @@ from tiedbert.surgery.graph import Graph
 
 def describe(tensor: Any) -> str:
     """``"(?, 4) float32"``; what is no tensor as Python writes it."""
-    if not _keras.is_symbolic(tensor):
-        return f"{tensor!r:.60}"
+    if not _is_tensor(tensor):
+        return "None" if _keras.is_symbolic(tensor) else f"{tensor!r:.60}"
     shape = ", ".join("?" if size is None else str(size) for size in tensor.shape)
     return f"({shape}) {_keras.dtype_name(tensor)}"
 
@@ -22,7 +22,7 @@ def describe(tensor: Any) -> str:
 def alike(tensor: tf.Tensor, expected: tf.Tensor) -> bool:
     """Whether `tensor` can stand where `expected` is, as far as shapes are known."""
     return (
-        _keras.is_symbolic(tensor)
+        _is_tensor(tensor)
         and _keras.dtype_name(tensor) == _keras.dtype_name(expected)
         and len(tensor.shape) == len(expected.shape)
         and all(
@@ -30,6 +30,11 @@ def alike(tensor: tf.Tensor, expected: tf.Tensor) -> bool:
             for size, wanted in zip(tensor.shape, expected.shape, strict=True)
         )
     )
+
+
+def _is_tensor(value) -> bool:
+    """Whether a layer gave a tensor; for None, Keras 2 has one without a dtype."""
+    return _keras.is_symbolic(value) and hasattr(value, "dtype")
 
 
 def free_to_change(graph: Graph, tensor: tf.Tensor) -> bool:
@@ -78,7 +83,7 @@ def other_output(
 def only_tensor(layer: keras.layers.Layer, outputs: Any) -> tf.Tensor:
     """The tensor that a layer gave; InputError unless it is one."""
     tensors = _keras.flatten(outputs)
-    if len(tensors) != 1 or not _keras.is_symbolic(tensors[0]):
+    if len(tensors) != 1 or not _is_tensor(tensors[0]):
         raise InputError(
             f'layer "{layer.name}" gives {", ".join(map(describe, tensors)) or None}: '
             "expected a layer of one output"
