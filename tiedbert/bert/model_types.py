@@ -156,7 +156,7 @@ def completed(
 
 
 def _renamed(config, path, names):
-    said: dict[str, Any] = {}
+    said = {}
     for name, value in config.items():
         ours = names.get(name, name)
         if value is None:
