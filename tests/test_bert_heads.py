@@ -101,6 +101,7 @@ def test_the_gradient_of_the_table_is_the_sum_of_both_sides(model):
     np.testing.assert_allclose(whole, from_input + from_output, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_tie_holds_after_training(model):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.AdamW(1e-2), loss)

@@ -46,7 +46,7 @@ def build(folder, kind="hf_roberta", **changes):
 @pytest.mark.parametrize("kind", ["hf_roberta", "distilbert"])
 def test_under_keras_2_they_are_refused(tmp_path, kind):
     with pytest.raises(
-        InputError, match=f"'{kind}' model is our own and needs Keras 3"
+        InputError, match=f"'{kind}' model is tiedbert's own and needs Keras 3"
     ):
         build_bert(write_config(tmp_path), model=kind)
     config = write_config(tmp_path, model_type="camembert")

@@ -19,7 +19,8 @@ from tiedbert.errors import InputError
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "examples"
 NUMBERED = sorted(path.name for path in EXAMPLES.glob("[0-9]*.py"))
-LIGHT = [name for name in NUMBERED if "resnet50" not in name]
+HEAVY = "resnet50", "inside_a_nested_model"
+LIGHT = [name for name in NUMBERED if not any(part in name for part in HEAVY)]
 IN_BERT = "8_noise_in_a_padded_bert.py"
 MINILM = "minilm_masked_lm.py"  # tests/peers runs it: its weights are 80 MB
 HUB = "adversarial_keras_hub.py"  # tests/hub runs it: it needs keras-hub
