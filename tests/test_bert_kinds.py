@@ -50,7 +50,7 @@ def test_under_keras_2_they_are_refused(tmp_path, kind):
     ):
         build_bert(write_config(tmp_path), model=kind)
     config = write_config(tmp_path, model_type="camembert")
-    with pytest.raises(InputError, match="'hf_roberta' model is our own"):
+    with pytest.raises(InputError, match="'hf_roberta' model is tiedbert's own"):
         build_bert(config)
 
 
