@@ -146,6 +146,30 @@ class Uniform(keras.layers.Layer):
         return tf.ones_like(inputs) / tf.cast(tf.shape(inputs)[-1], inputs.dtype)
 
 
+@pytest.mark.parametrize("mode", ["int8", "float8"])
+def test_quantized_weights_are_multiplied_by_their_layers(mode, tmp_path):
+    bert = scramble(build_bert(write_config(tmp_path, hidden_size=32)))
+    expected = bert(batch()).numpy()
+    bert.quantize(mode)
+    assert bert.get_layer(PROBABILITIES).q_dense.quantization_mode == mode
+    np.testing.assert_allclose(
+        bert(batch()), expected, rtol=0, atol=0.1 * np.abs(expected).max()
+    )
+
+
+def test_changed_probabilities_are_gathered_behind_the_attention(bert):
+    last = "Transformer-1-MultiHeadSelfAttention-Probabilities"
+    perturbed = inject(bert, last)
+    model = masked_lm(perturbed, predictions=2, early_gather=True)
+    plain = masked_lm(perturbed, predictions=2)
+    plain.set_weights(model.get_weights())
+    delta = 0.1 * np.ones([2, 2, 7, 7], np.float32)
+    given = {**dict(zip(["Input-Token", "Input-Segment"], batch(), strict=True))}
+    given |= {"Masked-Positions": tf.constant([[1, 3], [2, 6]])}
+    inputs = [given.get(x.name, tf.constant(delta)) for x in model.inputs]
+    np.testing.assert_allclose(model(inputs), plain(inputs), rtol=0, atol=1e-5)
+
+
 def test_an_attention_without_its_other_half_says_so(bert, tmp_path):
     split(bert, PROBABILITIES)[1].save(tmp_path / "rest.keras")
     rest = keras.models.load_model(tmp_path / "rest.keras")

@@ -55,6 +55,37 @@ def test_under_keras_2_they_are_refused(tmp_path, kind):
 
 
 @needs_keras_3
+def test_what_is_null_counts_as_absent(tmp_path):
+    config = write_config(tmp_path, model_type=None, pad_token_id=None)
+    model = build_bert(config, model="hf_roberta", pad_token_id=None)
+    assert model.get_layer("Embedding-Token").pad_id == PAD
+    text = config.read_text().replace("{", '{"model_type": null, ', 1)
+    config.write_text(text)
+    assert build_bert(config).get_layer("Embedding-Token").kind == "bert"
+
+
+@needs_keras_3
+def test_the_kind_tells_the_names_of_a_file_without_a_type(tmp_path):
+    names = {"hidden_size": "dim", "num_hidden_layers": "n_layers"}
+    config = write_config(tmp_path)
+    text = config.read_text()
+    for ours, theirs in names.items():
+        text = text.replace(ours, theirs)
+    config.write_text(text)
+    assert build_bert(config, model="distilbert").output_shape[-1] == 16
+    config.write_text(text.replace("{", '{"model": ["bert"], ', 1))
+    with pytest.raises(InputError, match="lacks"):
+        build_bert(config)
+
+
+@needs_keras_3
+def test_packed_positions_behind_another_padding_are_not_written(tmp_path):
+    model = build(tmp_path, with_pack=True, keep_tokens=[PAD, *range(2, 30)])
+    with pytest.raises(InputError, match="padding 0, and position 1 for it"):
+        save_safetensors(model, tmp_path / "files")
+
+
+@needs_keras_3
 @pytest.mark.parametrize("tokens", [RIGHT, LEFT], ids=["right", "left"])
 def test_the_positions_of_roberta_are_those_of_fairseq(tmp_path, tokens):
     """The oracle is NumPy's BERT with the positions of fairseq's make_positions."""

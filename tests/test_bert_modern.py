@@ -320,6 +320,36 @@ def test_google_has_no_file_of_it(bert, tmp_path):
             use()
 
 
+@pytest.mark.parametrize(
+    ("said", "options", "types"),
+    [
+        ({"layer_types": TYPES}, {"global_attn_every_n_layers": 1}, ["full"] * 2),
+        ({"layer_types": TYPES}, {"num_hidden_layers": 1}, ["full"]),
+        ({"global_attn_every_n_layers": 1}, {"layer_types": TYPES}, TYPES),
+    ],
+)
+def test_an_option_replaces_what_the_file_says_of_layers(
+    said, options, types, tmp_path
+):
+    model = build(tmp_path, options, **said)
+    found = [name.removesuffix("_attention") for name in describe(model)["layer_types"]]
+    assert found == [name.removesuffix("_attention") for name in types]
+
+
+def test_a_head_that_the_model_does_not_have_may_be_untied(bert, tmp_path):
+    save_safetensors(masked_lm(bert), tmp_path)
+    path = tmp_path / "model.safetensors"
+    tensors = load_file(path)
+    table = tensors["model.embeddings.tok_embeddings.weight"]
+    save_file({**tensors, "decoder.weight": table + 1}, path)
+    load_safetensors(bert, path)
+    with pytest.raises(InputError, match="the head is not tied"):
+        load_safetensors(masked_lm(bert), path)
+    save_file({**tensors, "head.dense.bias": np.zeros(16, np.float32)}, path)
+    with pytest.raises(InputError, match=r"head\.dense\.bias would be left unread"):
+        load_safetensors(masked_lm(bert), path)
+
+
 def test_a_pooler_of_another_function_is_not_written(bert, tmp_path):
     with pytest.raises(InputError, match="no place for the weights of Pooler-Dense"):
         save_safetensors(classifier(bert, 2), tmp_path / "bert")

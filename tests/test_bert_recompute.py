@@ -8,7 +8,13 @@ from generation import IS_LEGACY
 from tensorflow import keras
 from variants import others_slow
 
-from tiedbert.bert import build_bert, classifier, masked_lm, recompute_activations
+from tiedbert.bert import (
+    build_bert,
+    build_bert_from,
+    classifier,
+    masked_lm,
+    recompute_activations,
+)
 from tiedbert.errors import InputError
 
 needs_keras_3 = pytest.mark.skipif(IS_LEGACY, reason="a function for Keras 3")
@@ -115,6 +121,17 @@ def test_fit_trains_the_weights_of_both(tmp_path):
     again.save(tmp_path / "again.keras")
     loaded = keras.models.load_model(tmp_path / "again.keras")
     np.testing.assert_array_equal(loaded(BATCH), model(BATCH))
+
+
+@needs_keras_3
+def test_a_model_from_the_middle_of_a_block_on(tmp_path):
+    config = write_config(tmp_path, num_hidden_layers=2)
+    start = "Transformer-0-MultiHeadSelfAttention-Norm"
+    rest = build_bert_from(start, config)
+    again = recompute_activations(rest)
+    inputs = [np.random.default_rng(0).normal(size=(2, 7, 16)).astype("float32")]
+    inputs.append(np.ones([2, 7], bool))
+    np.testing.assert_array_equal(again(inputs), rest(inputs))
 
 
 @needs_keras_3

@@ -2,8 +2,8 @@
 
 TensorFlow decides which one a program gets: ``tf.keras`` is Keras 3, or Keras 2
 (``tf_keras``) when ``TF_USE_LEGACY_KERAS=1``. Both modules have the same public names
-with the same signatures. To end the support of Keras 2, delete ``_keras2.py`` and
-import ``_keras3`` here.
+with the same signatures. To end the support of Keras 2, delete ``_keras2.py``, import
+``_keras3`` here, and delete the check of tf-keras below.
 """
 
 import importlib.util

@@ -2,7 +2,8 @@
 
 Under Keras 3 the models are of our own layers, under Keras 2
 (``TF_USE_LEGACY_KERAS=1``) of bert4keras'. Functions, names of layers, weights, files
-and numbers are the same. RoBERTa and DistilBERT run under Keras 3 alone.
+and numbers are the same. RoBERTa, DistilBERT and ModernBERT, several texts in a row,
+and recomputed activations are of Keras 3 alone.
 """
 
 from tiedbert.bert.checkpoints import (

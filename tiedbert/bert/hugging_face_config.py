@@ -185,12 +185,15 @@ def _expected(form, attentions) -> list[str]:
 def _check_padding(form, layers):
     """InputError if positions begin elsewhere than behind the id of padding."""
     counted, table = layers.get("Embedding-Counted-Position"), layers["Embedding-Token"]
-    if counted is not None and counted.padding_position != table.pad_id:
+    packed = layers.get("Embedding-Pack-Position")
+    if form.model_type != "roberta" or (counted is None and packed is None):
+        return
+    position = packed.first - 1 if counted is None else counted.padding_position
+    if position != table.pad_id:
         raise refusal(
             form,
             "positions that begin behind the id of padding; with keep_tokens this one "
-            f"has padding {table.pad_id}, and position {counted.padding_position} for "
-            "it",
+            f"has padding {table.pad_id}, and position {position} for it",
         )
 
 

@@ -138,7 +138,9 @@ def completed(
     Raises:
         InputError: a setting has two values, under two names.
     """
-    name = config.get("model_type") or _ITS_OWN.get(kind or config.get("model") or "")
+    said_kind = kind or config.get("model")
+    of_kind = _ITS_OWN.get(said_kind.lower()) if isinstance(said_kind, str) else None
+    name = config.get("model_type") or of_kind
     found = MODEL_TYPES.get(name) if isinstance(name, str) else None
     if found is None:
         return dict(config)

@@ -70,7 +70,8 @@ def build_bert(
     Raises:
         InputError: a file that is missing or not JSON, an unknown kind or option, a
             setting that asks for another model (``model_type`` of another kind, several
-            ``num_hidden_groups``, relative positions ...), a checkpoint that lacks a
+            ``num_hidden_groups`` of other kinds than ``"albert"`` or under Keras 2,
+            relative positions ...), a checkpoint that lacks a
             variable or has another shape than the configuration says. The model raises
             it too, if it is called with texts longer than its positions.
 
@@ -89,10 +90,11 @@ def build_bert(
         (None, None, 8)
     """
     model_type = bert4keras_options.get("model_type")
-    config = read_config(config_path, model_type)
+    config = read_config(config_path, model_type, model)
     usual = "bert"
-    if model is None and config.get("model") is None and "model_type" in config:
-        usual = kind_of_type(config_path, config["model_type"])
+    said_type = config.get("model_type")
+    if model is None and config.get("model") is None and said_type is not None:
+        usual = kind_of_type(config_path, said_type)
     model = _file_or_argument(config_path, config, "model", model, usual).lower()
     application = _file_or_argument(
         config_path, config, "application", application, "encoder"
@@ -155,7 +157,9 @@ def build_bert_from(
 
 
 def read_config(
-    config_path: str | os.PathLike, model_type: str | None = None
+    config_path: str | os.PathLike,
+    model_type: str | None = None,
+    kind: str | None = None,
 ) -> dict[str, Any]:
     """The settings in a ``bert_config.json`` or Hugging Face's ``config.json``.
 
@@ -166,6 +170,8 @@ def read_config(
         config_path: the file.
         model_type: what counts in place of the ``model_type`` in the file; None for
             that of the file.
+        kind: the kind to build, which matters if there is no ``model_type``; None for
+            the ``model`` in the file.
 
     Raises:
         InputError: it is no such file.
@@ -186,7 +192,7 @@ def read_config(
     said = config if isinstance(config, dict) else {}
     if model_type is not None:
         said = {**said, "model_type": model_type}
-    said = completed(said, config_path)
+    said = completed(said, config_path, kind)
     missing = _REQUIRED - {SYNONYMS.get(k, k) for k, v in said.items() if v is not None}
     if missing:
         raise InputError(

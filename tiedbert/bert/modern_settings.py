@@ -65,6 +65,19 @@ def flat(where: Any, given: Mapping[str, Any]) -> dict[str, Any]:
     return made
 
 
+def without_replaced(
+    config: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The settings of a file without what options say of the types of layers."""
+    made, names = dict(config), ("layer_types", "global_attn_every_n_layers")
+    if any(options.get(name) is not None for name in names):
+        made = {name: value for name, value in made.items() if name not in names}
+    blocks, types = options.get("num_hidden_layers"), made.get("layer_types")
+    if isinstance(blocks, int) and isinstance(types, list) and blocks < len(types):
+        made["layer_types"] = types[:blocks]
+    return made
+
+
 def _say(where, settings, name, value, source):
     """Give a setting a value; InputError if it has another one."""
     if value is None:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from tensorflow import keras
 
+from tiedbert import _keras
 from tiedbert.bert.own_weights import merged_values, own_weights
 from tiedbert.bert.safetensors_files import StoredTensors
 from tiedbert.errors import InputError
@@ -49,7 +50,7 @@ def stored_weights(model: keras.Model) -> dict[str, list[Any]]:
         InputError: a layer has weights for which Hugging Face has no place, such as
             the head of :func:`tiedbert.bert.classifier`, which is another than theirs.
     """
-    table = model.get_layer("Embedding-Token").embeddings
+    table = _keras.table_of(model.get_layer("Embedding-Token"))
     named, unknown = {}, []
     for layer in model.layers:
         owner = layer.name == "Embedding-Token"
@@ -125,7 +126,7 @@ def read_values(model: keras.Model, stored: StoredTensors) -> list[tuple[Any, An
     values = []
     for name, weights in named.items():
         tensor = _read(stored, found, name, weights)
-        if name == _TABLE and _DECODER in found:
+        if name == _TABLE and _DECODER in found and "decoder.bias" in named:
             _check_tie(stored, tensor)
         values += zip(weights, _unstacked(name, tensor, weights), strict=True)
     return values
@@ -147,12 +148,14 @@ def _canonical(stored) -> dict[str, str]:
 
 
 def _check_all_read(stored, found, named):
-    """InputError for a tensor of the encoder, or of its blocks, that is unknown."""
+    """InputError for an unknown tensor of the encoder, or of a head that is read."""
     blocks = {match[1] for name in named if (match := _BLOCK.match(name))}
+    read = ("model.", "head.", "decoder.") if "decoder.bias" in named else ("model.",)
     for name in found:
         match = _BLOCK.match(name)
         is_beyond = match is not None and match[1] not in blocks
-        if name.startswith("model.") and name not in named and not is_beyond:
+        is_read = name in named or name == _DECODER or is_beyond
+        if name.startswith(read) and not is_read:
             raise InputError(
                 f"{stored.path}: {found[name]} would be left unread: the model has no "
                 "such weight, and would compute something else"

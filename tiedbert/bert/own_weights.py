@@ -71,8 +71,14 @@ def _factors(layer) -> dict:
     """Attribute of the base -> the two factors of the adapter of a layer itself."""
     if not getattr(layer, "lora_enabled", False):
         return {}
-    return {
+    found = {
         name: tuple(getattr(layer, factor) for factor in factors)
         for name, factors in _ADAPTED.items()
         if hasattr(layer, name)
     }
+    if not found:  # else an adapter would be left out of what is written
+        raise InputError(
+            f'layer "{layer.name}" has an adapter (enable_lora), and this version of '
+            f"Keras, {_keras.VERSION}, has none of {', '.join(_ADAPTED)} in it"
+        )
+    return found

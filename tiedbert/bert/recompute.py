@@ -76,8 +76,10 @@ def recompute_activations(model: keras.Model) -> keras.Model:
 def _has_norms_before(model):
     """Whether the norm of a feed-forward layer makes its input (ModernBERT)."""
     graph = Graph(model)
-    first = next(c for c in graph.calls if isinstance(c.layer, backend.FeedForward))
-    return graph.producers[first.inputs[0]].layer.name == f"{first.layer.name}-Norm"
+    calls = (c for c in graph.calls if isinstance(c.layer, backend.FeedForward))
+    first = next(calls, None)
+    maker = first and graph.producers.get(first.inputs[0])
+    return bool(maker) and maker.layer.name == f"{first.layer.name}-Norm"
 
 
 def _first_end(model, ends):

@@ -131,8 +131,10 @@ def settings_of(kind, application, path, config, options) -> dict:
     )
     _check_type(kind, path, model_type)
     if kind == "modernbert":
-        config = modern_settings.flat(path, config)
         options = modern_settings.flat("the options", options)
+        config = modern_settings.without_replaced(
+            modern_settings.flat(path, config), options
+        )
     said = _said(path, completed(config, path, kind), options)
     _check_lacked(path, said)
     _check_leaky(path, said)
@@ -159,8 +161,8 @@ def _said(path, config, options) -> dict:
             f"{path}: {', '.join(sorted(objects))}: not read from a file: give it as "
             "an option"
         )
-    said = {**_of_one_name(path, config), **_of_one_name("the options", options)}
-    return {name: value for name, value in said.items() if value is not None}
+    given = _of_one_name(path, config), _of_one_name("the options", options)
+    return {k: v for settings in given for k, v in settings.items() if v is not None}
 
 
 def _demands(kind, application, model_type) -> dict:

@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_run("compare", fixed, inputs)
     names = check_data(args)
     with quiet_import():
-        import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
+        import tiedbert.bert  # noqa: F401  (TensorFlow says much)
     plan = plan_of(args, names)
     open_run("compare", fixed, inputs)
     write_json(args.output_dir / "plan.json", {"seeds": args.seeds, "methods": plan})

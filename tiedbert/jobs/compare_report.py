@@ -40,20 +40,23 @@ def write_report(args: argparse.Namespace, results: Results, planned: int) -> No
         title: list(zip(args.epsilons, r["accuracy"], r["accuracy_sd"], strict=True))
         for title, r in results.items()
     }
-    plot_comparison(curves, args.output_dir / _PICTURE)
-    text = report(args, results, differences, planned)
+    is_drawn = plot_comparison(curves, args.output_dir / _PICTURE)
+    text = report(args, results, differences, planned, is_drawn)
     (args.output_dir / "report.md").write_text(text, encoding="utf-8")
 
 
 def report(
-    args: argparse.Namespace, results: Results, differences: Differences, planned: int
+    args: argparse.Namespace,
+    results: Results,
+    differences: Differences,
+    planned: int,
+    is_drawn: bool,
 ) -> str:
-    """The report as Markdown."""
+    """The report as Markdown, with the picture if it was drawn."""
     done = sum(len(r["seeds"]) for r in results.values())
     bases = dict.fromkeys(row["against"] for row in differences)
     tables = [difference_table(differences, base) for base in bases]
     joined = "".join(f"{table}\n\n" for table in tables)
-    is_drawn = (args.output_dir / _PICTURE).exists()  # not without matplotlib
     picture = f"![accuracy under attack]({_PICTURE})\n\n" if is_drawn else ""
     return f"""# Methods of adversarial training at equal compute
 

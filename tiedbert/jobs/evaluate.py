@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         read_run(run_folder, "finetune")
     texts, labels = labelled.read_labelled(args.data, args.errors)
     with quiet_import():
-        import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
+        import tiedbert.bert  # noqa: F401  (TensorFlow says much)
     is_correct = []
     for run_folder in args.runs:
         is_correct.append(correct(run_folder, texts, labels, args))

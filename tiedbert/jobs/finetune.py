@@ -283,7 +283,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     read_run(args.pretrained)
     names, train, validation = read_data(args)
     with quiet_import():
-        import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
+        import tiedbert.bert  # noqa: F401  (TensorFlow says much)
     from tiedbert.bert.saved_models import open_pretrained, save_classifier
 
     method = None

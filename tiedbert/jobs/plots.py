@@ -50,16 +50,19 @@ def plot_comparison(
     curves: Mapping[str, Iterable[tuple[float, float, float]]],
     path: str | os.PathLike,
     norm: str = "L2 norm per text",
-) -> None:
+) -> bool:
     """Mean accuracy over seeds against the radius, a line for each method.
 
     Args:
         curves: name -> list of ``(epsilon, mean, standard deviation)``.
         path: PNG file to write.
         norm: the norm of the radius, for the axis.
+
+    Returns:
+        Whether it was drawn.
     """
     if not _can_draw(path):
-        return
+        return False
     figure, axes = _axes(f"attack radius epsilon ({norm})", "accuracy", (9, 5.5))
     for i, (name, points) in enumerate(curves.items()):
         epsilons, means, spreads = zip(*points, strict=True)
@@ -67,6 +70,7 @@ def plot_comparison(
         marker = "osDv^<>pP*Xhd"[i % 13]
         axes.errorbar(epsilons, means, spreads, label=name, capsize=3, marker=marker)
     _save(figure, axes, path, loc="center left", bbox_to_anchor=(1, 0.5))
+    return True
 
 
 def _can_draw(path) -> bool:

@@ -210,7 +210,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     started = time.perf_counter()
     check_run("pretrain", vars(args), [args.corpus])
     with quiet_import():
-        import tiedbert.bert  # noqa: F401  (first: it chooses legacy Keras)
+        import tiedbert.bert  # noqa: F401  (TensorFlow says much)
     manifest, tokenizer = open_corpus(args.corpus)
     check_same_vocabulary(args, tokenizer)
     length = manifest["config"]["sequence_length"]

@@ -167,10 +167,11 @@ def attended_by(graph: Any, call: Any, queries: Any) -> Any:
 
     Returns:
         float ``[batch, n, out_dim]``, or None for an attention that has more inputs
-        than queries, keys and values.
+        than queries, keys and values, or whose probabilities are changed.
     """
     _, values, probabilities, *_ = call.inputs
     first = graph.producers.get(probabilities)
-    if first is None or len(first.inputs) != 2:
+    makes = first is not None and isinstance(first.layer, AttentionProbabilities)
+    if not makes or len(first.inputs) != 2:
         return None
     return call.layer([queries, values, first.layer([queries, first.inputs[1]])])

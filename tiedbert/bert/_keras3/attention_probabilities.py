@@ -95,16 +95,18 @@ class AttentionProbabilities(keras.layers.Layer):
 
     def _projected(self, queries, keys):
         """Queries and keys by heads, ``[batch, heads, time, key_size]``."""
-        parts = self.q_dense, self.k_dense
-        if queries is keys and not any(part.lora_enabled for part in parts):
+        if queries is keys and not any(map(_has_own_product, self._parts())):
             made = self._in_one_product(queries)
         else:
             made = self.q_dense(queries), self.k_dense(keys)
         return [by_heads(x, self.heads) for x in made]
 
+    def _parts(self):
+        return self.q_dense, self.k_dense
+
     def _in_one_product(self, x):
         """One product with the kernels side by side: the larger, the faster."""
-        parts = self.q_dense, self.k_dense
+        parts = self._parts()
         made = ops.matmul(x, ops.concatenate([part.kernel for part in parts], -1))
         if self.use_bias:
             made = made + ops.concatenate([part.bias for part in parts], -1)
@@ -134,6 +136,11 @@ def by_heads(x: Any, heads: int) -> Any:
     """``[batch, time, heads * size]`` -> ``[batch, heads, time, size]``."""
     shape = (-1, ops.shape(x)[1], heads, x.shape[-1] // heads)
     return ops.transpose(ops.reshape(x, shape), (0, 2, 1, 3))
+
+
+def _has_own_product(dense) -> bool:
+    """Whether a layer does more than to multiply: with an adapter, or quantized."""
+    return dense.lora_enabled or dense.quantization_mode is not None
 
 
 def _allowed(mask, bias):

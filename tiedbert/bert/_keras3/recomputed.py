@@ -8,6 +8,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert._keras.internals import internal
 
 
 @keras.utils.register_keras_serializable("tiedbert")
@@ -76,7 +77,8 @@ def _random_generators(model) -> list:
     found = [
         generator
         for layer in _keras.layers_within(model)
-        for generator in vars(layer).get("_seed_generators", ())
+        if isinstance(layer, keras.layers.Layer)
+        for generator in internal(layer, "_seed_generators")
     ]
     return list(dict.fromkeys(found))
 
