@@ -159,7 +159,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a stacked tensor is read in another order than it is written",
-        "bert/modern_tensors.py",
+        "bert/hugging_face/modern_tensors.py",
         "zip(weights, _unstacked(name, tensor, weights), strict=True)",
         "zip(weights[::-1], _unstacked(name, tensor, weights), strict=True)",
         ("test_bert_modern.py::test_tensors_are_read_as_they_are_written",),
@@ -215,7 +215,7 @@ MUTATIONS = [
     ),
     Mutation(
         "a tensor of a file is left unread",
-        "bert/hugging_face_tensors.py",
+        "bert/hugging_face/tensors.py",
         "if name.startswith(form.bodies) or self._is_in_head(name, read):",
         "if False:",
         (

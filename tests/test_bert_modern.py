@@ -40,13 +40,13 @@ from tiedbert.surgery import split
 pytestmark = pytest.mark.skipif(IS_LEGACY, reason="bert4keras has no ModernBERT")
 
 if not IS_LEGACY:
-    from tiedbert.bert.modern_config import check, describe
-    from tiedbert.bert.modern_tensors import (
+    from tiedbert.bert.hugging_face.modern_config import check, describe
+    from tiedbert.bert.hugging_face.modern_tensors import (
         read_values,
         stored_tensors,
         stored_weights,
     )
-    from tiedbert.bert.safetensors_files import StoredTensors
+    from tiedbert.bert.hugging_face.safetensors_files import StoredTensors
 
 DROPOUT = {"embedding_dropout": 0.1, "mlp_dropout": 0.2, "attention_dropout": 0.1}
 

@@ -11,9 +11,9 @@ from our_numbers import assert_gradients_agree
 from safetensors.numpy import load_file, save_file
 
 from tiedbert.bert import build_bert, masked_lm
-from tiedbert.bert.modern_config import check, describe
-from tiedbert.bert.modern_tensors import read_values, stored_tensors
-from tiedbert.bert.safetensors_files import StoredTensors
+from tiedbert.bert.hugging_face.modern_config import check, describe
+from tiedbert.bert.hugging_face.modern_tensors import read_values, stored_tensors
+from tiedbert.bert.hugging_face.safetensors_files import StoredTensors
 from tiedbert.errors import InputError
 
 CONFIG = {

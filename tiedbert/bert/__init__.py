@@ -11,7 +11,7 @@ from tiedbert.bert.checkpoints import (
     save_google_checkpoint,
 )
 from tiedbert.bert.classifier import classifier
-from tiedbert.bert.hugging_face import (
+from tiedbert.bert.hugging_face.files import (
     load_safetensors,
     save_safetensors,
 )

@@ -15,7 +15,7 @@ from tiedbert.bert.checkpoints import (
     stores_pooler,
 )
 from tiedbert.bert.classifier import classifier
-from tiedbert.bert.hugging_face import save_safetensors
+from tiedbert.bert.hugging_face.files import save_safetensors
 from tiedbert.bert.models import build_bert, read_config
 from tiedbert.errors import InputError, NewHeadWarning
 from tiedbert.text.files import write_json

@@ -11,21 +11,21 @@ import numpy as np
 from safetensors.numpy import save_file
 from tensorflow import keras
 
-from tiedbert.bert import hugging_face_config, modern_config, modern_tensors
 from tiedbert.bert.early_gather import attentions_of
-from tiedbert.bert.hugging_face_names import format_of
-from tiedbert.bert.hugging_face_tensors import (
+from tiedbert.bert.hugging_face import config_file, modern_config, modern_tensors
+from tiedbert.bert.hugging_face.names import format_of
+from tiedbert.bert.hugging_face.safetensors_files import FILE, StoredTensors
+from tiedbert.bert.hugging_face.tensors import (
     ROTARY,
     FoundTensors,
     is_transposed,
     named_weights,
     rotary_positions,
 )
-from tiedbert.bert.hugging_face_vocabulary import check_old_vocabulary, vocabulary
+from tiedbert.bert.hugging_face.vocabulary import check_old_vocabulary, vocabulary
 from tiedbert.bert.kind_of import kind_of
 from tiedbert.bert.new_head import new_head, warn_of_new_head
 from tiedbert.bert.own_weights import check_no_adapters, merged_values
-from tiedbert.bert.safetensors_files import FILE, StoredTensors
 from tiedbert.errors import InputError
 from tiedbert.surgery.graph import Graph
 from tiedbert.text.files import draft_folder
@@ -87,7 +87,7 @@ def save_safetensors(
     """
     is_modern = kind_of(model) == "modernbert"
     config, tensors = (_modern_contents if is_modern else _contents)(model)
-    texts = {"config.json": _json(hugging_face_config.file_settings(config))}
+    texts = {"config.json": _json(config_file.file_settings(config))}
     if vocab is not None:
         texts["vocab.txt"] = vocabulary(vocab, config["vocab_size"])
         texts["tokenizer_config.json"] = _json(_tokenizer(config, lowercase))
@@ -149,7 +149,7 @@ def load_safetensors(model: keras.Model, path: str | os.PathLike) -> None:
 
 def _contents(model) -> tuple[dict, dict]:
     """The settings of a model, under BERT's names, and its tensors."""
-    config = hugging_face_config.describe(model)
+    config = config_file.describe(model)
     form = format_of(kind_of(model))
     _check_shared(model)
     tensors = _tensors(model, form, config["architectures"][0])
@@ -166,12 +166,12 @@ def _modern_contents(model) -> tuple[dict, dict]:
 
 def _values(model, stored) -> tuple[list, list]:
     """(weight, its value) for all that is in a file, and the layers of a new head."""
-    own_config = hugging_face_config.describe(model)  # raises if it has none
+    own_config = config_file.describe(model)  # raises if it has none
     kind = kind_of(model)
     form = format_of(kind)
     config: dict[str, Any] = {}
     if (beside := stored.path.with_name("config.json")).exists():
-        config = hugging_face_config.check(own_config, kind, beside)
+        config = config_file.check(own_config, kind, beside)
     found = FoundTensors(stored, form, bool(config.get("use_task_id")))
     named = named_weights(model, form, own_config["architectures"][0])
     names = [(layer.name, [name for name, _ in pairs]) for layer, pairs in named]
@@ -202,7 +202,7 @@ def _tensors(model, form, architecture) -> dict:
             value = value.T if is_transposed(name, weight) else value
             tensors[name] = np.ascontiguousarray(value, np.float32)
     if form.model_type == "roformer":
-        length = hugging_face_config.ROFORMER_POSITIONS
+        length = config_file.ROFORMER_POSITIONS
         size = attentions_of(Graph(model))[0].layer.head_size
         tensors[ROTARY] = rotary_positions(length, size)
     return tensors

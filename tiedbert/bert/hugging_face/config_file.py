@@ -9,8 +9,8 @@ from tensorflow import keras
 
 from tiedbert.bert.activation_names import OURS, name_of, their_activation, usual_name
 from tiedbert.bert.early_gather import attentions_of
-from tiedbert.bert.hugging_face_classes import architecture_of, refusal
-from tiedbert.bert.hugging_face_names import format_of
+from tiedbert.bert.hugging_face.classes import architecture_of, refusal
+from tiedbert.bert.hugging_face.names import format_of
 from tiedbert.bert.kind_of import kind_of
 from tiedbert.bert.model_types import MODEL_TYPES, completed
 from tiedbert.errors import InputError

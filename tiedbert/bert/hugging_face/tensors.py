@@ -7,9 +7,9 @@ import numpy as np
 from tensorflow import keras
 
 from tiedbert import _keras
-from tiedbert.bert.hugging_face_names import Format
+from tiedbert.bert.hugging_face.names import Format
+from tiedbert.bert.hugging_face.safetensors_files import StoredTensors
 from tiedbert.bert.own_weights import own_weights
-from tiedbert.bert.safetensors_files import StoredTensors
 from tiedbert.errors import InputError
 
 # Of RoFormer: not trained.

@@ -15,8 +15,8 @@ import numpy as np
 from tensorflow import keras
 
 from tiedbert import _keras
+from tiedbert.bert.hugging_face.safetensors_files import StoredTensors
 from tiedbert.bert.own_weights import merged_values, own_weights
-from tiedbert.bert.safetensors_files import StoredTensors
 from tiedbert.errors import InputError
 
 _TABLE = "model.embeddings.tok_embeddings.weight"

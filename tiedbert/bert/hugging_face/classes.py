@@ -9,7 +9,7 @@ from tiedbert.bert.activation_names import name_of, their_activation
 from tiedbert.bert.encoders import feed_forward_of
 from tiedbert.bert.first_token import FirstToken
 from tiedbert.bert.head_activations import pooling_activation
-from tiedbert.bert.hugging_face_names import Format
+from tiedbert.bert.hugging_face.names import Format
 from tiedbert.errors import InputError
 from tiedbert.surgery.graph import Graph
 
