@@ -146,12 +146,12 @@ class Uniform(keras.layers.Layer):
         return tf.ones_like(inputs) / tf.cast(tf.shape(inputs)[-1], inputs.dtype)
 
 
-@pytest.mark.parametrize("mode", ["int8", "float8"])
-def test_quantized_weights_are_multiplied_by_their_layers(mode, tmp_path):
+@pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
+def test_quantized_weights_are_multiplied_by_their_layers(tmp_path):
     bert = scramble(build_bert(write_config(tmp_path, hidden_size=32)))
     expected = bert(batch()).numpy()
-    bert.quantize(mode)
-    assert bert.get_layer(PROBABILITIES).q_dense.quantization_mode == mode
+    bert.quantize("int8")
+    assert bert.get_layer(PROBABILITIES).q_dense.quantization_mode == "int8"
     np.testing.assert_allclose(
         bert(batch()), expected, rtol=0, atol=0.1 * np.abs(expected).max()
     )

@@ -412,12 +412,6 @@ WRONG = {
         lambda x: x.update({f"model.{NAME}": x[NAME]}),
         f"expected one tensor for model.{NAME}, found {NAME} and model.{NAME}",
     ),
-    "untied": (
-        lambda x: x.update(
-            {"decoder.weight": x["embeddings.tok_embeddings.weight"] + 1}
-        ),
-        "the head is not tied: expected decoder.weight to equal model.embeddings",
-    ),
 }
 
 
