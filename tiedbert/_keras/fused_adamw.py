@@ -24,7 +24,7 @@ class FusedAdamW(keras.optimizers.AdamW):
         """Update a variable and its moments."""
         index = internal(self, "_get_variable_index")(variable)
         moments = internal(self, "_momentums"), internal(self, "_velocities")
-        m, v = (_variable(all_of_kind[index]) for all_of_kind in moments)
+        m, v = (of_all[index].value for of_all in moments)
         if self.amsgrad or not all(map(_is_plain, (variable, m, v))):
             super().update_step(gradient, variable, learning_rate)
             return
@@ -43,10 +43,6 @@ class FusedAdamW(keras.optimizers.AdamW):
             epsilon=tf.cast(self.epsilon, dtype),
             grad=tf.cast(tf.convert_to_tensor(gradient), dtype),
         )
-
-
-def _variable(variable):
-    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def _is_plain(variable) -> bool:

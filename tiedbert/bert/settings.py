@@ -9,7 +9,7 @@ import difflib
 import warnings
 
 from tiedbert.bert import backend, modern_settings
-from tiedbert.bert.model_types import MODEL_TYPES, SYNONYMS, completed
+from tiedbert.bert.model_types import MODEL_TYPES, SYNONYMS
 from tiedbert.bert.setting_checks import check_sequence_length, values_checked
 from tiedbert.errors import InputError
 
@@ -111,8 +111,8 @@ def settings_of(kind, application, path, config, options) -> dict:
         kind: a key of :data:`tiedbert.bert.kinds.KINDS`, in lower case.
         application: ``"encoder"``, ``"lm"`` or ``"unilm"``.
         path: where the configuration comes from, for messages.
-        config: dict, the settings of a file under names of Google, Hugging Face or
-            bert4keras; null counts as absent.
+        config: dict, the settings of a file as :func:`tiedbert.bert.models.read_config`
+            gives them, or under names of bert4keras; null counts as absent.
         options: dict, settings given as arguments.
 
     Returns:
@@ -135,7 +135,7 @@ def settings_of(kind, application, path, config, options) -> dict:
         config = modern_settings.without_replaced(
             modern_settings.flat(path, config), options
         )
-    said = _said(path, completed(config, path, kind), options)
+    said = _said(path, config, options)
     _check_lacked(path, said)
     _check_leaky(path, said)
     for name, allowed in demands.items():

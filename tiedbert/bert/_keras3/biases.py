@@ -18,7 +18,7 @@ class CausalBias(keras.layers.Layer):
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """bool ``[batch, time, time]``."""
-        return _square(inputs)
+        return square(inputs)
 
 
 @keras.utils.register_keras_serializable("tiedbert")
@@ -36,7 +36,7 @@ class PrefixBias(keras.layers.Layer):
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """bool ``[batch, time, time]``."""
-        return _square(inputs)
+        return square(inputs)
 
 
 @keras.utils.register_keras_serializable("tiedbert")
@@ -61,15 +61,14 @@ class WindowBias(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """The hidden states give the shape."""
-        hidden, *bias = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        hidden, *bias = listed(inputs)
         order = ops.cumsum(ops.ones_like(hidden[..., 0], "int32"), axis=1)
         near = ops.abs(order[:, None, :] - order[:, :, None]) <= self.reach
         return ops.logical_and(near, bias[0]) if bias else near
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """bool ``[batch, time, time]``."""
-        hidden = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
-        return _square(hidden)
+        return square(listed(inputs)[0])
 
     def compute_mask(self, inputs: Any, mask: Any = None) -> None:
         """Pairs of positions have no padding mask."""
@@ -79,6 +78,12 @@ class WindowBias(keras.layers.Layer):
         return {**super().get_config(), "reach": self.reach}
 
 
-def _square(inputs):
+def listed(inputs: Any) -> list:
+    """The tensors that a layer is called on, one or a list of them."""
+    return list(inputs) if isinstance(inputs, (list, tuple)) else [inputs]
+
+
+def square(inputs: Any) -> Any:
+    """The pairs of positions of a tensor: symbolic bool ``[batch, time, time]``."""
     batch, time = inputs.shape[:2]
     return keras.KerasTensor((batch, time, time), dtype="bool")

@@ -115,7 +115,7 @@ class Encoder:
 
     def _initializer(self):
         if self.kind.plain:
-            return DeepTruncatedNormal(self.settings["num_hidden_layers"])
+            return DeepTruncatedNormal(self.blocks)
         return FreshTruncatedNormal(self.settings.get("initializer_range", 0.02))
 
     def _segments(self):
@@ -190,9 +190,8 @@ class Encoder:
             hidden = self._dropped(hidden, "Embedding-Dropout")
         if self.embedding_width == self.width:
             return hidden
-        return self._dense(
-            hidden, "Embedding-Mapping", self.width, use_bias=not self.kind.plain
-        )
+        options = {"use_bias": self.use_bias}
+        return self._dense(hidden, "Embedding-Mapping", self.width, **options)
 
     def _with_segments(self, hidden):
         options = {
@@ -327,16 +326,19 @@ class Encoder:
             options = {"output_dim": self.key_size}
             return {"relative": self.apply(RelativePositions, hidden, name, **options)}
         if self.kind.positions == "rotary":
-            own = self._position_ids()
-            made = self.apply(
-                RotaryPositions,
-                hidden if own is None else [hidden, own],
-                "Embedding-Rotary-Position",
-                output_dim=self.key_size,
-                custom_position_ids=own is not None,
-            )
-            return {"rotary": made}
+            own, name = self._position_ids(), "Embedding-Rotary-Position"
+            return {"rotary": self._rotary(hidden, own, name)}
         return {}
+
+    def _rotary(self, hidden, own, name, **options):
+        return self.apply(
+            RotaryPositions,
+            hidden if own is None else [hidden, own],
+            name,
+            output_dim=self.key_size,
+            custom_position_ids=own is not None,
+            **options,
+        )
 
     def _feed_forward(self, hidden, name):
         return self.apply(

@@ -6,7 +6,6 @@ from typing import Any
 from tensorflow import keras
 
 from tiedbert.bert._keras3.biases import WindowBias
-from tiedbert.bert._keras3.embeddings import RotaryPositions
 from tiedbert.bert._keras3.encoder import Encoder
 from tiedbert.bert._keras3.feed_forward import FeedForward
 from tiedbert.bert._keras3.normalization import ConfiguredNormalization
@@ -37,7 +36,6 @@ class ModernEncoder(Encoder):
     """
 
     def __post_init__(self) -> None:
-        self.settings = {**self.settings, "segment_vocab_size": 0}  # it has none
         super().__post_init__()
         self.dropout = self.settings["embedding_dropout"]
         self.use_bias = False
@@ -48,25 +46,18 @@ class ModernEncoder(Encoder):
         bias, own = self._bias(), self._position_ids()
         if "full_attention" in self.settings["layer_types"]:
             name, theta = "Embedding-Rotary-Position", "global_rope_theta"
-            turns = self._rotary(hidden, own, name, theta)
+            turns = self._turns(hidden, own, name, theta)
             self.extras_of["full_attention"] = {**bias, **turns}
         if "sliding_attention" in self.settings["layer_types"]:
             name, theta = "Embedding-Local-Rotary-Position", "local_rope_theta"
-            turns = self._rotary(hidden, own, name, theta)
+            turns = self._turns(hidden, own, name, theta)
             window = self._window(hidden, *bias.values())
             self.extras_of["sliding_attention"] = {"bias": window, **turns}
         return hidden
 
-    def _rotary(self, hidden, own, name, theta):
-        made = self.apply(
-            RotaryPositions,
-            hidden if own is None else [hidden, own],
-            name,
-            output_dim=self.key_size,
-            custom_position_ids=own is not None,
-            base=self.settings[theta],
-        )
-        return {"rotary_halves": made}
+    def _turns(self, hidden, own, name, theta):
+        base = self.settings[theta]
+        return {"rotary_halves": self._rotary(hidden, own, name, base=base)}
 
     def _window(self, hidden, *bias):
         inputs = [hidden, *bias] if bias else hidden
@@ -98,9 +89,8 @@ class ModernEncoder(Encoder):
         )
 
     def _normalized(self, hidden, name, epsilon=None):
-        epsilon = self.settings["layer_norm_eps"]  # it always has one
-        make = ConfiguredNormalization
-        return self.apply(make, hidden, name, epsilon=epsilon, offset=False)
+        options = {"epsilon": self.settings["layer_norm_eps"], "offset": False}
+        return self.apply(ConfiguredNormalization, hidden, name, **options)
 
     def _heads_on(self, hidden):
         return super()._heads_on(self._normalized(hidden, "Output-Norm"))

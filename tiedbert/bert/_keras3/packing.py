@@ -8,6 +8,8 @@ from typing import Any
 
 from tensorflow import keras
 
+from tiedbert.bert._keras3.biases import listed, square
+
 ops = keras.ops
 
 
@@ -21,15 +23,13 @@ class PackBias(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """From the pack ids, ``[batch, time]``."""
-        ids, *bias = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+        ids, *bias = listed(inputs)
         within = same_text(ids)
         return ops.logical_and(within, bias[0]) if bias else within
 
     def compute_output_spec(self, inputs: Any) -> Any:
         """bool ``[batch, time, time]``."""
-        ids = inputs[0] if isinstance(inputs, (list, tuple)) else inputs
-        batch, time = ids.shape
-        return keras.KerasTensor((batch, time, time), dtype="bool")
+        return square(listed(inputs)[0])
 
 
 @keras.utils.register_keras_serializable("tiedbert")
